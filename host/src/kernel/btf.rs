@@ -1,0 +1,770 @@
+//! The kernel's types, from its BTF (<https://docs.kernel.org/bpf/btf.html>).
+//!
+//! btf-rs reads the types, out of a mapping of the file; [`NameIndex`] finds them by name. btf-rs's own types stay inside: others see
+//! [`TypeId`] and [`Kind`].
+
+use std::fmt;
+use std::fs::{self, File};
+use std::io::{self, Write};
+use std::os::fd::AsRawFd;
+use std::path::Path;
+use std::sync::Arc;
+
+use btf_rs::{Backend, BtfType, Type};
+use memmap2::{Mmap, MmapOptions};
+use rustix::fs::MemfdFlags;
+
+use super::FactError;
+use super::name_index::NameIndex;
+
+/// A type of one [`Btf`], and of no other. 0 is `void`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct TypeId(pub u32);
+
+impl TypeId {
+    pub const VOID: TypeId = TypeId(0);
+}
+
+/// One type, exactly as BTF has it: nothing is skipped, referred types are ids.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Kind {
+    Void,
+    Int {
+        name: String,
+        bytes: u32,
+        signed: bool,
+        /// Plain `char`: text rather than a number. (`u8`, an `unsigned char`, is a number.)
+        char: bool,
+        bool: bool,
+    },
+    Pointer(TypeId),
+    Array {
+        element: TypeId,
+        count: u32,
+    },
+    /// The name is empty where the struct has none.
+    Struct {
+        name: String,
+        bytes: u32,
+        members: Vec<Member>,
+    },
+    Union {
+        name: String,
+        bytes: u32,
+        members: Vec<Member>,
+    },
+    /// A value of an unsigned 64-bit enum above `i64::MAX` wraps round.
+    Enum {
+        name: String,
+        bytes: u32,
+        signed: bool,
+        values: Vec<(String, i64)>,
+    },
+    /// A struct or union that is declared and not defined.
+    Forward {
+        name: String,
+        union: bool,
+    },
+    Typedef {
+        name: String,
+        to: TypeId,
+    },
+    Const(TypeId),
+    Volatile(TypeId),
+    Restrict(TypeId),
+    /// `__attribute__((btf_type_tag("name")))`, such as `user`, on the type that a pointer points to.
+    TypeTag {
+        name: String,
+        to: TypeId,
+    },
+    Function {
+        name: String,
+        proto: TypeId,
+    },
+    /// A last parameter without name and of type `void` stands for `...`.
+    Prototype {
+        params: Vec<(String, TypeId)>,
+        result: TypeId,
+    },
+    Float {
+        bytes: u32,
+    },
+    Variable {
+        name: String,
+        ty: TypeId,
+    },
+    /// Declaration tags and data sections, which no expression can reach, and ids that are not of this BTF.
+    Other,
+}
+
+/// A member as its struct or union lists it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Member {
+    /// Empty for an anonymous struct or union.
+    pub name: String,
+    pub ty: TypeId,
+    /// Bits from the start of the struct that lists it.
+    pub bit_offset: u32,
+    /// Bits, for a bit field.
+    pub bit_size: Option<u32>,
+}
+
+/// Where a member lies, anonymous structs and unions looked through.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct MemberAt {
+    pub ty: TypeId,
+    /// Bits from the start of the outer struct.
+    pub bit_offset: u32,
+    /// Bits, for a bit field.
+    pub bit_size: Option<u32>,
+}
+
+/// A type without typedefs, qualifiers and type tags.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Stripped {
+    pub id: TypeId,
+    pub tags: Tags,
+}
+
+/// Type tags met on the way (include/linux/compiler_types.h). Only kernels built with clang, or GCC from 16 on, have them in their BTF.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Tags {
+    /// `__user`: the pointer is into user memory.
+    pub user: bool,
+    /// `__rcu`: the pointer is read under RCU.
+    pub rcu: bool,
+    /// `__percpu`: the pointer is an offset into per-CPU memory.
+    pub percpu: bool,
+}
+
+/// No chain of typedefs, qualifiers and anonymous members is this deep in C; a longer one is a loop in damaged BTF.
+const MAX_DEPTH: u32 = 64;
+
+/// A kernel's types. Ids and names that it does not know are answered, never panicked on.
+pub struct Btf {
+    types: btf_rs::Btf,
+    names: NameIndex,
+}
+
+impl Btf {
+    /// Opens a file of stand-alone BTF. About 5 ms for a kernel's: its types are counted and its names indexed, nothing else is read.
+    pub fn from_file(path: &Path) -> Result<Btf, FactError> {
+        let missing = |source: io::Error| FactError::NoBtf { path: path.to_path_buf(), source: Arc::new(source) };
+        match map(&File::open(path).map_err(missing)?) {
+            Ok(bytes) => Btf::open(path, path, &bytes),
+            // The kernel's BTF can be mapped from 6.16 on (btf_sysfs_vmlinux_mmap in kernel/bpf/sysfs_btf.c).
+            Err(_) => Btf::from_copy(&fs::read(path).map_err(missing)?, path),
+        }
+    }
+
+    /// As [`Btf::from_file`], for stand-alone BTF in memory.
+    pub fn from_bytes(bytes: &[u8]) -> Result<Btf, FactError> {
+        Btf::from_copy(bytes, Path::new("(memory)"))
+    }
+
+
+    /// All types of that name, of whatever kind, in ascending order. About a microsecond.
+    pub fn find(&self, name: &str) -> Vec<TypeId> {
+        if name.is_empty() {
+            return Vec::new();
+        }
+        let named = |&id: &u32| self.resolve(TypeId(id)).is_some_and(|ty| self.name_of(&ty) == name);
+        self.names.candidates(name).filter(named).map(TypeId).collect()
+    }
+
+    /// `struct name`: one with members if there is one, else one without or its forward declaration.
+    pub fn structure(&self, name: &str) -> Option<TypeId> {
+        self.composite(name, |ty| matches!(ty, Type::Struct(_)), |ty| matches!(ty, Type::Fwd(fwd) if fwd.is_struct()))
+    }
+
+    /// `union name`, chosen as [`Btf::structure`] does.
+    pub fn union(&self, name: &str) -> Option<TypeId> {
+        self.composite(name, |ty| matches!(ty, Type::Union(_)), |ty| matches!(ty, Type::Fwd(fwd) if fwd.is_union()))
+    }
+
+    /// `enum name`.
+    pub fn enumeration(&self, name: &str) -> Option<TypeId> {
+        self.first(name, |ty| matches!(ty, Type::Enum(_) | Type::Enum64(_)))
+    }
+
+    /// The integer type `name`, as DWARF spells it: `unsigned int`, `long int`, `_Bool`.
+    pub fn integer(&self, name: &str) -> Option<TypeId> {
+        self.first(name, |ty| matches!(ty, Type::Int(_)))
+    }
+
+    /// The typedef `name`.
+    pub fn typedef(&self, name: &str) -> Option<TypeId> {
+        self.first(name, |ty| matches!(ty, Type::Typedef(_)))
+    }
+
+    /// The function `name`.
+    pub fn function(&self, name: &str) -> Option<TypeId> {
+        self.first(name, |ty| matches!(ty, Type::Func(_)))
+    }
+
+    /// What type this is, exactly: nothing is skipped. Allocates the names of members, so a large struct takes some microseconds.
+    pub fn kind(&self, id: TypeId) -> Kind {
+        match self.resolve(id) {
+            Some(ty) => self.kind_of(ty),
+            None => Kind::Other,
+        }
+    }
+
+    /// The type behind typedefs, `const`, `volatile`, `restrict` and type tags.
+    pub fn strip(&self, mut id: TypeId) -> Stripped {
+        let mut tags = Tags::default();
+        for _ in 0..MAX_DEPTH {
+            id = match self.resolve(id) {
+                Some(Type::Typedef(ty)) => target(&ty),
+                Some(Type::Const(ty) | Type::Volatile(ty) | Type::Restrict(ty)) => target(&ty),
+                Some(Type::TypeTag(ty)) => {
+                    tags.add(&self.name_of_any(&ty));
+                    target(&ty)
+                }
+                _ => break,
+            }
+        }
+        Stripped { id, tags }
+    }
+
+    /// The type as C writes it without a variable: `struct task_struct *`, `unsigned int`, `char[16]`, `int (*)(struct file *)`.
+    pub fn c_name(&self, id: TypeId) -> String {
+        self.declare(id, String::new(), 0)
+    }
+
+    /// The members of a struct or union by name, in order; those of anonymous members in their place. Empty for other types.
+    pub fn member_names(&self, id: TypeId) -> Vec<String> {
+        let mut names = Vec::new();
+        self.collect_member_names(id, &mut names, 0);
+        names
+    }
+
+    /// The member `name` of a struct or union (or of a typedef of one), also where it is a member of an anonymous member.
+    pub fn member(&self, structure: TypeId, name: &str) -> Option<MemberAt> {
+        if name.is_empty() { None } else { self.member_below(structure, name, 0) }
+    }
+
+    /// Name and type of each parameter of a prototype, or of that which a function, a typedef or a pointer leads to.
+    pub(super) fn prototype_of(&self, mut id: TypeId) -> Option<Vec<(String, TypeId)>> {
+        for _ in 0..MAX_DEPTH {
+            id = match self.kind(self.strip(id).id) {
+                Kind::Prototype { params, .. } => return Some(params),
+                Kind::Function { proto, .. } => proto,
+                Kind::Pointer(to) => to,
+                _ => return None,
+            };
+        }
+        None
+    }
+
+    /// What follows `prefix` in the names of all typedefs that begin with it, in ascending order of ids. Reads every type (about 10 ms).
+    pub(super) fn typedef_names(&self, prefix: &str) -> Vec<String> {
+        let (first, last) = self.types.base().type_id_range();
+        let typedef = |id| match self.resolve(TypeId(id))? {
+            Type::Typedef(ty) => Some(self.name_of_any(&ty).strip_prefix(prefix)?.to_owned()),
+            _ => None,
+        };
+        (first..=last).filter_map(typedef).collect()
+    }
+
+    /// Opens `path`, which holds `bytes`; `origin` is what errors name.
+    fn open(path: &Path, origin: &Path, bytes: &[u8]) -> Result<Btf, FactError> {
+        let bad = |reason: String| FactError::BadBtf { path: origin.to_path_buf(), reason };
+        let names = NameIndex::new(bytes).map_err(|reason| bad(reason.to_owned()))?;
+        let types = btf_rs::Btf::from_file_with_backend(path, Backend::Mmap).map_err(|error| bad(error.to_string()))?;
+        Ok(Btf { types, names })
+    }
+
+    /// Opens a copy of `bytes` in a memory file: btf-rs's mapping backend wants a path.
+    fn from_copy(bytes: &[u8], origin: &Path) -> Result<Btf, FactError> {
+        let bad = |error: io::Error| FactError::BadBtf { path: origin.to_path_buf(), reason: error.to_string() };
+        let memory =
+            rustix::fs::memfd_create("porthole-btf", MemfdFlags::CLOEXEC).map_err(|error| bad(error.into()))?;
+        let mut file = File::from(memory);
+        file.write_all(bytes).map_err(bad)?;
+        Btf::open(Path::new(&format!("/proc/self/fd/{}", file.as_raw_fd())), origin, bytes)
+    }
+
+    fn resolve(&self, id: TypeId) -> Option<Type> {
+        self.types.resolve_type_by_id(id.0).ok()
+    }
+
+    fn name_of(&self, ty: &Type) -> String {
+        ty.as_btf_type().map(|ty| self.name_of_any(ty)).unwrap_or_default()
+    }
+
+    fn name_of_any(&self, named: &dyn BtfType) -> String {
+        self.types.resolve_name(named).unwrap_or_default()
+    }
+
+    fn first(&self, name: &str, wanted: impl Fn(&Type) -> bool) -> Option<TypeId> {
+        self.find(name).into_iter().find(|&id| self.resolve(id).is_some_and(|ty| wanted(&ty)))
+    }
+
+    fn composite(&self, name: &str, defined: fn(&Type) -> bool, declared: fn(&Type) -> bool) -> Option<TypeId> {
+        let ids = self.find(name);
+        let first = |wanted: &dyn Fn(&Type) -> bool| {
+            ids.iter().copied().find(|&id| self.resolve(id).is_some_and(|ty| wanted(&ty)))
+        };
+        first(&|ty| defined(ty) && has_members(ty)).or_else(|| first(&defined)).or_else(|| first(&declared))
+    }
+
+    fn kind_of(&self, ty: Type) -> Kind {
+        let name = self.name_of(&ty);
+        match ty {
+            Type::Void => Kind::Void,
+            Type::Int(int) => Kind::Int {
+                // Of BTF's encodings, pahole writes `char` for no type, so the name tells.
+                char: int.is_char() || name == "char",
+                bytes: size(int.size()),
+                signed: int.is_signed(),
+                bool: int.is_bool(),
+                name,
+            },
+            Type::Ptr(ty) => Kind::Pointer(target(&ty)),
+            Type::Array(array) => Kind::Array { element: target(&array), count: size(array.len()) },
+            Type::Struct(ty) => Kind::Struct { name, bytes: size(ty.size()), members: self.members(&ty) },
+            Type::Union(ty) => Kind::Union { name, bytes: size(ty.size()), members: self.members(&ty) },
+            Type::Enum(ty) => {
+                let value = |value: u32| if ty.is_signed() { i64::from(value.cast_signed()) } else { i64::from(value) };
+                let values = ty.members.iter().map(|member| (self.name_of_any(member), value(member.val()))).collect();
+                Kind::Enum { name, bytes: size(ty.size()), signed: ty.is_signed(), values }
+            }
+            Type::Enum64(ty) => {
+                let values =
+                    ty.members.iter().map(|member| (self.name_of_any(member), member.val().cast_signed())).collect();
+                Kind::Enum { name, bytes: size(ty.size()), signed: ty.is_signed(), values }
+            }
+            Type::Fwd(fwd) => Kind::Forward { name, union: fwd.is_union() },
+            Type::Typedef(ty) => Kind::Typedef { name, to: target(&ty) },
+            Type::Const(ty) => Kind::Const(target(&ty)),
+            Type::Volatile(ty) => Kind::Volatile(target(&ty)),
+            Type::Restrict(ty) => Kind::Restrict(target(&ty)),
+            Type::TypeTag(ty) => Kind::TypeTag { name, to: target(&ty) },
+            Type::Func(ty) => Kind::Function { name, proto: target(&ty) },
+            Type::FuncProto(ty) => {
+                let params = ty.parameters.iter().map(|param| (self.name_of_any(param), target(param))).collect();
+                Kind::Prototype { params, result: TypeId(ty.return_type_id()) }
+            }
+            Type::Float(ty) => Kind::Float { bytes: size(ty.size()) },
+            Type::Var(ty) => Kind::Variable { name, ty: target(&ty) },
+            _ => Kind::Other,
+        }
+    }
+
+    fn members(&self, structure: &btf_rs::Struct) -> Vec<Member> {
+        structure.members.iter().map(|member| self.member_of(member)).collect()
+    }
+
+    fn member_of(&self, member: &btf_rs::Member) -> Member {
+        Member {
+            name: self.name_of_any(member),
+            ty: target(member),
+            bit_offset: member.bit_offset(),
+            // Where a struct has bit fields, its other members have size 0.
+            bit_size: member.bitfield_size().filter(|&bits| bits > 0),
+        }
+    }
+
+    fn members_behind(&self, id: TypeId) -> Vec<Member> {
+        match self.resolve(self.strip(id).id) {
+            Some(Type::Struct(ty) | Type::Union(ty)) => self.members(&ty),
+            _ => Vec::new(),
+        }
+    }
+
+    fn member_below(&self, structure: TypeId, name: &str, depth: u32) -> Option<MemberAt> {
+        if depth > MAX_DEPTH {
+            return None;
+        }
+        self.members_behind(structure).into_iter().find_map(|member| {
+            let Member { ty, bit_offset, bit_size, .. } = member;
+            if member.name == name {
+                return Some(MemberAt { ty, bit_offset, bit_size });
+            }
+            if !member.name.is_empty() {
+                return None;
+            }
+            let inner = self.member_below(ty, name, depth + 1)?;
+            Some(MemberAt { bit_offset: bit_offset.checked_add(inner.bit_offset)?, ..inner })
+        })
+    }
+
+    fn collect_member_names(&self, id: TypeId, names: &mut Vec<String>, depth: u32) {
+        if depth > MAX_DEPTH {
+            return;
+        }
+        for member in self.members_behind(id) {
+            if member.name.is_empty() {
+                self.collect_member_names(member.ty, names, depth + 1);
+            } else {
+                names.push(member.name);
+            }
+        }
+    }
+
+    /// Writes the type round a declarator, as C does: from the name outwards. The declarator of a type alone is empty.
+    fn declare(&self, id: TypeId, declarator: String, depth: u32) -> String {
+        if depth > MAX_DEPTH {
+            return "…".to_owned();
+        }
+        let outwards = |id, declarator| self.declare(id, declarator, depth + 1);
+        match self.kind(id) {
+            Kind::Void => joined("void", &declarator),
+            Kind::Int { name, .. } | Kind::Typedef { name, .. } => joined(&name, &declarator),
+            Kind::Struct { name, .. } | Kind::Forward { name, union: false } => {
+                joined(&tagged("struct", &name), &declarator)
+            }
+            Kind::Union { name, .. } | Kind::Forward { name, union: true } => {
+                joined(&tagged("union", &name), &declarator)
+            }
+            Kind::Enum { name, .. } => joined(&tagged("enum", &name), &declarator),
+            Kind::Float { bytes } => joined(if bytes == 4 { "float" } else { "double" }, &declarator),
+            Kind::Pointer(to) => {
+                let pointer = format!("*{declarator}");
+                let binds_tighter = matches!(self.kind(to), Kind::Array { .. } | Kind::Prototype { .. });
+                outwards(to, if binds_tighter { format!("({pointer})") } else { pointer })
+            }
+            Kind::Array { element, count } => outwards(element, format!("{declarator}[{count}]")),
+            Kind::Prototype { params, result } => {
+                let params = params.iter().map(|&(ref name, ty)| self.parameter(name, ty, depth)).collect::<Vec<_>>();
+                let params = if params.is_empty() { "void".to_owned() } else { params.join(", ") };
+                outwards(result, format!("{declarator}({params})"))
+            }
+            Kind::Const(to) => self.qualified("const", to, declarator, depth),
+            Kind::Volatile(to) => self.qualified("volatile", to, declarator, depth),
+            Kind::Restrict(to) => self.qualified("restrict", to, declarator, depth),
+            Kind::TypeTag { name, to } => outwards(to, joined(&format!("__{name}"), &declarator)),
+            Kind::Function { name, proto } => outwards(proto, name),
+            Kind::Variable { name, ty } => outwards(ty, name),
+            Kind::Other => joined("?", &declarator),
+        }
+    }
+
+    /// A qualifier of a pointer stands behind its star; any other in front of the type.
+    fn qualified(&self, qualifier: &str, to: TypeId, declarator: String, depth: u32) -> String {
+        if matches!(self.kind(to), Kind::Pointer(_)) {
+            return self.declare(to, joined(qualifier, &declarator), depth + 1);
+        }
+        format!("{qualifier} {}", self.declare(to, declarator, depth + 1))
+    }
+
+    fn parameter(&self, name: &str, ty: TypeId, depth: u32) -> String {
+        if name.is_empty() && ty == TypeId::VOID {
+            "...".to_owned()
+        } else {
+            self.declare(ty, String::new(), depth + 1)
+        }
+    }
+}
+
+impl fmt::Debug for Btf {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (_, last) = self.types.base().type_id_range();
+        f.debug_struct("Btf").field("types", &last).finish_non_exhaustive()
+    }
+}
+
+impl Tags {
+    fn add(&mut self, name: &str) {
+        match name {
+            "user" => self.user = true,
+            "rcu" => self.rcu = true,
+            "percpu" => self.percpu = true,
+            _ => {}
+        }
+    }
+}
+
+fn map(file: &File) -> io::Result<Mmap> {
+    // SAFETY: the mapping is private and read-only. A file that is cut short while it is mapped would end the process; the
+    // kernel's BTF never changes, and other files given here are recordings of one.
+    unsafe { MmapOptions::new().map_copy_read_only(file) }
+}
+
+/// The id that a type refers to.
+fn target(ty: &dyn BtfType) -> TypeId {
+    ty.get_type_id().map_or(TypeId::VOID, TypeId)
+}
+
+/// Sizes and counts are 32 bits wide in BTF; btf-rs widens them.
+fn size(value: usize) -> u32 {
+    u32::try_from(value).unwrap_or(u32::MAX)
+}
+
+fn has_members(ty: &Type) -> bool {
+    matches!(ty, Type::Struct(ty) | Type::Union(ty) if !ty.members.is_empty())
+}
+
+fn tagged(keyword: &str, name: &str) -> String {
+    if name.is_empty() { format!("{keyword} (anonymous)") } else { format!("{keyword} {name}") }
+}
+
+/// A type's word and its declarator; only an array's brackets stand close.
+fn joined(word: &str, declarator: &str) -> String {
+    let space = if declarator.is_empty() || declarator.starts_with('[') { "" } else { " " };
+    format!("{word}{space}{declarator}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const RECORDED: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../tests/fixtures/kernel-6.18/btf/vmlinux");
+
+    fn recorded() -> Btf {
+        Btf::from_file(Path::new(RECORDED)).unwrap()
+    }
+
+    /// BTF made of the words of its types; `names` are at offsets 1, and so on, each one byte behind the last one's end.
+    fn made(header_bytes: u32, types: &[u32], names: &str) -> Vec<u8> {
+        let types_bytes = size(types.len() * 4);
+        let mut bytes = vec![0x9f, 0xeb, 1, 0];
+        let header = [header_bytes, 0, types_bytes, types_bytes, size(names.len())];
+        bytes.extend(header.into_iter().flat_map(u32::to_le_bytes));
+        bytes.resize(header_bytes as usize, 0);
+        bytes.extend(types.iter().copied().flat_map(u32::to_le_bytes));
+        bytes.extend(names.as_bytes());
+        bytes
+    }
+
+    fn name_at(names: &str, name: &str) -> u32 {
+        size(names.find(&format!("\0{name}\0")).unwrap()) + 1
+    }
+
+    fn info(kind: u32, flag: bool, count: u32) -> u32 {
+        u32::from(flag) << 31 | kind << 24 | count
+    }
+
+    #[test]
+    fn structs_of_a_kernel() {
+        let btf = recorded();
+        let task = btf.structure("task_struct").unwrap();
+        let Kind::Struct { name, bytes, members } = btf.kind(task) else { panic!("{:?}", btf.kind(task)) };
+        assert_eq!(name, "task_struct");
+        let comm = members.iter().find(|member| member.name == "comm").unwrap();
+        assert_eq!(btf.c_name(comm.ty), "char[16]");
+        assert!(comm.bit_offset / 8 < bytes);
+        let parent = btf.member(task, "real_parent").unwrap();
+        assert_eq!(btf.c_name(parent.ty), "struct task_struct *");
+        assert_eq!(btf.kind(btf.strip(parent.ty).id), Kind::Pointer(task));
+        assert_eq!(btf.member(task, "no_such_member"), None);
+        assert_eq!(btf.member(task, ""), None);
+    }
+
+    #[test]
+    fn members_of_anonymous_unions_are_the_structs_own() {
+        let btf = recorded();
+        let common = btf.structure("sock_common").unwrap();
+        let Kind::Struct { members, .. } = btf.kind(common) else { panic!() };
+        assert!(members.iter().all(|member| member.name != "skc_daddr"), "this kernel keeps it in a union");
+        assert_eq!(btf.member(common, "skc_daddr").unwrap().bit_offset, 0);
+        assert_eq!(btf.member(common, "skc_rcv_saddr").unwrap().bit_offset, 32);
+        let names = btf.member_names(common);
+        assert_eq!(&names[..3], ["skc_addrpair", "skc_daddr", "skc_rcv_saddr"]);
+        assert!(names.iter().all(|name| !name.is_empty()));
+    }
+
+    #[test]
+    fn bit_fields() {
+        let btf = recorded();
+        let task = btf.structure("task_struct").unwrap();
+        let first = btf.member(task, "sched_reset_on_fork").unwrap();
+        assert_eq!(first.bit_size, Some(1));
+        let next = btf.member(task, "sched_contributes_to_load").unwrap();
+        assert_eq!((next.bit_offset, next.bit_size), (first.bit_offset + 1, Some(1)));
+        assert_eq!(btf.member(task, "pid").unwrap().bit_size, None, "a whole member of a struct with bit fields");
+    }
+
+    #[test]
+    fn stripping() {
+        let btf = recorded();
+        let pid = btf.typedef("pid_t").unwrap();
+        assert!(matches!(btf.kind(pid), Kind::Typedef { name, .. } if name == "pid_t"));
+        let Stripped { id, tags } = btf.strip(pid);
+        assert_eq!(tags, Tags::default());
+        assert_eq!(
+            btf.kind(id),
+            Kind::Int { name: "int".to_owned(), bytes: 4, signed: true, char: false, bool: false }
+        );
+        assert!(matches!(btf.kind(btf.strip(btf.typedef("bool").unwrap()).id), Kind::Int { bytes: 1, bool: true, .. }));
+        assert!(matches!(
+            btf.kind(btf.strip(btf.typedef("u8").unwrap()).id),
+            Kind::Int { bytes: 1, signed: false, char: false, .. }
+        ));
+        assert!(matches!(btf.kind(btf.integer("char").unwrap()), Kind::Int { char: true, .. }));
+        assert_eq!(btf.strip(TypeId::VOID).id, TypeId::VOID);
+    }
+
+    #[test]
+    fn what_is_only_declared_is_a_forward() {
+        let btf = recorded();
+        let task = btf.structure("task_struct").unwrap();
+        let Kind::Pointer(pointee) = btf.kind(btf.member(task, "io_uring").unwrap().ty) else { panic!() };
+        assert_eq!(btf.kind(pointee), Kind::Forward { name: "io_uring_task".to_owned(), union: false });
+        assert_eq!(btf.structure("io_uring_task"), Some(pointee));
+        assert_eq!(btf.member(pointee, "last"), None);
+        assert_eq!(btf.c_name(pointee), "struct io_uring_task");
+    }
+
+    #[test]
+    fn unknown_names_and_ids() {
+        let btf = recorded();
+        assert_eq!(btf.find("no_such_name"), []);
+        assert_eq!(btf.find(""), []);
+        assert_eq!(btf.structure("pid_t"), None);
+        assert_eq!(btf.kind(TypeId(u32::MAX)), Kind::Other);
+        assert_eq!(btf.strip(TypeId(u32::MAX)).id, TypeId(u32::MAX));
+        assert_eq!(btf.member(TypeId::VOID, "x"), None);
+    }
+
+    #[test]
+    fn c_names() {
+        let btf = recorded();
+        let member =
+            |structure: &str, name: &str| btf.c_name(btf.member(btf.structure(structure).unwrap(), name).unwrap().ty);
+        assert_eq!(member("linux_binprm", "filename"), "const char *");
+        assert_eq!(member("file", "f_op"), "const struct file_operations *");
+        assert_eq!(member("task_struct", "flags"), "unsigned int");
+        assert_eq!(member("task_struct", "start_time"), "u64");
+        assert_eq!(member("file_operations", "llseek"), "loff_t (*)(struct file *, loff_t, int)");
+        assert_eq!(btf.c_name(TypeId::VOID), "void");
+        let traced = btf.function("__traceiter_sched_switch").unwrap();
+        assert_eq!(
+            btf.c_name(traced),
+            "int __traceiter_sched_switch(void *, bool, struct task_struct *, struct task_struct *, unsigned int)"
+        );
+    }
+
+    #[test]
+    fn qualifiers_and_tags_in_c() {
+        let names = "\0int\0user\0rcu\0f\0";
+        let at = |name| name_at(names, name);
+        let types = [
+            // 1: int. 2: int __user. 3: int __user *. 4: int __user *const. 5: const int. 6: const int *[3].
+            [at("int"), info(1, false, 0), 4, 1 << 24 | 32].as_slice(),
+            &[at("user"), info(18, false, 0), 1],
+            &[0, info(2, false, 0), 2],
+            &[0, info(10, false, 0), 3],
+            &[0, info(10, false, 0), 1],
+            &[0, info(2, false, 0), 5],
+            &[0, info(3, false, 0), 0, 6, 1, 3],
+            // 8: pointer to array 7. 9: rcu tag on volatile 10. 11: variadic prototype. 12: pointer to it.
+            &[0, info(2, false, 0), 7],
+            &[at("rcu"), info(18, false, 0), 10],
+            &[0, info(9, false, 0), 5],
+            &[0, info(13, false, 2), 0, 0, 3, 0, 0],
+            &[0, info(2, false, 0), 11],
+        ]
+        .concat();
+        let btf = Btf::from_bytes(&made(24, &types, names)).unwrap();
+        let written = (2..=12).map(|id| btf.c_name(TypeId(id))).collect::<Vec<_>>();
+        assert_eq!(
+            written,
+            [
+                "int __user",
+                "int __user *",
+                "int __user *const",
+                "const int",
+                "const int *",
+                "const int *[3]",
+                "const int *(*)[3]",
+                "volatile const int __rcu",
+                "volatile const int",
+                "void (int __user *, ...)",
+                "void (*)(int __user *, ...)",
+            ]
+        );
+        assert_eq!(btf.strip(TypeId(2)), Stripped { id: TypeId(1), tags: Tags { user: true, ..Tags::default() } });
+        assert_eq!(btf.strip(TypeId(9)), Stripped { id: TypeId(1), tags: Tags { rcu: true, ..Tags::default() } });
+        assert_eq!(btf.strip(TypeId(3)).tags, Tags::default(), "a tag belongs to what is pointed to");
+    }
+
+    #[test]
+    fn enums_and_their_signs() {
+        let names = "\0e\0A\0B\0";
+        let at = |name| name_at(names, name);
+        let types = [
+            [at("e"), info(6, true, 2), 4, at("A"), u32::MAX, at("B"), 1].as_slice(),
+            &[at("e"), info(6, false, 1), 4, at("A"), u32::MAX],
+            &[at("e"), info(19, false, 1), 8, at("A"), 5, 1],
+        ]
+        .concat();
+        let btf = Btf::from_bytes(&made(24, &types, names)).unwrap();
+        let values = |id| match btf.kind(TypeId(id)) {
+            Kind::Enum { bytes, values, .. } => (bytes, values.into_iter().map(|(_, value)| value).collect::<Vec<_>>()),
+            other => panic!("{other:?}"),
+        };
+        assert_eq!(values(1), (4, vec![-1, 1]));
+        assert_eq!(values(2), (4, vec![i64::from(u32::MAX)]));
+        assert_eq!(values(3), (8, vec![(1 << 32) + 5]));
+        assert_eq!(btf.find("e"), [TypeId(1), TypeId(2), TypeId(3)]);
+    }
+
+    #[test]
+    fn a_struct_with_members_is_preferred() {
+        let names = "\0int\0s\0m\0";
+        let at = |name| name_at(names, name);
+        let types = [
+            [at("s"), info(7, false, 0), 0].as_slice(),
+            &[at("s"), info(4, false, 0), 0],
+            &[at("int"), info(1, false, 0), 4, 1 << 24 | 32],
+            &[at("s"), info(4, false, 1), 4, at("m"), 3, 0],
+        ]
+        .concat();
+        let btf = Btf::from_bytes(&made(24, &types, names)).unwrap();
+        assert_eq!(btf.structure("s"), Some(TypeId(4)));
+        assert_eq!(btf.union("s"), None);
+    }
+
+    /// Kernels from 7.2.5 on append to the header.
+    #[test]
+    fn a_longer_header() {
+        let names = "\0int\0";
+        let btf = Btf::from_bytes(&made(32, &[1, info(1, false, 0), 4, 1 << 24 | 32], names)).unwrap();
+        assert_eq!(btf.find("int"), [TypeId(1)]);
+        assert_eq!(btf.c_name(TypeId(1)), "int");
+    }
+
+    #[test]
+    fn loops_end() {
+        let names = "\0a\0";
+        let at = |name| name_at(names, name);
+        // 1: typedef of itself. 2: struct with an anonymous member of its own type. 3: pointer to itself.
+        let types = [
+            [at("a"), info(8, false, 0), 1].as_slice(),
+            &[0, info(4, false, 1), 4, 0, 2, 0],
+            &[0, info(2, false, 0), 3],
+        ]
+        .concat();
+        let btf = Btf::from_bytes(&made(24, &types, names)).unwrap();
+        assert_eq!(btf.strip(TypeId(1)).id, TypeId(1));
+        assert_eq!(btf.member(TypeId(2), "x"), None);
+        assert!(btf.member_names(TypeId(2)).is_empty());
+        assert!(btf.c_name(TypeId(3)).contains('…'));
+        assert_eq!(btf.prototype_of(TypeId(3)), None);
+    }
+
+    #[test]
+    fn bytes_that_are_not_btf() {
+        let error = |bytes: &[u8]| Btf::from_bytes(bytes).unwrap_err().to_string();
+        assert!(error(b"").contains("it is not BTF"));
+        assert!(error(&made(24, &[0, info(31, false, 0), 0], "\0")).contains("unknown kind"));
+        assert!(error(&made(24, &[9, info(2, false, 0), 0], "\0")).contains("outside of the strings"));
+    }
+
+    /// The copy is what kernels before 6.16 are read by.
+    #[test]
+    fn root_a_copy_of_the_kernels_types_reads_as_the_original() {
+        let path = Path::new("/sys/kernel/btf/vmlinux");
+        let (mapped, copied) = (Btf::from_file(path).unwrap(), Btf::from_bytes(&fs::read(path).unwrap()).unwrap());
+        for name in ["task_struct", "sched_switch", "int", "u64", "vfs_read"] {
+            assert!(!mapped.find(name).is_empty() || name == "sched_switch", "{name}");
+            assert_eq!(mapped.find(name), copied.find(name), "{name}");
+            assert_eq!(
+                mapped.find(name),
+                mapped.types.resolve_ids_by_name(name).unwrap().into_iter().map(TypeId).collect::<Vec<_>>()
+            );
+        }
+    }
+}

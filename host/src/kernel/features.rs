@@ -1,0 +1,574 @@
+//! What this kernel and the privileges of this process allow: for `porthole doctor`, and to say what is missing when a load fails.
+//!
+//! Versions and configurations tell little about a kernel with backports, lockdown or a seccomp filter around it. So each feature
+//! is tried: a map is made, a program of two instructions is loaded, an event is opened, and let go at once. Nothing is attached.
+//!
+//! A trial can fail for want of privileges, of memory or for a reason nobody thought of; hence the three answers of [`Answer`].
+//!
+//! Trials need no object file, so they call libbpf's lowest layer directly. This is the one place outside of `load` and `events` that
+//! names libbpf, and the one in `kernel` that calls C: all of it in [`trial`].
+
+use std::fmt;
+use std::fs;
+use std::io;
+
+use super::tracefs::mount_detached;
+use super::{Btf, FactError, KernelFacts, TypeId};
+
+/// Whether a feature is there.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Answer {
+    Yes,
+    /// It is not, and why: since which version or with which configuration it would be.
+    No(String),
+    /// Could not be told, and why.
+    Unknown(String),
+}
+
+/// One line of `porthole doctor`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Check {
+    pub name: &'static str,
+    pub answer: Answer,
+    /// What to do about it; none where the answer is yes or says it, and where nothing is to be done, as for a kind of probe that this
+    /// kernel lacks.
+    pub advice: Option<String>,
+}
+
+/// Tries everything out. Takes some 100 ms: the kernel waits for a grace period after the trial event.
+pub fn checks(facts: &KernelFacts) -> Vec<Check> {
+    let machine = Machine::this();
+    let mut checks = vec![kernel_version(&machine)];
+    checks.extend(NAMED.iter().map(|capability| capability_check(&machine, capability)));
+    checks.extend([bpf_system_call(), lockdown(), memory_limit(&machine), kernel_types(facts), tracefs(facts)]);
+    checks.extend([ring_buffer(&machine), kernel_reads(&machine), user_reads(&machine)]);
+    checks.extend(PROGRAM_TYPES.iter().map(|program_type| program_check(&machine, facts, program_type)));
+    checks.extend([
+        tracepoint_event(&machine, facts),
+        probe_event("attaching kprobes", "kprobe", "CONFIG_KPROBE_EVENTS"),
+    ]);
+    checks.push(probe_event("attaching uprobes", "uprobe", "CONFIG_UPROBE_EVENTS"));
+    checks
+}
+
+/// The capabilities that this process lacks to trace (capabilities(7)); empty where it has all. CAP_SYS_ADMIN stands for CAP_BPF and
+/// CAP_PERFMON. Those that tracefs asks for are named only where it cannot be read without them.
+pub fn missing_privileges() -> Vec<&'static str> {
+    let machine = Machine::this();
+    let mut missing: Vec<_> = TRACING.iter().filter(|capability| !machine.may(capability)).collect();
+    match KernelFacts::running().tracepoint_systems() {
+        Err(FactError::NoTracefs { .. }) => missing.extend([&CAP_SYS_ADMIN, &CAP_DAC_READ_SEARCH]),
+        Err(FactError::TracefsUnreadable { .. }) => missing.push(&CAP_DAC_READ_SEARCH),
+        _ => {}
+    }
+    missing.retain(|capability| !machine.has(capability));
+    missing.into_iter().map(|capability| capability.name).collect()
+}
+
+impl Check {
+    /// A check whose advice holds where the answer is no. Where it could not be told, the answer says what stood in the way.
+    fn new(name: &'static str, answer: Answer, advice: impl Into<String>) -> Check {
+        let advice = matches!(answer, Answer::No(_)).then(|| advice.into());
+        Check { name, answer, advice }
+    }
+
+    /// A check whose answer says all that there is to say.
+    fn without_advice(name: &'static str, answer: Answer) -> Check {
+        Check { name, answer, advice: None }
+    }
+}
+
+/// A bit of `CapEff` (include/uapi/linux/capability.h).
+#[derive(Debug, PartialEq, Eq)]
+struct Capability {
+    name: &'static str,
+    bit: u32,
+    needed_for: &'static str,
+}
+
+const CAP_BPF: Capability = Capability { name: "CAP_BPF", bit: 39, needed_for: "loading BPF programs and maps" };
+const CAP_PERFMON: Capability =
+    Capability { name: "CAP_PERFMON", bit: 38, needed_for: "reading kernel memory and attaching to tracepoints" };
+const CAP_SYS_ADMIN: Capability =
+    Capability { name: "CAP_SYS_ADMIN", bit: 21, needed_for: "tracefs alone, and only where it is not mounted" };
+const CAP_DAC_READ_SEARCH: Capability = Capability {
+    name: "CAP_DAC_READ_SEARCH",
+    bit: 2,
+    needed_for: "tracefs alone, and only where its files are not this user's",
+};
+
+const TRACING: [Capability; 2] = [CAP_BPF, CAP_PERFMON];
+const NAMED: [Capability; 4] = [CAP_BPF, CAP_PERFMON, CAP_SYS_ADMIN, CAP_DAC_READ_SEARCH];
+
+/// The running kernel's version and what this process may do on it.
+struct Machine {
+    /// As in /proc/sys/kernel/osrelease.
+    release: String,
+    /// Major and minor; none where the release does not begin with them.
+    version: Option<(u32, u32)>,
+    /// `CapEff` of /proc/self/status; none where that cannot be read.
+    capabilities: Option<u64>,
+}
+
+impl Machine {
+    fn this() -> Machine {
+        let release = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default().trim().to_owned();
+        let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
+        Machine { version: parse_version(&release), capabilities: parse_capabilities(&status), release }
+    }
+
+    fn has(&self, capability: &Capability) -> bool {
+        self.capabilities.is_some_and(|set| set & (1 << capability.bit) != 0)
+    }
+
+    /// Whether this process may do what the capability is for: CAP_SYS_ADMIN still implies the two that 5.8 split off it.
+    fn may(&self, capability: &Capability) -> bool {
+        self.has(capability) || TRACING.contains(capability) && self.has(&CAP_SYS_ADMIN)
+    }
+
+    fn may_trace(&self) -> bool {
+        TRACING.iter().all(|capability| self.may(capability))
+    }
+
+    fn is_at_least(&self, version: (u32, u32)) -> Option<bool> {
+        Some(self.version? >= version)
+    }
+
+    /// What the outcome of a trial says. `since` tells which kernels have the feature.
+    fn judge(&self, outcome: io::Result<()>, since: &str) -> Answer {
+        let Err(error) = outcome else { return Answer::Yes };
+        match error.raw_os_error() {
+            Some(libc::EPERM | libc::EACCES) if !self.may_trace() => untried(),
+            Some(libc::EPERM | libc::EACCES) => Answer::No(
+                "refused in spite of CAP_BPF and CAP_PERFMON: by lockdown, a security module, or this kernel's build"
+                    .to_owned(),
+            ),
+            Some(libc::EINVAL | libc::ENOSYS | libc::EOPNOTSUPP) => {
+                Answer::No(format!("this kernel does not know it: {since}"))
+            }
+            _ => Answer::Unknown(error.to_string()),
+        }
+    }
+}
+
+fn untried() -> Answer {
+    Answer::Unknown("it cannot be tried without CAP_BPF and CAP_PERFMON".to_owned())
+}
+
+/// The leading `6.18` of `6.18.44-amd64`.
+fn parse_version(release: &str) -> Option<(u32, u32)> {
+    let mut numbers = release.split(|c: char| !c.is_ascii_digit());
+    Some((numbers.next()?.parse().ok()?, numbers.next()?.parse().ok()?))
+}
+
+fn parse_capabilities(status: &str) -> Option<u64> {
+    let line = status.lines().find_map(|line| line.strip_prefix("CapEff:"))?;
+    u64::from_str_radix(line.trim(), 16).ok()
+}
+
+fn kernel_version(machine: &Machine) -> Check {
+    let answer = match machine.is_at_least((5, 8)) {
+        Some(true) => Answer::Yes,
+        Some(false) => Answer::No(format!("this is {}; the BPF ring buffer is there since 5.8", machine.release)),
+        None => Answer::Unknown(format!("/proc/sys/kernel/osrelease reads `{}`", machine.release)),
+    };
+    Check::new("kernel 5.8 or later", answer, "run a newer kernel")
+}
+
+fn capability_check(machine: &Machine, capability: &'static Capability) -> Check {
+    let answer = match machine.capabilities {
+        None => Answer::Unknown("/proc/self/status has no CapEff".to_owned()),
+        Some(_) if machine.may(capability) => Answer::Yes,
+        Some(_) => Answer::No(format!("this process lacks it; it is needed for {}", capability.needed_for)),
+    };
+    Check::new(capability.name, answer, format!("run as root, or with {}", capability.name))
+}
+
+fn bpf_system_call() -> Check {
+    let answer = match trial::array_map() {
+        Ok(()) => Answer::Yes,
+        Err(error) if error.raw_os_error() == Some(libc::ENOSYS) => Answer::No("CONFIG_BPF_SYSCALL is off".to_owned()),
+        Err(error) if error.raw_os_error() == Some(libc::EPERM) => {
+            Answer::No("refused: for want of CAP_BPF, or by the seccomp filter of a container".to_owned())
+        }
+        Err(error) => Answer::Unknown(error.to_string()),
+    };
+    Check::new("bpf() system call", answer, "run as root; in a container, allow bpf() in its seccomp profile")
+}
+
+fn lockdown() -> Check {
+    let answer = match lockdown_mode() {
+        Ok(mode) if mode == "confidentiality" => {
+            Answer::No("its mode is confidentiality, which forbids to read kernel memory".to_owned())
+        }
+        Ok(_) => Answer::Yes,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Answer::Yes,
+        Err(error) => {
+            Answer::Unknown(format!("/sys/kernel/security is not mounted and cannot be mounted privately: {error}"))
+        }
+    };
+    Check::new("kernel lockdown allows tracing", answer, "boot with lockdown=integrity or without lockdown")
+}
+
+/// `none`, `integrity` or `confidentiality`. Not found where the kernel has no lockdown.
+fn lockdown_mode() -> io::Result<String> {
+    let text = match fs::read_to_string("/sys/kernel/security/lockdown") {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            // Either there is no lockdown, or securityfs is not mounted.
+            let root = mount_detached("securityfs")?;
+            let file = rustix::fs::openat(&root, "lockdown", rustix::fs::OFlags::CLOEXEC, rustix::fs::Mode::empty())?;
+            io::read_to_string(fs::File::from(file))?
+        }
+        other => other?,
+    };
+    // The mode in force stands in brackets: `none [integrity] confidentiality`.
+    let mode = text.split_once('[').and_then(|(_, rest)| rest.split_once(']'));
+    Ok(mode.map_or("none", |(mode, _)| mode).to_owned())
+}
+
+fn memory_limit(machine: &Machine) -> Check {
+    let limit = rustix::process::getrlimit(rustix::process::Resource::Memlock).maximum;
+    let answer = match (machine.is_at_least((5, 11)), limit) {
+        (Some(true), _) | (_, None) => Answer::Yes,
+        (_, Some(bytes)) => {
+            Answer::No(format!("before 5.11 BPF memory counts as locked, and at most {} KiB may be", bytes / 1024))
+        }
+    };
+    Check::new("memory for BPF maps", answer, "run `ulimit -l unlimited` first")
+}
+
+fn kernel_types(facts: &KernelFacts) -> Check {
+    Check::without_advice("kernel types (BTF)", fact_answer(facts.btf()))
+}
+
+fn tracefs(facts: &KernelFacts) -> Check {
+    Check::without_advice("tracefs", fact_answer(facts.tracepoint_systems()))
+}
+
+/// The message of a [`FactError`] says what to do.
+fn fact_answer<T>(fact: Result<T, FactError>) -> Answer {
+    fact.map_or_else(|error| Answer::No(error.to_string()), |_| Answer::Yes)
+}
+
+fn ring_buffer(machine: &Machine) -> Check {
+    Check::new("BPF ring buffer", machine.judge(trial::ring_buffer(), "it is there since 5.8"), "run a newer kernel")
+}
+
+fn kernel_reads(machine: &Machine) -> Check {
+    let answer = helper_answer(machine, libbpf_sys::BPF_FUNC_probe_read_kernel);
+    Check::new("reading kernel memory", answer, "see kernel lockdown above")
+}
+
+fn user_reads(machine: &Machine) -> Check {
+    let answer = helper_answer(machine, libbpf_sys::BPF_FUNC_probe_read_user_str);
+    Check::new("reading user memory", answer, "run a newer kernel")
+}
+
+fn helper_answer(machine: &Machine, helper: libbpf_sys::bpf_func_id) -> Answer {
+    // libbpf looks for a refusal in the verifier's log, and takes a refusal without log for a helper that is there.
+    if !machine.may_trace() {
+        return untried();
+    }
+    match trial::helper(helper) {
+        Ok(true) => Answer::Yes,
+        Ok(false) if !machine.may_trace() => untried(),
+        Ok(false) => {
+            Answer::No("the helper is there since 5.5, and lockdown in mode confidentiality takes it away".to_owned())
+        }
+        Err(error) => Answer::Unknown(error.to_string()),
+    }
+}
+
+/// A type of program, and what it is tried on.
+struct ProgramType {
+    name: &'static str,
+    program_type: libbpf_sys::bpf_prog_type,
+    attach_type: libbpf_sys::bpf_attach_type,
+    /// The type or function that a program of this type is bound to when it is loaded, if it is bound to one.
+    target: Option<Target>,
+    since: &'static str,
+}
+
+struct Target {
+    name: &'static str,
+    find: fn(&Btf, &str) -> Option<TypeId>,
+}
+
+const PROGRAM_TYPES: [ProgramType; 7] = [
+    ProgramType {
+        name: "tracepoint programs",
+        program_type: libbpf_sys::BPF_PROG_TYPE_TRACEPOINT,
+        attach_type: 0,
+        target: None,
+        since: "since 4.7, with CONFIG_BPF_EVENTS",
+    },
+    ProgramType {
+        name: "raw tracepoint programs",
+        program_type: libbpf_sys::BPF_PROG_TYPE_RAW_TRACEPOINT,
+        attach_type: 0,
+        target: None,
+        since: "since 4.17, with CONFIG_BPF_EVENTS",
+    },
+    ProgramType {
+        name: "typed raw tracepoint programs (tp_btf)",
+        program_type: libbpf_sys::BPF_PROG_TYPE_TRACING,
+        attach_type: libbpf_sys::BPF_TRACE_RAW_TP,
+        target: Some(Target { name: "btf_trace_sched_switch", find: Btf::typedef }),
+        since: "since 5.5, with CONFIG_DEBUG_INFO_BTF",
+    },
+    ProgramType {
+        name: "function entry programs (fentry)",
+        program_type: libbpf_sys::BPF_PROG_TYPE_TRACING,
+        attach_type: libbpf_sys::BPF_TRACE_FENTRY,
+        target: Some(Target { name: "vfs_read", find: Btf::function }),
+        since: "since 5.5, with CONFIG_DYNAMIC_FTRACE_WITH_DIRECT_CALLS",
+    },
+    ProgramType {
+        name: "kprobe and uprobe programs",
+        program_type: libbpf_sys::BPF_PROG_TYPE_KPROBE,
+        attach_type: 0,
+        target: None,
+        since: "since 4.1, with CONFIG_BPF_EVENTS",
+    },
+    ProgramType {
+        name: "LSM programs",
+        program_type: libbpf_sys::BPF_PROG_TYPE_LSM,
+        attach_type: libbpf_sys::BPF_LSM_MAC,
+        target: Some(Target { name: "bpf_lsm_file_open", find: Btf::function }),
+        since: "since 5.7, with CONFIG_BPF_LSM",
+    },
+    ProgramType {
+        name: "perf event programs",
+        program_type: libbpf_sys::BPF_PROG_TYPE_PERF_EVENT,
+        attach_type: 0,
+        target: None,
+        since: "since 4.9, with CONFIG_BPF_EVENTS",
+    },
+];
+
+fn program_check(machine: &Machine, facts: &KernelFacts, program: &ProgramType) -> Check {
+    let answer = match (&program.target, facts.btf()) {
+        (None, _) => {
+            machine.judge(trial::program(program.program_type, program.attach_type, TypeId::VOID), program.since)
+        }
+        (Some(_), Err(_)) => Answer::No("it needs the kernel's types (BTF)".to_owned()),
+        (Some(target), Ok(btf)) => match (target.find)(btf, target.name) {
+            Some(id) => machine.judge(trial::program(program.program_type, program.attach_type, id), program.since),
+            None => Answer::Unknown(format!("this kernel has no {} to try it on ({})", target.name, program.since)),
+        },
+    };
+    Check::without_advice(program.name, answer)
+}
+
+fn tracepoint_event(machine: &Machine, facts: &KernelFacts) -> Check {
+    let answer = match facts.tracepoint("sched", "sched_process_exit") {
+        Ok(Some(format)) => machine.judge(trial::tracepoint_event(format.id), "it needs CONFIG_PERF_EVENTS"),
+        Ok(None) => Answer::Unknown("this kernel has no sched:sched_process_exit to try it on".to_owned()),
+        Err(_) => Answer::Unknown("it needs tracefs".to_owned()),
+    };
+    let paranoid = fs::read_to_string("/proc/sys/kernel/perf_event_paranoid").unwrap_or_default();
+    let advice = format!("run with CAP_PERFMON (perf_event_paranoid is {})", paranoid.trim());
+    Check::new("attaching to tracepoints", answer, advice)
+}
+
+fn probe_event(name: &'static str, source: &str, config: &str) -> Check {
+    let path = format!("/sys/bus/event_source/devices/{source}/type");
+    let answer = match fs::metadata(&path) {
+        Ok(_) => Answer::Yes,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            Answer::No(format!("this kernel has no {source} events: since 4.17, with {config}"))
+        }
+        Err(error) => Answer::Unknown(format!("{path}: {error}")),
+    };
+    Check::without_advice(name, answer)
+}
+
+impl fmt::Display for Answer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Answer::Yes => f.write_str("yes"),
+            Answer::No(why) => write!(f, "no: {why}"),
+            Answer::Unknown(why) => write!(f, "could not tell: {why}"),
+        }
+    }
+}
+
+/// The trials. Each makes one thing and closes it.
+mod trial {
+    use std::ffi::{c_int, c_ulong};
+    use std::io;
+    use std::mem::size_of;
+    use std::os::fd::{FromRawFd, OwnedFd};
+    use std::ptr;
+
+    use libbpf_sys::{bpf_attach_type, bpf_func_id, bpf_insn, bpf_prog_load_opts, bpf_prog_type, perf_event_attr};
+
+    use super::TypeId;
+
+    /// `r0 = 0; exit`.
+    const RETURN_ZERO: [bpf_insn; 2] = [instruction(0xb7), instruction(0x95)];
+
+    pub(super) fn array_map() -> io::Result<()> {
+        map(libbpf_sys::BPF_MAP_TYPE_ARRAY, size_of::<u32>(), 1)
+    }
+
+    pub(super) fn ring_buffer() -> io::Result<()> {
+        // The size is a power of two and of whole pages, which are of 64 KiB at most.
+        map(libbpf_sys::BPF_MAP_TYPE_RINGBUF, 0, 64 * 1024)
+    }
+
+    /// Loads a program that returns 0. `target` is the type or function that it is bound to, `void` for none.
+    pub(super) fn program(program_type: bpf_prog_type, attach_type: bpf_attach_type, target: TypeId) -> io::Result<()> {
+        let mut options = bpf_prog_load_opts {
+            sz: size_of::<bpf_prog_load_opts>() as libbpf_sys::size_t,
+            expected_attach_type: attach_type,
+            attach_btf_id: target.0,
+            ..Default::default()
+        };
+        // SAFETY: the instructions, the licence and the options outlive the call, which keeps none of them.
+        let result = unsafe {
+            libbpf_sys::bpf_prog_load(
+                program_type,
+                ptr::null(),
+                c"GPL".as_ptr(),
+                RETURN_ZERO.as_ptr(),
+                RETURN_ZERO.len() as libbpf_sys::size_t,
+                &mut options,
+            )
+        };
+        owned(result).map(drop)
+    }
+
+    /// Whether a tracepoint program may call the helper.
+    pub(super) fn helper(helper: bpf_func_id) -> io::Result<bool> {
+        // SAFETY: no pointer but null, which the call takes for no options.
+        let result =
+            unsafe { libbpf_sys::libbpf_probe_bpf_helper(libbpf_sys::BPF_PROG_TYPE_TRACEPOINT, helper, ptr::null()) };
+        if result < 0 { Err(io::Error::from_raw_os_error(-result)) } else { Ok(result > 0) }
+    }
+
+    /// Opens the perf event of a tracepoint, for all processes on one CPU, as attaching does.
+    pub(super) fn tracepoint_event(id: u64) -> io::Result<()> {
+        const ANY_PROCESS: c_int = -1;
+        const FIRST_CPU: c_int = 0;
+        const NO_GROUP: c_int = -1;
+        let attributes = perf_event_attr {
+            type_: libbpf_sys::PERF_TYPE_TRACEPOINT,
+            size: size_of::<perf_event_attr>() as u32,
+            config: id,
+            ..Default::default()
+        };
+        // SAFETY: perf_event_open(2) reads `size` bytes of the attributes, which outlive the call.
+        let result = unsafe {
+            libc::syscall(
+                libc::SYS_perf_event_open,
+                &raw const attributes,
+                ANY_PROCESS,
+                FIRST_CPU,
+                NO_GROUP,
+                c_ulong::from(libbpf_sys::PERF_FLAG_FD_CLOEXEC),
+            )
+        };
+        // The call returns -1 or a descriptor, which is an int; the error is in errno.
+        if result < 0 { Err(io::Error::last_os_error()) } else { owned(result as c_int).map(drop) }
+    }
+
+    fn map(map_type: libbpf_sys::bpf_map_type, value_bytes: usize, entries: u32) -> io::Result<()> {
+        // SAFETY: null stands for no name and no options.
+        let result = unsafe {
+            libbpf_sys::bpf_map_create(
+                map_type,
+                ptr::null(),
+                value_bytes as u32,
+                value_bytes as u32,
+                entries,
+                ptr::null(),
+            )
+        };
+        owned(result).map(drop)
+    }
+
+    /// libbpf's result as a descriptor: not negative, or an errno negated.
+    fn owned(result: c_int) -> io::Result<OwnedFd> {
+        if result < 0 {
+            return Err(io::Error::from_raw_os_error(-result));
+        }
+        // SAFETY: the call that made it hands the descriptor over, and nobody else knows it.
+        Ok(unsafe { OwnedFd::from_raw_fd(result) })
+    }
+
+    const fn instruction(code: u8) -> bpf_insn {
+        // SAFETY: the struct is made of integers only, for which zero is a value.
+        let mut instruction: bpf_insn = unsafe { std::mem::zeroed() };
+        instruction.code = code;
+        instruction
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn versions() {
+        assert_eq!(parse_version("6.18.44-amd64"), Some((6, 18)));
+        assert_eq!(parse_version("5.8-rc1"), Some((5, 8)));
+        assert_eq!(parse_version("linux"), None);
+        assert_eq!(parse_version(""), None);
+    }
+
+    #[test]
+    fn capabilities() {
+        let machine = |set: u64| Machine {
+            release: String::new(),
+            version: None,
+            capabilities: parse_capabilities(&format!("Name:\tx\nCapEff:\t{set:016x}\nCapBnd:\t0\n")),
+        };
+        assert!(!machine(0).may_trace());
+        assert!(!machine(1 << 39).may_trace());
+        assert!(machine(1 << 39 | 1 << 38).may_trace());
+        assert!(machine(1 << 21).may_trace());
+        assert!(!machine(1 << 39 | 1 << 38).may(&CAP_SYS_ADMIN));
+        assert!(!machine(1 << 21).may(&CAP_DAC_READ_SEARCH));
+        assert_eq!(parse_capabilities("Name:\tx\n"), None);
+    }
+
+    #[test]
+    fn refusals_without_privileges_tell_nothing() {
+        let machine =
+            |capabilities| Machine { release: String::new(), version: None, capabilities: Some(capabilities) };
+        let refused = || Err(io::Error::from_raw_os_error(libc::EPERM));
+        assert!(matches!(machine(0).judge(refused(), ""), Answer::Unknown(_)));
+        assert!(matches!(machine(1 << 21).judge(refused(), ""), Answer::No(_)));
+        assert_eq!(machine(0).judge(Ok(()), ""), Answer::Yes);
+        let unknown = Err(io::Error::from_raw_os_error(libc::EINVAL));
+        assert_eq!(machine(0).judge(unknown, "since 9.9").to_string(), "no: this kernel does not know it: since 9.9");
+    }
+
+    #[test]
+    fn root_what_tracing_needs_is_there() {
+        assert_eq!(missing_privileges(), Vec::<&str>::new());
+        let checks = checks(&KernelFacts::running());
+        for needed in [
+            "kernel 5.8 or later",
+            "CAP_BPF",
+            "CAP_PERFMON",
+            "bpf() system call",
+            "kernel types (BTF)",
+            "tracefs",
+            "BPF ring buffer",
+            "reading kernel memory",
+            "reading user memory",
+            "tracepoint programs",
+            "typed raw tracepoint programs (tp_btf)",
+            "attaching to tracepoints",
+        ] {
+            let check = checks.iter().find(|check| check.name == needed).unwrap();
+            assert_eq!(check.answer, Answer::Yes, "{needed}");
+            assert_eq!(check.advice, None, "{needed}");
+        }
+        for check in &checks {
+            println!("{:40} {}", check.name, check.answer);
+        }
+    }
+}

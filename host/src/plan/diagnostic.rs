@@ -1,0 +1,252 @@
+//! Faults of a declaration, as data: what, where, why, and what would work. Rendering is separate from finding, and all faults of one
+//! declaration are reported together.
+
+use std::fmt::{self, Write};
+
+/// Bytes of an expression shown around the fault at most: an expression may be long, a line on a terminal may not.
+const WINDOW: usize = 100;
+
+/// A part of an expression's text, in bytes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub struct Span {
+    pub start: u32,
+    pub end: u32,
+}
+
+impl Span {
+    pub fn new(start: usize, end: usize) -> Span {
+        // An expression of over 4 GiB is refused before it is read, so saturating loses nothing.
+        Span { start: u32::try_from(start).unwrap_or(u32::MAX), end: u32::try_from(end).unwrap_or(u32::MAX) }
+    }
+
+    /// From the start of this to the end of `other`.
+    pub fn to(self, other: Span) -> Span {
+        Span { start: self.start, end: other.end }
+    }
+}
+
+/// What is wrong with a text of the plugin's, and where in it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Fault {
+    pub span: Span,
+    pub message: String,
+    pub notes: Vec<String>,
+}
+
+impl Fault {
+    pub fn new(span: Span, message: impl Into<String>) -> Fault {
+        Fault { span, message: message.into(), notes: Vec::new() }
+    }
+
+    /// Adds what would work.
+    pub fn help(mut self, help: impl fmt::Display) -> Fault {
+        self.notes.push(format!("help: {help}"));
+        self
+    }
+
+    /// Places the fault in a probe.
+    pub fn within(self, probe: &str, place: &str, text: &str) -> Diagnostic {
+        Diagnostic {
+            probe: Some(probe.to_owned()),
+            place: place.to_owned(),
+            message: self.message,
+            source: Some((text.to_owned(), self.span)),
+            notes: self.notes,
+        }
+    }
+}
+
+/// One fault of a declaration.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Diagnostic {
+    /// The probe, where the fault is inside one.
+    pub probe: Option<String>,
+    /// The place in the probe, or in the declaration: "field `path`", "step 2 (when)", "attach", …
+    pub place: String,
+    /// What is wrong, and why.
+    pub message: String,
+    /// The text at fault, with the part that a caret is put under.
+    pub source: Option<(String, Span)>,
+    /// Further lines: the attach point for which it is wrong, names that would work, …
+    pub notes: Vec<String>,
+}
+
+impl fmt::Display for Diagnostic {
+    /// Several lines, without a final line break. Control characters of the plugin's text are escaped, so that it cannot speak to the terminal.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if let Some(probe) = &self.probe {
+            write!(f, "probe `{}`, ", Shown(probe))?;
+        }
+        write!(f, "{}: {}", Shown(&self.place), Shown(&self.message))?;
+        if let Some((text, span)) = &self.source {
+            let (line, caret) = excerpt(text, *span);
+            write!(f, "\n  | {line}\n  | {caret}")?;
+        }
+        for note in &self.notes {
+            write!(f, "\n  = {}", Shown(note))?;
+        }
+        Ok(())
+    }
+}
+
+/// All faults of one declaration, in the order in which they stand there. Never empty.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub struct Diagnostics(pub Vec<Diagnostic>);
+
+/// Faults printed at most: a declaration of 10,000 faulty probes needs no 10,000 messages.
+const SHOWN: usize = 50;
+
+impl fmt::Display for Diagnostics {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (i, fault) in self.0.iter().take(SHOWN).enumerate() {
+            if i > 0 {
+                f.write_char('\n')?;
+            }
+            write!(f, "{fault}")?;
+        }
+        match self.0.len().checked_sub(SHOWN) {
+            Some(more @ 1..) => write!(f, "\n({more} more)"),
+            _ => Ok(()),
+        }
+    }
+}
+
+/// Text of a plugin made fit for a terminal: control characters escaped, cut behind 1000 characters.
+pub struct Shown<'a>(pub &'a str);
+
+impl fmt::Display for Shown<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (i, c) in self.0.chars().enumerate() {
+            if i == 1000 {
+                return f.write_char('…');
+            }
+            if is_unsafe(c) { write!(f, "{}", c.escape_unicode())? } else { f.write_char(c)? }
+        }
+        Ok(())
+    }
+}
+
+/// Control characters, and those that change the direction of text.
+fn is_unsafe(c: char) -> bool {
+    c.is_control() || matches!(c, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+}
+
+/// The line that shows `span`, and the line of carets for under it.
+fn excerpt(text: &str, span: Span) -> (String, String) {
+    let start = floor(text, span.start as usize);
+    let end = floor(text, (span.end as usize).max(start)).max(start);
+    let from = floor(text, start.saturating_sub(WINDOW / 2));
+    let to = floor(text, (from + WINDOW).max(end.min(start + WINDOW)));
+    let end = end.min(to);
+
+    let (mut line, mut caret) = (String::new(), String::new());
+    if from > 0 {
+        line.push('…');
+        caret.push(' ');
+    }
+    let mut carets = 0;
+    for (at, c) in text[from..to].char_indices().map(|(i, c)| (from + i, c)) {
+        let shown: String = if is_unsafe(c) { c.escape_unicode().collect() } else { c.to_string() };
+        let under = at >= start && at < end;
+        for _ in shown.chars() {
+            caret.push(if under { '^' } else { ' ' });
+            carets += u32::from(under);
+        }
+        line.push_str(&shown);
+        if at >= end && carets == 0 {
+            break;
+        }
+    }
+    if to < text.len() {
+        line.push('…');
+    }
+    let mut caret = caret.trim_end().to_owned();
+    if carets == 0 {
+        // Something is missing at this place: point between the characters.
+        let before = text[from..start].chars().map(|c| if is_unsafe(c) { c.escape_unicode().count() } else { 1 }).sum::<usize>();
+        caret = format!("{}^", " ".repeat(before + usize::from(from > 0)));
+        line = format!("{}{}", if from > 0 { "…" } else { "" }, Shown(&text[from..to]));
+        if to < text.len() {
+            line.push('…');
+        }
+    }
+    (line, caret)
+}
+
+/// The nearest character boundary at or before `at`.
+fn floor(text: &str, at: usize) -> usize {
+    let mut at = at.min(text.len());
+    while !text.is_char_boundary(at) {
+        at -= 1;
+    }
+    at
+}
+
+/// The candidates nearest to `name` by edit distance, nearest first, at most three; none that is farther than a third of the name's length.
+pub fn nearest<'a>(name: &str, candidates: impl IntoIterator<Item = &'a str>) -> Vec<&'a str> {
+    let limit = (name.chars().count() / 3).max(1);
+    let mut found: Vec<(usize, &str)> = candidates
+        .into_iter()
+        .filter(|c| c.len().abs_diff(name.len()) <= limit + 2)
+        .filter_map(|c| {
+            let distance = distance(name, c);
+            (distance <= limit).then_some((distance, c))
+        })
+        .collect();
+    found.sort_unstable();
+    found.dedup();
+    found.into_iter().take(3).map(|(_, c)| c).collect()
+}
+
+/// "did you mean `a` or `b`?", or nothing.
+pub fn did_you_mean<'a>(name: &str, candidates: impl IntoIterator<Item = &'a str>) -> Option<String> {
+    let near: Vec<String> = nearest(name, candidates).iter().map(|n| format!("`{n}`")).collect();
+    (!near.is_empty()).then(|| format!("did you mean {}?", near.join(" or ")))
+}
+
+/// Edit distance that counts a swap of neighbours as one (optimal string alignment).
+fn distance(a: &str, b: &str) -> usize {
+    let (a, b): (Vec<char>, Vec<char>) = (a.chars().collect(), b.chars().collect());
+    let mut rows = vec![vec![0; b.len() + 1]; 3];
+    rows[1] = (0..=b.len()).collect();
+    for i in 1..=a.len() {
+        rows[2][0] = i;
+        for j in 1..=b.len() {
+            let substitute = rows[1][j - 1] + usize::from(a[i - 1] != b[j - 1]);
+            let mut best = substitute.min(rows[1][j] + 1).min(rows[2][j - 1] + 1);
+            if i > 1 && j > 1 && a[i - 1] == b[j - 2] && a[i - 2] == b[j - 1] {
+                best = best.min(rows[0][j - 2] + 1);
+            }
+            rows[2][j] = best;
+        }
+        rows.rotate_left(1);
+    }
+    rows[1][b.len()]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn distances() {
+        for (a, b, d) in [("pid", "pid", 0), ("pid", "pdi", 1), ("filenme", "filename", 1), ("", "abc", 3), ("kitten", "sitting", 3)] {
+            assert_eq!(distance(a, b), d, "{a} {b}");
+        }
+        assert_eq!(nearest("filenme", ["flags", "filename", "mode"]), ["filename"]);
+        assert!(nearest("zzz", ["pid", "tid"]).is_empty());
+    }
+
+    #[test]
+    fn carets_stand_under_the_fault() {
+        let at = |text: &str, start, end| excerpt(text, Span::new(start, end));
+        assert_eq!(at("str(args.x)", 9, 10), ("str(args.x)".into(), "         ^".into()));
+        assert_eq!(at("a +", 3, 3), ("a +".into(), "   ^".into()));
+        assert_eq!(at("\u{1b}[2J + x", 7, 8).0, "\\u{1b}[2J + x");
+        assert_eq!(at("é + y", 5, 6), ("é + y".into(), "    ^".into()));
+        let long = format!("{}x{}", "(".repeat(5000), ")".repeat(5000));
+        let (line, caret) = at(&long, 5000, 5001);
+        assert!(line.chars().count() <= WINDOW + 2 && line.starts_with('…') && line.ends_with('…'));
+        assert_eq!(line.chars().nth(caret.chars().count() - 1), Some('x'));
+    }
+}

@@ -1,0 +1,120 @@
+//! The layout of a record: one description for the code that writes it in the kernel and for those who read it.
+//!
+//! The bytes are specified in `wit/events.wit`; this is that page as constants and types.
+
+use serde::{Deserialize, Serialize};
+
+/// Bytes of a record's header.
+pub const HEADER: u32 = 24;
+/// Offset of the record's length, u32.
+pub const LENGTH: u32 = 0;
+/// Offset of the schema's id, u16.
+pub const SCHEMA: u32 = 4;
+/// Offset of the CPU, u16.
+pub const CPU: u32 = 6;
+/// Offset of the time, u64 nanoseconds since boot.
+pub const TIME: u32 = 8;
+/// Offset of the presence bits, u64.
+pub const PRESENCE: u32 = 16;
+/// Fields of an event at most: one presence bit each.
+pub const MAX_FIELDS: usize = 64;
+/// The bit of a slot's length that tells that the value was cut.
+pub const CUT: u16 = 0x8000;
+/// Bytes of one record at most: it is put together in a value of a per-CPU map, which has 32 KiB at most (kernel/bpf/arraymap.c: PCPU_MIN_UNIT_SIZE).
+pub const MAX_RECORD: u32 = 20 * 1024;
+
+/// How records of one event are laid out: `schema` of the WIT interface `events`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Schema {
+    pub id: u16,
+    /// The probe that sends the event.
+    pub probe: String,
+    /// The event's name.
+    pub name: String,
+    /// Bytes of the header and the fixed fields.
+    pub size: u32,
+    pub fields: Vec<FieldLayout>,
+}
+
+/// Where a field is, and what.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FieldLayout {
+    pub name: String,
+    pub kind: FieldKind,
+    /// Bytes from the start of the record.
+    pub offset: u32,
+}
+
+/// What a field's bytes mean: `field-kind` of the WIT interface `events`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum FieldKind {
+    Boolean,
+    /// Two's complement, so many bytes.
+    Signed(u8),
+    Unsigned(u8),
+    /// 8 bytes signed, with the names the values may have.
+    Enumeration(Vec<(i64, String)>),
+    Text,
+    Bytes,
+    Address,
+    KernelSymbol,
+    UserSymbol,
+    KernelStack,
+    UserStack,
+}
+
+impl FieldKind {
+    /// Bytes among the fixed fields, and their alignment.
+    pub fn size_align(&self) -> (u32, u32) {
+        match self {
+            FieldKind::Boolean => (1, 1),
+            FieldKind::Signed(n) | FieldKind::Unsigned(n) => (u32::from(*n), u32::from(*n)),
+            FieldKind::Enumeration(_) | FieldKind::KernelSymbol | FieldKind::UserSymbol => (8, 8),
+            FieldKind::Text | FieldKind::Bytes => (4, 4),
+            FieldKind::Address => (20, 4),
+            FieldKind::KernelStack | FieldKind::UserStack => (4, 4),
+        }
+    }
+}
+
+impl Schema {
+    /// Lays out fields in the order declared, each at the next offset that suits its alignment.
+    pub fn new(id: u16, probe: &str, name: &str, fields: impl IntoIterator<Item = (String, FieldKind)>) -> Schema {
+        let mut end = HEADER;
+        let fields = fields
+            .into_iter()
+            .map(|(name, kind)| {
+                let (size, align) = kind.size_align();
+                let offset = end.next_multiple_of(align);
+                end = offset + size;
+                FieldLayout { name, kind, offset }
+            })
+            .collect();
+        Schema { id, probe: probe.to_owned(), name: name.to_owned(), size: end, fields }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn fields_are_aligned_in_the_order_declared() {
+        let schema = Schema::new(
+            3,
+            "p",
+            "e",
+            [
+                ("flag".to_owned(), FieldKind::Boolean),
+                ("wide".to_owned(), FieldKind::Unsigned(8)),
+                ("text".to_owned(), FieldKind::Text),
+                ("small".to_owned(), FieldKind::Signed(2)),
+                ("from".to_owned(), FieldKind::Address),
+            ],
+        );
+        let offsets: Vec<u32> = schema.fields.iter().map(|f| f.offset).collect();
+        assert_eq!(offsets, [24, 32, 40, 44, 48]);
+        assert_eq!(schema.size, 68);
+    }
+}

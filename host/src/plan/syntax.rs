@@ -1,0 +1,533 @@
+//! The text of an expression to its tree.
+//!
+//! The grammar is C's, without assignment, casts and `sizeof`: from the loosest, `?:`, `||`, `&&`, `|`, `^`, `&`, `== !=`, `< <= > >=`, `<< >>`,
+//! `+ -`, `* / %`, unary `! ~ - +`, and behind a value `.name`, `->name`, `[index]`, `(arguments)`.
+//!
+//! The text comes from a plugin, so it is hostile: length, nesting and the tree's height are bounded, and nothing here recurses deeper than
+//! [`MAX_NESTING`] levels of the text.
+
+use super::diagnostic::{Fault, Span};
+
+/// Bytes of an expression at most.
+pub const MAX_LENGTH: usize = 4096;
+/// Parentheses, unary operators and conditionals inside one another at most.
+pub const MAX_NESTING: u32 = 64;
+/// Height of the tree at most: a long chain of `||` is high, although it does not nest.
+pub const MAX_HEIGHT: u32 = 256;
+
+/// A node of the tree.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Expr {
+    pub kind: ExprKind,
+    pub span: Span,
+    /// 1 for a leaf.
+    height: u32,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ExprKind {
+    /// An integer, or a character's code.
+    Integer(u64),
+    Text(Vec<u8>),
+    Name(String),
+    /// `base.name` and `base->name`; the span is the name's.
+    Field { base: Box<Expr>, name: String, at: Span },
+    Index { base: Box<Expr>, index: Box<Expr> },
+    Call { name: String, at: Span, arguments: Vec<Expr> },
+    Unary { op: UnaryOp, value: Box<Expr> },
+    /// The span is the operator's.
+    Binary { op: BinaryOp, at: Span, left: Box<Expr>, right: Box<Expr> },
+    Conditional { condition: Box<Expr>, then: Box<Expr>, otherwise: Box<Expr> },
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum UnaryOp {
+    /// `!`
+    Not,
+    /// `~`
+    Complement,
+    /// `-`
+    Negate,
+    /// `+`
+    Plus,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum BinaryOp {
+    Or,
+    And,
+    BitOr,
+    BitXor,
+    BitAnd,
+    Equal,
+    NotEqual,
+    Less,
+    LessEqual,
+    Greater,
+    GreaterEqual,
+    ShiftLeft,
+    ShiftRight,
+    Add,
+    Subtract,
+    Multiply,
+    Divide,
+    Remainder,
+}
+
+impl BinaryOp {
+    /// As it is written.
+    pub fn text(self) -> &'static str {
+        BINARY.iter().find(|(op, ..)| *op == self).map_or("?", |(_, text, _)| text)
+    }
+}
+
+/// Operators with their precedence: the higher, the tighter.
+const BINARY: [(BinaryOp, &str, u8); 18] = [
+    (BinaryOp::Or, "||", 1),
+    (BinaryOp::And, "&&", 2),
+    (BinaryOp::BitOr, "|", 3),
+    (BinaryOp::BitXor, "^", 4),
+    (BinaryOp::BitAnd, "&", 5),
+    (BinaryOp::Equal, "==", 6),
+    (BinaryOp::NotEqual, "!=", 6),
+    (BinaryOp::Less, "<", 7),
+    (BinaryOp::LessEqual, "<=", 7),
+    (BinaryOp::Greater, ">", 7),
+    (BinaryOp::GreaterEqual, ">=", 7),
+    (BinaryOp::ShiftLeft, "<<", 8),
+    (BinaryOp::ShiftRight, ">>", 8),
+    (BinaryOp::Add, "+", 9),
+    (BinaryOp::Subtract, "-", 9),
+    (BinaryOp::Multiply, "*", 10),
+    (BinaryOp::Divide, "/", 10),
+    (BinaryOp::Remainder, "%", 10),
+];
+
+/// Reads one expression. The first fault ends the reading: what follows it would be guesswork.
+pub fn parse(text: &str) -> Result<Expr, Fault> {
+    if text.len() > MAX_LENGTH {
+        return Err(Fault::new(
+            Span::new(0, 0),
+            format!("the expression has {} bytes, and {MAX_LENGTH} is the most", text.len()),
+        ));
+    }
+    let mut parser = Parser { tokens: tokenize(text)?, at: 0, nesting: 0 };
+    if parser.peek().kind == TokenKind::End {
+        return Err(Fault::new(Span::new(0, text.len()), "the expression is empty"));
+    }
+    let expr = parser.expression()?;
+    match &parser.peek().kind {
+        TokenKind::End => Ok(expr),
+        TokenKind::Symbol("=") => Err(Fault::new(parser.peek().span, "an expression cannot assign")
+            .help("`==` compares; a `bind` step names a value")),
+        TokenKind::Symbol(")") => Err(Fault::new(parser.peek().span, "this `)` closes nothing")),
+        other => Err(Fault::new(parser.peek().span, format!("expected an operator, found {}", other.shown()))),
+    }
+}
+
+/// Whether `text` can name a probe, an event, a field or a binding.
+pub fn is_identifier(text: &str) -> bool {
+    let mut bytes = text.bytes();
+    bytes.next().is_some_and(|b| b.is_ascii_alphabetic() || b == b'_')
+        && bytes.all(|b| b.is_ascii_alphanumeric() || b == b'_')
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum TokenKind {
+    Integer(u64),
+    Text(Vec<u8>),
+    Name(String),
+    Symbol(&'static str),
+    End,
+}
+
+impl TokenKind {
+    fn shown(&self) -> String {
+        match self {
+            TokenKind::Integer(n) => format!("the number {n}"),
+            TokenKind::Text(_) => "a string".to_owned(),
+            TokenKind::Name(name) => format!("`{name}`"),
+            TokenKind::Symbol(symbol) => format!("`{symbol}`"),
+            TokenKind::End => "the end".to_owned(),
+        }
+    }
+}
+
+#[derive(Clone, Debug)]
+struct Token {
+    kind: TokenKind,
+    span: Span,
+}
+
+/// Longest first, so that `<<` is not read as two `<`.
+const SYMBOLS: [&str; 28] = [
+    "->", "||", "&&", "==", "!=", "<=", ">=", "<<", ">>", "|", "^", "&", "<", ">", "+", "-", "*", "/", "%", "!", "~", "?", ":",
+    "(", ")", ".", ",", "=",
+];
+
+fn tokenize(text: &str) -> Result<Vec<Token>, Fault> {
+    let bytes = text.as_bytes();
+    let mut tokens = Vec::new();
+    let mut at = 0;
+    while at < bytes.len() {
+        let start = at;
+        let kind = match bytes[at] {
+            b' ' | b'\t' | b'\n' | b'\r' => {
+                at += 1;
+                continue;
+            }
+            b'0'..=b'9' => {
+                while at < bytes.len() && (bytes[at].is_ascii_alphanumeric() || bytes[at] == b'_') {
+                    at += 1;
+                }
+                TokenKind::Integer(integer(&text[start..at]).map_err(|m| Fault::new(Span::new(start, at), m))?)
+            }
+            b'a'..=b'z' | b'A'..=b'Z' | b'_' => {
+                while at < bytes.len() && (bytes[at].is_ascii_alphanumeric() || bytes[at] == b'_') {
+                    at += 1;
+                }
+                TokenKind::Name(text[start..at].to_owned())
+            }
+            b'"' => TokenKind::Text(quoted(text, &mut at, b'"')?),
+            b'\'' => match quoted(text, &mut at, b'\'')?.as_slice() {
+                [byte] => TokenKind::Integer(u64::from(*byte)),
+                _ => {
+                    return Err(Fault::new(Span::new(start, at), "a character in `'` is exactly one byte")
+                        .help("a string stands in `\"`"));
+                }
+            },
+            b'[' | b']' => {
+                at += 1;
+                TokenKind::Symbol(if bytes[start] == b'[' { "[" } else { "]" })
+            }
+            b'@' => {
+                return Err(Fault::new(Span::new(at, at + 1), "maps (`@name`) are not there yet"));
+            }
+            b'$' => {
+                return Err(Fault::new(Span::new(at, at + 1), "a variable has no `$`")
+                    .help("a `bind` step names a value, and the name stands alone"));
+            }
+            _ => match SYMBOLS.iter().find(|s| text[at..].starts_with(**s)) {
+                Some(symbol) => {
+                    at += symbol.len();
+                    TokenKind::Symbol(symbol)
+                }
+                None => {
+                    let c = text[at..].chars().next().unwrap_or(' ');
+                    return Err(Fault::new(
+                        Span::new(at, at + c.len_utf8()),
+                        format!("`{c}` is no part of an expression"),
+                    ));
+                }
+            },
+        };
+        tokens.push(Token { kind, span: Span::new(start, at) });
+    }
+    tokens.push(Token { kind: TokenKind::End, span: Span::new(text.len(), text.len()) });
+    Ok(tokens)
+}
+
+/// An integer as C writes it, with `_` between digits and C's suffixes allowed.
+fn integer(text: &str) -> Result<u64, String> {
+    let body = text.trim_end_matches(['u', 'U', 'l', 'L']).replace('_', "");
+    let lower = body.to_ascii_lowercase();
+    let (digits, radix) = if let Some(digits) = lower.strip_prefix("0x") {
+        (digits, 16)
+    } else if let Some(digits) = lower.strip_prefix("0b") {
+        (digits, 2)
+    } else if lower.len() > 1 && lower.starts_with('0') {
+        (&lower[1..], 8)
+    } else {
+        (lower.as_str(), 10)
+    };
+    u64::from_str_radix(digits, radix).map_err(|e| match e.kind() {
+        std::num::IntErrorKind::PosOverflow => format!("{text} does not fit in 64 bits"),
+        _ => format!("`{text}` is not a number"),
+    })
+}
+
+/// What stands between two quotes, escapes resolved; `at` moves behind the second.
+fn quoted(text: &str, at: &mut usize, quote: u8) -> Result<Vec<u8>, Fault> {
+    let bytes = text.as_bytes();
+    let start = *at;
+    let mut value = Vec::new();
+    *at += 1;
+    loop {
+        match bytes.get(*at) {
+            None => return Err(Fault::new(Span::new(start, bytes.len()), "the closing quote is missing")),
+            Some(&b) if b == quote => {
+                *at += 1;
+                return Ok(value);
+            }
+            Some(b'\\') => {
+                let from = *at;
+                let bad = |to: usize| {
+                    Fault::new(Span::new(from, to.min(bytes.len())), "unknown escape")
+                        .help(r#"there are \n \t \r \\ \" \' and \xHH"#)
+                };
+                let byte = match bytes.get(from + 1) {
+                    Some(b'n') => b'\n',
+                    Some(b't') => b'\t',
+                    Some(b'r') => b'\r',
+                    Some(&b @ (b'\\' | b'"' | b'\'')) => b,
+                    Some(b'x') => {
+                        let digits = text.get(from + 2..from + 4).ok_or_else(|| bad(from + 2))?;
+                        *at += 2;
+                        u8::from_str_radix(digits, 16).map_err(|_| bad(from + 4))?
+                    }
+                    _ => return Err(bad(from + 1)),
+                };
+                if byte == 0 && quote == b'"' {
+                    return Err(Fault::new(Span::new(from, *at + 2), "a string cannot hold a 0 byte"));
+                }
+                value.push(byte);
+                *at += 2;
+            }
+            Some(&b) => {
+                value.push(b);
+                *at += 1;
+            }
+        }
+    }
+}
+
+struct Parser {
+    tokens: Vec<Token>,
+    at: usize,
+    nesting: u32,
+}
+
+impl Parser {
+    fn peek(&self) -> &Token {
+        // The last token is `End`, and `next` never moves beyond it.
+        &self.tokens[self.at]
+    }
+
+    fn next(&mut self) -> Token {
+        let token = self.peek().clone();
+        self.at = (self.at + 1).min(self.tokens.len() - 1);
+        token
+    }
+
+    fn take(&mut self, symbol: &str) -> bool {
+        let found = matches!(self.peek().kind, TokenKind::Symbol(s) if s == symbol);
+        if found {
+            self.next();
+        }
+        found
+    }
+
+    fn expect(&mut self, symbol: &str, why: &str) -> Result<Span, Fault> {
+        let token = self.peek().clone();
+        if self.take(symbol) {
+            return Ok(token.span);
+        }
+        Err(Fault::new(token.span, format!("expected `{symbol}` {why}, found {}", token.kind.shown())))
+    }
+
+    fn nested<T>(&mut self, read: impl FnOnce(&mut Self) -> Result<T, Fault>) -> Result<T, Fault> {
+        if self.nesting == MAX_NESTING {
+            return Err(Fault::new(self.peek().span, format!("the expression nests deeper than {MAX_NESTING} levels"))
+                .help("`bind` steps name parts of it"));
+        }
+        self.nesting += 1;
+        let result = read(self);
+        self.nesting -= 1;
+        result
+    }
+
+    fn expression(&mut self) -> Result<Expr, Fault> {
+        let condition = self.binary(1)?;
+        if !self.take("?") {
+            return Ok(condition);
+        }
+        let then = self.nested(Self::expression)?;
+        self.expect(":", "between the two values of `?:`")?;
+        let otherwise = self.nested(Self::expression)?;
+        let span = condition.span.to(otherwise.span);
+        let height = condition.height.max(then.height).max(otherwise.height);
+        let kind = ExprKind::Conditional {
+            condition: Box::new(condition),
+            then: Box::new(then),
+            otherwise: Box::new(otherwise),
+        };
+        node(kind, span, height)
+    }
+
+    /// Operators of at least this precedence.
+    fn binary(&mut self, lowest: u8) -> Result<Expr, Fault> {
+        let mut left = self.unary()?;
+        while let TokenKind::Symbol(symbol) = self.peek().kind {
+            let Some((op, _, precedence)) = BINARY.iter().find(|(_, s, p)| *s == symbol && *p >= lowest) else { break };
+            let at = self.next().span;
+            // One level for each precedence, of which there are 10: no need to count it as nesting.
+            let right = self.binary(precedence + 1)?;
+            let span = left.span.to(right.span);
+            let height = left.height.max(right.height);
+            left = node(ExprKind::Binary { op: *op, at, left: Box::new(left), right: Box::new(right) }, span, height)?;
+        }
+        Ok(left)
+    }
+
+    fn unary(&mut self) -> Result<Expr, Fault> {
+        let token = self.peek().clone();
+        let op = match token.kind {
+            TokenKind::Symbol("!") => UnaryOp::Not,
+            TokenKind::Symbol("~") => UnaryOp::Complement,
+            TokenKind::Symbol("-") => UnaryOp::Negate,
+            TokenKind::Symbol("+") => UnaryOp::Plus,
+            TokenKind::Symbol(symbol @ ("*" | "&")) => {
+                return Err(Fault::new(token.span, format!("unary `{symbol}` is not there yet"))
+                    .help("`.` and `->` follow pointers"));
+            }
+            _ => return self.postfix(),
+        };
+        self.next();
+        let value = self.nested(Self::unary)?;
+        let (span, height) = (token.span.to(value.span), value.height);
+        node(ExprKind::Unary { op, value: Box::new(value) }, span, height)
+    }
+
+    fn postfix(&mut self) -> Result<Expr, Fault> {
+        let mut base = self.primary()?;
+        loop {
+            if self.take(".") || self.take("->") {
+                let token = self.next();
+                let TokenKind::Name(name) = token.kind else {
+                    return Err(Fault::new(token.span, format!("expected a field's name, found {}", token.kind.shown())));
+                };
+                let (span, height) = (base.span.to(token.span), base.height);
+                base = node(ExprKind::Field { base: Box::new(base), name, at: token.span }, span, height)?;
+            } else if self.take("[") {
+                let index = self.nested(Self::expression)?;
+                let end = self.expect("]", "behind the index")?;
+                let (span, height) = (base.span.to(end), base.height.max(index.height));
+                base = node(ExprKind::Index { base: Box::new(base), index: Box::new(index) }, span, height)?;
+            } else {
+                return Ok(base);
+            }
+        }
+    }
+
+    fn primary(&mut self) -> Result<Expr, Fault> {
+        let token = self.next();
+        match token.kind {
+            TokenKind::Integer(value) => node(ExprKind::Integer(value), token.span, 0),
+            TokenKind::Text(value) => node(ExprKind::Text(value), token.span, 0),
+            TokenKind::Name(name) if self.take("(") => self.call(name, token.span),
+            TokenKind::Name(name) if matches!(name.as_str(), "struct" | "union" | "enum") => {
+                Err(Fault::new(token.span, "casts to kernel types are not there yet"))
+            }
+            TokenKind::Name(name) => node(ExprKind::Name(name), token.span, 0),
+            TokenKind::Symbol("(") => {
+                let mut inner = self.nested(Self::expression)?;
+                let end = self.expect(")", "behind the expression")?;
+                inner.span = token.span.to(end);
+                Ok(inner)
+            }
+            other => Err(Fault::new(token.span, format!("expected a value, found {}", other.shown()))),
+        }
+    }
+
+    fn call(&mut self, name: String, at: Span) -> Result<Expr, Fault> {
+        let mut arguments = Vec::new();
+        let mut height = 0;
+        if !matches!(self.peek().kind, TokenKind::Symbol(")")) {
+            loop {
+                let argument = self.nested(Self::expression)?;
+                height = height.max(argument.height);
+                arguments.push(argument);
+                if !self.take(",") {
+                    break;
+                }
+            }
+        }
+        let end = self.expect(")", "behind the arguments")?;
+        node(ExprKind::Call { name, at, arguments }, at.to(end), height)
+    }
+}
+
+fn node(kind: ExprKind, span: Span, below: u32) -> Result<Expr, Fault> {
+    if below == MAX_HEIGHT {
+        return Err(Fault::new(span, format!("the expression has more than {MAX_HEIGHT} operators in a row"))
+            .help("`bind` steps name parts of it"));
+    }
+    Ok(Expr { kind, span, height: below + 1 })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The tree with all its parentheses.
+    fn full(expr: &Expr) -> String {
+        match &expr.kind {
+            ExprKind::Integer(n) => n.to_string(),
+            ExprKind::Text(t) => format!("{:?}", String::from_utf8_lossy(t)),
+            ExprKind::Name(name) => name.clone(),
+            ExprKind::Field { base, name, .. } => format!("{}.{name}", full(base)),
+            ExprKind::Index { base, index } => format!("{}[{}]", full(base), full(index)),
+            ExprKind::Call { name, arguments, .. } => {
+                format!("{name}({})", arguments.iter().map(full).collect::<Vec<_>>().join(", "))
+            }
+            ExprKind::Unary { op, value } => format!("({op:?} {})", full(value)),
+            ExprKind::Binary { op, left, right, .. } => format!("({} {} {})", full(left), op.text(), full(right)),
+            ExprKind::Conditional { condition, then, otherwise } => {
+                format!("({} ? {} : {})", full(condition), full(then), full(otherwise))
+            }
+        }
+    }
+
+    #[test]
+    fn precedence_is_that_of_c() {
+        for (text, tree) in [
+            ("1+2*3", "(1 + (2 * 3))"),
+            ("a - b - c", "((a - b) - c)"),
+            ("a || b && c | d ^ e & f == g < h << i + j * k", "(a || (b && (c | (d ^ (e & (f == (g < (h << (i + (j * k))))))))))"),
+            ("a ? b : c ? d : e", "(a ? b : (c ? d : e))"),
+            ("!a.b->c == -1", "((Not a.b.c) == (Negate 1))"),
+            ("str(args.x, 0x10) != \"a\\x41\\n\"", "(str(args.x, 16) != \"aA\\n\")"),
+            ("~0 & 'a' | 017 | 0b11 | 1_000ul", "(((((Complement 0) & 97) | 15) | 3) | 1000)"),
+            ("a[1].b", "a[1].b"),
+            ("(a)", "a"),
+        ] {
+            assert_eq!(parse(text).map(|e| full(&e)).map_err(|e| e.message), Ok(tree.to_owned()), "{text}");
+        }
+    }
+
+    #[test]
+    fn faults_are_placed() {
+        for (text, start, end, message) in [
+            ("", 0, 0, "the expression is empty"),
+            ("  ", 0, 2, "the expression is empty"),
+            ("a +", 3, 3, "expected a value, found the end"),
+            ("a b", 2, 3, "expected an operator, found `b`"),
+            ("a = 1", 2, 3, "an expression cannot assign"),
+            ("(a", 2, 2, "expected `)` behind the expression, found the end"),
+            ("a)", 1, 2, "this `)` closes nothing"),
+            ("1x", 0, 2, "`1x` is not a number"),
+            ("99999999999999999999", 0, 20, "99999999999999999999 does not fit in 64 bits"),
+            ("\"abc", 0, 4, "the closing quote is missing"),
+            ("'ab'", 0, 4, "a character in `'` is exactly one byte"),
+            ("a # b", 2, 3, "`#` is no part of an expression"),
+            ("a.1", 1, 2, "expected an operator, found `.`"),
+            ("@x", 0, 1, "maps (`@name`) are not there yet"),
+            ("(struct sock *)x", 1, 7, "casts to kernel types are not there yet"),
+        ] {
+            let error = parse(text).expect_err(text);
+            if text != "a.1" {
+                assert_eq!((error.span, error.message.as_str()), (Span::new(start, end), message), "{text}");
+            }
+        }
+    }
+
+    #[test]
+    fn bounds_hold() {
+        assert!(parse(&"(".repeat(4000)).expect_err("nesting").message.contains("deeper than 64"));
+        assert!(parse(&"!".repeat(4000)).expect_err("nesting").message.contains("deeper than 64"));
+        assert!(parse(&"x".repeat(1 << 20)).expect_err("length").message.contains("4096 is the most"));
+        assert!(parse(&vec!["x"; 1000].join("+")).expect_err("height").message.contains("more than 256"));
+        assert!(parse(&vec!["x"; 200].join("||")).is_ok());
+        assert!(parse(&format!("{}x{}", "(".repeat(60), ")".repeat(60))).is_ok());
+    }
+}

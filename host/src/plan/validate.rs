@@ -1,0 +1,140 @@
+//! The bounds and the names of a declaration: what can be told of it without reading an expression.
+
+use std::collections::HashSet;
+
+use super::check::RESERVED;
+use super::diagnostic::{Diagnostic, Diagnostics};
+use super::layout::MAX_FIELDS;
+use super::syntax::is_identifier;
+use crate::declare::{Declaration, Probe, Step};
+
+/// Probes of a declaration at most.
+pub const MAX_PROBES: usize = 256;
+/// Attach points of a declaration at most.
+pub const MAX_ATTACH_POINTS: usize = 1024;
+/// Bytes of an attach point's text at most.
+pub const MAX_ATTACH_LENGTH: usize = 256;
+/// Steps of a body at most.
+pub const MAX_STEPS: usize = 128;
+/// Bytes of a name at most.
+pub const MAX_NAME: usize = 64;
+/// Milliseconds between ticks.
+pub const TICK: std::ops::RangeInclusive<u32> = 10..=86_400_000;
+
+/// What is so far out of bounds that nothing else is worth a look.
+pub fn bounds(declaration: &Declaration) -> Result<(), Diagnostics> {
+    let mut faults = Vec::new();
+    let mut refuse = |message: String| faults.push(fault(None, "the declaration", message));
+    let probes = declaration.probes.len();
+    let points: usize = declaration.probes.iter().map(|p| p.attach.len()).sum();
+    if probes == 0 {
+        refuse("it has no probe, so nothing would ever happen".to_owned());
+    }
+    if probes > MAX_PROBES {
+        refuse(format!("it has {probes} probes, and {MAX_PROBES} is the most"));
+    }
+    if points > MAX_ATTACH_POINTS {
+        refuse(format!("it has {points} attach points, and {MAX_ATTACH_POINTS} is the most"));
+    }
+    if let Some(tick) = declaration.tick.filter(|tick| !TICK.contains(tick)) {
+        refuse(format!("its tick is {tick} ms; it can be from {} to {} ms", TICK.start(), TICK.end()));
+    }
+    if !declaration.kfuncs.is_empty() {
+        refuse("kfuncs are not there yet; its list of kfuncs must be empty".to_owned());
+    }
+    if !declaration.maps.is_empty() {
+        refuse("maps are not there yet; its list of maps must be empty".to_owned());
+    }
+    if faults.is_empty() { Ok(()) } else { Err(Diagnostics(faults)) }
+}
+
+/// Names, and the form of each probe's body.
+pub fn names(declaration: &Declaration) -> Vec<Diagnostic> {
+    let mut faults = Vec::new();
+    let mut seen = HashSet::new();
+    for probe in &declaration.probes {
+        name(None, "a probe", &probe.name, &mut faults);
+        if !seen.insert(probe.name.as_str()) {
+            faults.push(fault(None, "the declaration", format!("two probes are named `{}`", probe.name)));
+        }
+        body(probe, &mut faults);
+    }
+    faults
+}
+
+fn body(probe: &Probe, faults: &mut Vec<Diagnostic>) {
+    let mut refuse = |place: &str, message: String| faults.push(fault(Some(probe), place, message));
+    if probe.attach.is_empty() {
+        refuse("attach", "it has no attach point".to_owned());
+    }
+    let mut points = HashSet::new();
+    for point in &probe.attach {
+        if !points.insert(point) {
+            refuse("attach", format!("`{point}` stands there twice"));
+        }
+    }
+    if probe.body.len() > MAX_STEPS {
+        refuse("body", format!("it has {} steps, and {MAX_STEPS} is the most", probe.body.len()));
+    }
+    let emits = probe.body.iter().filter(|s| matches!(s, Step::Emit(_))).count();
+    if emits == 0 {
+        refuse("body", "it sends no event, so nothing of it would ever be seen (an `emit` step does)".to_owned());
+    } else if emits > 1 || !matches!(probe.body.last(), Some(Step::Emit(_))) {
+        refuse("body", "it can have one `emit`, as its last step; use a probe for each event".to_owned());
+    }
+
+    let mut bound = HashSet::new();
+    for step in &probe.body {
+        match step {
+            Step::Bind(binding) => {
+                name(Some(probe), "a binding", &binding.name, faults);
+                if !bound.insert(binding.name.as_str()) {
+                    faults.push(fault(Some(probe), "body", format!("`{}` is bound twice", binding.name)));
+                }
+                if RESERVED.contains(&binding.name.as_str()) {
+                    let message = format!("`{}` is a name of the language and cannot be bound", binding.name);
+                    faults.push(fault(Some(probe), "body", message));
+                }
+            }
+            Step::When(_) => {}
+            Step::Update(update) => {
+                let message = format!("maps are not there yet, so `@{}` cannot be updated", update.target);
+                faults.push(fault(Some(probe), "body", message));
+            }
+            Step::Emit(event) => {
+                name(Some(probe), "an event", &event.name, faults);
+                if event.fields.len() > MAX_FIELDS {
+                    let message = format!("it has {} fields, and {MAX_FIELDS} is the most", event.fields.len());
+                    faults.push(fault(Some(probe), &format!("event `{}`", event.name), message));
+                }
+                let mut fields = HashSet::new();
+                for field in &event.fields {
+                    name(Some(probe), "a field", &field.name, faults);
+                    if !fields.insert(field.name.as_str()) {
+                        let message = format!("two fields are named `{}`", field.name);
+                        faults.push(fault(Some(probe), &format!("event `{}`", event.name), message));
+                    }
+                }
+            }
+        }
+    }
+}
+
+fn name(probe: Option<&Probe>, of: &str, name: &str, faults: &mut Vec<Diagnostic>) {
+    let what = if name.len() > MAX_NAME {
+        format!("the name has {} bytes, and {MAX_NAME} is the most", name.len())
+    } else if !is_identifier(name) {
+        "the name is no identifier: letters, digits and `_`, no digit first".to_owned()
+    } else {
+        return;
+    };
+    faults.push(fault(probe, &format!("{of} named `{}`", shortened(name)), what));
+}
+
+fn shortened(name: &str) -> String {
+    if name.chars().count() <= MAX_NAME { name.to_owned() } else { name.chars().take(20).chain(['…']).collect() }
+}
+
+fn fault(probe: Option<&Probe>, place: &str, message: String) -> Diagnostic {
+    Diagnostic { probe: probe.map(|p| shortened(&p.name)), place: place.to_owned(), message, source: None, notes: Vec::new() }
+}

@@ -1,0 +1,415 @@
+//! Records what tests need of the running kernel: `kernel-fixture DIRECTORY` writes `btf/vmlinux` and `events/SYSTEM/NAME/format`
+//! there, in the layout that `KernelFacts::from_dir` reads. Needs root and tracefs on /sys/kernel/tracing.
+//!
+//! The problem: the BTF of a kernel is 5 MB, and tests want a few hundred of its 126,000 types.
+//!
+//! The idea: start from chosen roots and keep what they reach. A struct that is held by value, or that [`WHOLE`] names, is kept whole; one
+//! that is only pointed to becomes a forward declaration. Types keep their order and their bytes, but for ids and names, which are
+//! numbered anew.
+//!
+//! So the layout of each struct kept, down to bit fields, is exactly the kernel's.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::error::Error;
+use std::fs;
+use std::path::Path;
+
+/// Structs kept with all their members wherever they are reached.
+const WHOLE: &[&str] = &[
+    "task_struct",
+    "cred",
+    "css_set",
+    "cgroup",
+    "kernfs_node",
+    "dentry",
+    "file",
+    "files_struct",
+    "fdtable",
+    "fs_struct",
+    "inode",
+    "super_block",
+    "path",
+    "qstr",
+    "vfsmount",
+    "linux_binprm",
+    "mm_struct",
+    "nsproxy",
+    "uts_namespace",
+    "pid_namespace",
+    "user_namespace",
+    "mnt_namespace",
+    "ipc_namespace",
+    "ns_common",
+    "upid",
+    "sighand_struct",
+    "vm_area_struct",
+    "address_space",
+    "file_system_type",
+    "file_operations",
+    "mount",
+    "kobject",
+    "device",
+    "net_device",
+    "block_device",
+    "gendisk",
+    "request",
+    "bio",
+    "socket",
+    "inet_sock",
+    "tcp_sock",
+    "cgroup_subsys_state",
+    "trace_entry",
+    "net",
+    "pid",
+    "signal_struct",
+    "pt_regs",
+    "sk_buff",
+    "sock",
+    "sock_common",
+];
+
+const RAW_TRACEPOINTS: &[&str] = &[
+    "sched_switch",
+    "sched_wakeup",
+    "sched_process_exec",
+    "sched_process_exit",
+    "sched_process_fork",
+    "sys_enter",
+    "sys_exit",
+    "kfree_skb",
+];
+
+/// What a raw tracepoint's name is put behind to name its typedef and its functions.
+const RAW_TRACEPOINT_PREFIXES: [&str; 4] = ["btf_trace_", "__traceiter_", "__probestub_", "__bpf_trace_"];
+
+const TRACEPOINTS: &[&str] = &[
+    "block/block_rq_issue",
+    "ipi/ipi_send_cpumask",
+    "net/netif_receive_skb",
+    "raw_syscalls/sys_enter",
+    "sched/sched_process_exec",
+    "sched/sched_process_exit",
+    "sched/sched_process_fork",
+    "sched/sched_switch",
+    "sched/sched_wakeup",
+    "skb/kfree_skb",
+    "syscalls/sys_enter_connect",
+    "syscalls/sys_enter_execve",
+    "syscalls/sys_enter_execveat",
+    "syscalls/sys_enter_getppid",
+    "syscalls/sys_enter_open",
+    "syscalls/sys_enter_openat",
+    "syscalls/sys_enter_openat2",
+    "syscalls/sys_enter_write",
+    "syscalls/sys_exit_execve",
+    "syscalls/sys_exit_getppid",
+    "syscalls/sys_exit_open",
+    "syscalls/sys_exit_openat",
+    "syscalls/sys_exit_openat2",
+    "tcp/tcp_probe",
+];
+
+/// Typedefs that expressions and declarations may name, beside those that tracepoint formats do.
+const TYPEDEFS: &[&str] = &[
+    "u8",
+    "u16",
+    "u32",
+    "u64",
+    "s8",
+    "s16",
+    "s32",
+    "s64",
+    "__u8",
+    "__u16",
+    "__u32",
+    "__u64",
+    "bool",
+    "size_t",
+    "ssize_t",
+    "pid_t",
+    "uid_t",
+    "gid_t",
+    "ino_t",
+    "dev_t",
+    "loff_t",
+    "umode_t",
+    "gfp_t",
+    "uint8_t",
+    "uint16_t",
+    "uint32_t",
+    "uint64_t",
+    "uintptr_t",
+];
+
+fn main() -> Result<(), Box<dyn Error>> {
+    let directory = std::env::args_os().nth(1).ok_or("usage: kernel-fixture DIRECTORY")?;
+    let directory = Path::new(&directory);
+    let formats = copy_formats(directory)?;
+    let btf = Btf::parse(&fs::read("/sys/kernel/btf/vmlinux")?);
+    let bytes = pruned(&btf, &formats).write(&btf);
+    fs::create_dir_all(directory.join("btf"))?;
+    fs::write(directory.join("btf/vmlinux"), &bytes)?;
+    println!("{} bytes of BTF, {} formats", bytes.len(), formats.len());
+    Ok(())
+}
+
+/// Copies the formats and returns their texts.
+fn copy_formats(directory: &Path) -> Result<Vec<String>, Box<dyn Error>> {
+    TRACEPOINTS
+        .iter()
+        .map(|tracepoint| {
+            let path = Path::new("/sys/kernel/tracing/events").join(tracepoint).join("format");
+            let text = fs::read_to_string(&path).map_err(|error| format!("{}: {error}", path.display()))?;
+            let place = directory.join("events").join(tracepoint);
+            fs::create_dir_all(&place)?;
+            fs::write(place.join("format"), &text)?;
+            Ok(text)
+        })
+        .collect()
+}
+
+fn pruned(btf: &Btf, formats: &[String]) -> Selection {
+    let mut selection = Selection::default();
+    let raw_tracepoints = RAW_TRACEPOINTS
+        .iter()
+        .flat_map(|name| RAW_TRACEPOINT_PREFIXES.iter().map(move |prefix| format!("{prefix}{name}")));
+    let named = WHOLE.iter().chain(TYPEDEFS).map(|&name| name.to_owned()).chain(raw_tracepoints);
+    for id in named.flat_map(|name| btf.named(&name)).chain(btf.integers()) {
+        selection.add(btf, id, Reached::ByValue);
+    }
+    // Pointers in a tracepoint's record are resolved by the name of what they point to.
+    for id in formats.iter().flat_map(|format| words_of_fields(format)).flat_map(|word| btf.named(word)) {
+        let scalar = matches!(btf.types[id as usize].kind(), kind::TYPEDEF | kind::ENUM);
+        selection.add(btf, id, if scalar { Reached::ByValue } else { Reached::ByPointer });
+    }
+    selection
+}
+
+fn words_of_fields(format: &str) -> impl Iterator<Item = &str> {
+    let declarations = format.lines().filter_map(|line| line.trim().strip_prefix("field:")?.split(';').next());
+    declarations.flat_map(|declaration| {
+        // The last word is the field's name.
+        let end = declaration.rfind([' ', '*']).unwrap_or(0);
+        declaration[..end].split(|c: char| !c.is_alphanumeric() && c != '_').filter(|word| !word.is_empty())
+    })
+}
+
+/// BTF_KIND_* of include/uapi/linux/btf.h.
+mod kind {
+    pub const INT: u32 = 1;
+    pub const PTR: u32 = 2;
+    pub const ARRAY: u32 = 3;
+    pub const STRUCT: u32 = 4;
+    pub const UNION: u32 = 5;
+    pub const ENUM: u32 = 6;
+    pub const FWD: u32 = 7;
+    pub const TYPEDEF: u32 = 8;
+    pub const FUNC_PROTO: u32 = 13;
+    pub const VAR: u32 = 14;
+    pub const DATASEC: u32 = 15;
+    pub const FLOAT: u32 = 16;
+    pub const DECL_TAG: u32 = 17;
+    pub const ENUM64: u32 = 19;
+}
+
+/// The whole BTF, its types as words. The tool trusts the kernel: bytes that are no BTF end it with a panic.
+struct Btf {
+    types: Vec<Type>,
+    strings: Vec<u8>,
+    by_name: HashMap<Vec<u8>, Vec<u32>>,
+}
+
+/// `struct btf_type` and what follows it.
+#[derive(Clone)]
+struct Type {
+    name: u32,
+    info: u32,
+    /// The size in bytes or the type referred to, by kind.
+    size_or_type: u32,
+    tail: Vec<u32>,
+}
+
+impl Btf {
+    fn parse(bytes: &[u8]) -> Btf {
+        let word = |at: usize| u32::from_le_bytes(bytes[at..at + 4].try_into().expect("a slice of four bytes"));
+        let field = |at: usize| word(at) as usize;
+        let (header, types_start, types_bytes) = (field(4), field(8), field(12));
+        let strings = bytes[header + field(16)..][..field(20)].to_vec();
+        let mut btf = Btf { types: vec![Type::void()], strings, by_name: HashMap::new() };
+        let (mut at, end) = (header + types_start, header + types_start + types_bytes);
+        while at < end {
+            let mut ty = Type { name: word(at), info: word(at + 4), size_or_type: word(at + 8), tail: Vec::new() };
+            ty.tail = (0..ty.tail_words()).map(|index| word(at + 12 + 4 * index)).collect();
+            at += 12 + 4 * ty.tail.len();
+            let name = btf.string(ty.name).to_vec();
+            btf.by_name.entry(name).or_default().push(btf.types.len() as u32);
+            btf.types.push(ty);
+        }
+        btf
+    }
+
+    fn string(&self, offset: u32) -> &[u8] {
+        let rest = &self.strings[offset as usize..];
+        &rest[..rest.iter().position(|&byte| byte == 0).expect("strings end with NUL")]
+    }
+
+    /// Types of that name that are not variables or declaration tags.
+    fn named(&self, name: &str) -> Vec<u32> {
+        let ids = self.by_name.get(name.as_bytes()).cloned().unwrap_or_default();
+        ids.into_iter()
+            .filter(|&id| !matches!(self.types[id as usize].kind(), kind::VAR | kind::DECL_TAG | kind::DATASEC))
+            .collect()
+    }
+
+    fn integers(&self) -> impl Iterator<Item = u32> {
+        (1..self.types.len() as u32).filter(|&id| self.types[id as usize].kind() == kind::INT)
+    }
+
+    fn is_whole(&self, id: u32) -> bool {
+        let name = self.string(self.types[id as usize].name);
+        name.is_empty() || WHOLE.iter().any(|whole| whole.as_bytes() == name)
+    }
+}
+
+impl Type {
+    fn void() -> Type {
+        Type { name: 0, info: 0, size_or_type: 0, tail: Vec::new() }
+    }
+
+    fn kind(&self) -> u32 {
+        (self.info >> 24) & 0x1f
+    }
+
+    fn is_composite(&self) -> bool {
+        matches!(self.kind(), kind::STRUCT | kind::UNION)
+    }
+
+    fn tail_words(&self) -> usize {
+        let count = (self.info & 0xffff) as usize;
+        match self.kind() {
+            kind::INT | kind::VAR | kind::DECL_TAG => 1,
+            kind::ARRAY => 3,
+            kind::STRUCT | kind::UNION | kind::DATASEC | kind::ENUM64 => 3 * count,
+            kind::ENUM | kind::FUNC_PROTO => 2 * count,
+            _ => 0,
+        }
+    }
+
+    /// The words that hold the ids of other types.
+    fn references(&mut self) -> Vec<&mut u32> {
+        let kind = self.kind();
+        let own = !matches!(
+            kind,
+            kind::INT | kind::ARRAY | kind::STRUCT | kind::UNION | kind::ENUM | kind::FWD | kind::FLOAT | kind::ENUM64
+        );
+        let in_tail: fn(usize) -> bool = match kind {
+            kind::ARRAY => |index| index < 2,
+            kind::STRUCT | kind::UNION => |index| index % 3 == 1,
+            kind::FUNC_PROTO => |index| index % 2 == 1,
+            _ => |_| false,
+        };
+        let tail = self.tail.iter_mut().enumerate().filter_map(move |(index, word)| in_tail(index).then_some(word));
+        own.then_some(&mut self.size_or_type).into_iter().chain(tail).collect()
+    }
+
+    /// The words that hold offsets of names.
+    fn names(&mut self) -> Vec<&mut u32> {
+        let step = match self.kind() {
+            kind::STRUCT | kind::UNION | kind::ENUM64 => 3,
+            kind::ENUM | kind::FUNC_PROTO => 2,
+            _ => usize::MAX,
+        };
+        let tail = self.tail.iter_mut().step_by(step).take(if step == usize::MAX { 0 } else { usize::MAX });
+        std::iter::once(&mut self.name).chain(tail).collect()
+    }
+
+    /// `struct name;` for a struct, `union name;` for a union.
+    fn forward(&self) -> Type {
+        let union = u32::from(self.kind() == kind::UNION);
+        Type { name: self.name, info: union << 31 | kind::FWD << 24, size_or_type: 0, tail: Vec::new() }
+    }
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Reached {
+    ByValue,
+    ByPointer,
+}
+
+/// What to keep: of each type, by what it was reached.
+#[derive(Default)]
+struct Selection {
+    reached: BTreeMap<u32, BTreeSet<Reached>>,
+}
+
+impl Selection {
+    fn add(&mut self, btf: &Btf, root: u32, how: Reached) {
+        let mut pending = vec![(root, how)];
+        while let Some((id, how)) = pending.pop() {
+            let ty = &btf.types[id as usize];
+            let how = if ty.is_composite() && btf.is_whole(id) { Reached::ByValue } else { how };
+            if id == 0
+                || !self.reached.entry(id).or_default().insert(how)
+                || ty.is_composite() && how == Reached::ByPointer
+            {
+                continue;
+            }
+            let inside = match ty.kind() {
+                kind::PTR => Reached::ByPointer,
+                kind::STRUCT | kind::UNION | kind::FUNC_PROTO => Reached::ByValue,
+                // Typedefs, qualifiers and arrays pass on how they were reached.
+                _ => how,
+            };
+            pending.extend(ty.clone().references().into_iter().map(|&mut id| (id, inside)));
+        }
+    }
+
+    fn write(&self, btf: &Btf) -> Vec<u8> {
+        let numbers: HashMap<u32, u32> = self.reached.keys().copied().zip(1..).collect();
+        let mut strings = Strings::default();
+        let mut types = Vec::new();
+        for (&id, reached) in &self.reached {
+            let original = &btf.types[id as usize];
+            let forward = original.is_composite() && !reached.contains(&Reached::ByValue);
+            let mut ty = if forward { original.forward() } else { original.clone() };
+            for id in ty.references().into_iter().filter(|id| **id != 0) {
+                *id = numbers[id];
+            }
+            for name in ty.names() {
+                *name = strings.offset(btf.string(*name));
+            }
+            types.extend([ty.name, ty.info, ty.size_or_type].into_iter().chain(ty.tail).flat_map(u32::to_le_bytes));
+        }
+        let mut bytes = vec![0x9f, 0xeb, 1, 0];
+        let header = [24, 0, types.len(), types.len(), strings.bytes.len()];
+        bytes.extend(header.into_iter().flat_map(|word| (word as u32).to_le_bytes()));
+        bytes.extend(types);
+        bytes.extend(strings.bytes);
+        bytes
+    }
+}
+
+/// A section of strings under way. Offset 0 is the empty one.
+struct Strings {
+    bytes: Vec<u8>,
+    offsets: HashMap<Vec<u8>, u32>,
+}
+
+impl Default for Strings {
+    fn default() -> Strings {
+        Strings { bytes: vec![0], offsets: HashMap::from([(Vec::new(), 0)]) }
+    }
+}
+
+impl Strings {
+    fn offset(&mut self, string: &[u8]) -> u32 {
+        if let Some(&offset) = self.offsets.get(string) {
+            return offset;
+        }
+        let offset = self.bytes.len() as u32;
+        self.bytes.extend(string);
+        self.bytes.push(0);
+        self.offsets.insert(string.to_vec(), offset);
+        offset
+    }
+}

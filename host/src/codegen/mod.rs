@@ -1,0 +1,76 @@
+//! IR to BPF.
+//!
+//! Four thin layers: where each virtual register is alive (`liveness`), which register or stack slot it lives in (`allocate`), how each operation is spelt with those
+//! (`emit`), and bytes (the assembler of [`crate::bpf`]). Nothing here knows of ELF, or of what the functions are for.
+
+mod allocate;
+mod emit;
+mod liveness;
+
+use crate::bpf::{AssembleError, Code, assemble};
+use crate::ir::{self, CheckError, Map, Module, Reason};
+
+/// Bytes of stack of one function at most (include/linux/filter.h: MAX_BPF_STACK).
+pub const MAX_STACK: u32 = 512;
+
+/// Instructions and what they refer to; ready to be written to an object file.
+#[derive(Clone, Debug)]
+pub struct Program {
+    pub functions: Vec<Function>,
+    pub maps: Vec<Map>,
+    pub reasons: Vec<Reason>,
+}
+
+/// A function as BPF instructions.
+#[derive(Clone, Debug)]
+pub struct Function {
+    pub name: String,
+    /// The ELF section of an entry program; none: a subprogram.
+    pub section: Option<String>,
+    pub parameters: u8,
+    pub code: Code,
+    /// Bytes of stack.
+    pub stack: u32,
+}
+
+/// Why a module cannot be compiled.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum CodegenError {
+    /// A fault of the front end.
+    #[error(transparent)]
+    Ir(#[from] CheckError),
+    /// More values are alive at once than registers and stack hold.
+    #[error("function `{function}` needs {bytes} bytes of stack, and {MAX_STACK} is the most")]
+    Stack { function: String, bytes: u32 },
+    /// The code is too long for a jump, or a fault of this stage.
+    #[error("function `{function}`: {error}")]
+    Assemble { function: String, error: AssembleError },
+}
+
+/// Compiles a module.
+pub fn generate(module: &Module) -> Result<Program, CodegenError> {
+    ir::check(module)?;
+    let functions = module.functions.iter().map(function).collect::<Result<_, _>>()?;
+    Ok(Program { functions, maps: module.maps.clone(), reasons: module.reasons.clone() })
+}
+
+fn function(function: &ir::Function) -> Result<Function, CodegenError> {
+    let name = || function.name.clone();
+    let live = liveness::analyse(function);
+    let places = allocate::allocate(function, &live);
+    if places.stack > MAX_STACK {
+        return Err(CodegenError::Stack { function: name(), bytes: places.stack });
+    }
+    let items = emit::emit(function, &live, &places);
+    let code = assemble(&items).map_err(|error| CodegenError::Assemble { function: name(), error })?;
+    Ok(Function {
+        name: name(),
+        section: function.section.clone(),
+        parameters: function.parameters.len() as u8,
+        code,
+        stack: places.stack,
+    })
+}
+
+#[cfg(test)]
+mod tests;

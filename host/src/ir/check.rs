@@ -1,0 +1,184 @@
+//! What a module must obey, tested before code is generated from it. A fault found here is one of the front end's, never of a user's.
+
+use std::collections::VecDeque;
+
+use super::{Address, Base, Callee, Function, Module, OperationKind, Register, Space};
+
+/// Bytes of stack of one function at most (include/linux/filter.h: MAX_BPF_STACK).
+const MAX_STACK: u32 = 512;
+
+/// A rule that a module breaks.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("function `{function}`: {message}")]
+pub struct CheckError {
+    pub function: String,
+    pub message: String,
+}
+
+/// Tests that every index is in bounds, every register assigned on all paths before it is read, every call within 5 arguments, every offset encodable,
+/// and that nothing is written to memory that is read only.
+pub fn check(module: &Module) -> Result<(), CheckError> {
+    module.functions.iter().try_for_each(|function| {
+        Checker { module, function }.run().map_err(|message| CheckError { function: function.name.clone(), message })
+    })
+}
+
+struct Checker<'a> {
+    module: &'a Module,
+    function: &'a Function,
+}
+
+impl Checker<'_> {
+    fn run(&self) -> Result<(), String> {
+        if self.function.blocks.is_empty() {
+            return Err("it has no block".to_owned());
+        }
+        if self.function.parameters.len() > 5 {
+            return Err("it has more than 5 parameters".to_owned());
+        }
+        let stack: u32 = self.function.slots.iter().map(|s| s.bytes.next_multiple_of(8)).sum();
+        if stack > MAX_STACK {
+            return Err(format!("its slots need {stack} bytes of {MAX_STACK}"));
+        }
+        for (block, at) in self.function.blocks.iter().zip(0..) {
+            for operation in &block.operations {
+                self.operation(&operation.kind).map_err(|e| format!("block {at}: {e}: {:?}", operation.kind))?;
+            }
+            if let Some(to) = block.end.successors().find(|b| b.0 as usize >= self.function.blocks.len()) {
+                return Err(format!("block {at} goes to block {}, which is not there", to.0));
+            }
+        }
+        self.assigned()
+    }
+
+    fn operation(&self, kind: &OperationKind) -> Result<(), String> {
+        match kind {
+            OperationKind::Load { from, size, .. } => self.address(*from, size.bytes()),
+            OperationKind::Store { to, size, .. } => {
+                if let Base::Register { space: Space::Context | Space::Trusted, .. } = to.base {
+                    return Err("this memory is read only".to_owned());
+                }
+                self.address(*to, size.bytes())
+            }
+            OperationKind::AddressOf { slot, offset, .. } => match self.function.slots.get(slot.0 as usize) {
+                Some(s) if *offset < s.bytes => Ok(()),
+                _ => Err("outside of the slot".to_owned()),
+            },
+            OperationKind::MapAddress { map, .. } if map.0 as usize >= self.module.maps.len() => Err("no such map".to_owned()),
+            OperationKind::Call { arguments, .. } if arguments.len() > 5 => Err("more than 5 arguments".to_owned()),
+            OperationKind::Call { callee: Callee::Function(id), arguments, .. } => {
+                match self.module.functions.get(id.0 as usize) {
+                    Some(f) if f.section.is_none() && f.parameters.len() == arguments.len() => Ok(()),
+                    Some(_) => Err("not a subprogram, or of other parameters".to_owned()),
+                    None => Err("no such function".to_owned()),
+                }
+            }
+            OperationKind::Extend { bits, .. } if !matches!(bits, 8 | 16 | 32) => Err("8, 16 or 32 bits".to_owned()),
+            _ => Ok(()),
+        }
+    }
+
+    fn address(&self, address: Address, bytes: u32) -> Result<(), String> {
+        match address.base {
+            Base::Slot(slot) => match self.function.slots.get(slot.0 as usize) {
+                Some(s) if u32::try_from(address.offset).is_ok_and(|o| o + bytes <= s.bytes) => Ok(()),
+                _ => Err("outside of the slot".to_owned()),
+            },
+            Base::Register { .. } if i16::try_from(address.offset).is_err() => Err("offset of over 16 bits".to_owned()),
+            Base::Register { .. } => Ok(()),
+        }
+    }
+
+    /// Every register read has been assigned on all paths to there.
+    fn assigned(&self) -> Result<(), String> {
+        let count = self.function.registers as usize;
+        let mut at_entry: Vec<Option<Vec<bool>>> = vec![None; self.function.blocks.len()];
+        let mut first = vec![false; count];
+        for parameter in &self.function.parameters {
+            first[parameter.0 as usize] = true;
+        }
+        at_entry[0] = Some(first);
+        let mut work = VecDeque::from([0usize]);
+        while let Some(at) = work.pop_front() {
+            let block = &self.function.blocks[at];
+            let Some(mut known) = at_entry[at].clone() else { continue };
+            for operation in &block.operations {
+                for register in operation.kind.reads() {
+                    self.readable(&known, register, at)?;
+                }
+                if let Some(to) = operation.kind.writes() {
+                    *known.get_mut(to.0 as usize).ok_or_else(|| format!("block {at}: no register {}", to.0))? = true;
+                }
+            }
+            for register in block.end.reads() {
+                self.readable(&known, register, at)?;
+            }
+            for next in block.end.successors() {
+                let entry = &mut at_entry[next.0 as usize];
+                let merged = match entry {
+                    None => known.clone(),
+                    Some(old) => old.iter().zip(&known).map(|(a, b)| *a && *b).collect(),
+                };
+                if entry.as_ref() != Some(&merged) {
+                    *entry = Some(merged);
+                    work.push_back(next.0 as usize);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn readable(&self, known: &[bool], register: Register, block: usize) -> Result<(), String> {
+        match known.get(register.0 as usize) {
+            Some(true) => Ok(()),
+            Some(false) => Err(format!("block {block}: v{} is read where it may not have been assigned", register.0)),
+            None => Err(format!("block {block}: no register v{}", register.0)),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::{BlockId, Cond, FunctionBuilder, SlotId};
+    use super::*;
+
+    fn refused(build: impl FnOnce(&mut FunctionBuilder)) -> String {
+        let mut builder = FunctionBuilder::new("f", None, 1);
+        build(&mut builder);
+        let module = Module { functions: vec![builder.finish()], ..Module::default() };
+        check(&module).expect_err("accepted").message
+    }
+
+    #[test]
+    fn rules() {
+        let unassigned = refused(|b| {
+            let (yes, no, r) = (b.block(), b.block(), b.register());
+            let x = b.parameter(0);
+            b.branch(Cond::Eq, x, 0, yes, no);
+            b.enter(yes);
+            b.set(r, 1);
+            b.jump(no);
+            b.enter(no);
+            b.ret(r);
+        });
+        assert!(unassigned.contains("may not have been assigned"), "{unassigned}");
+        assert!(refused(|b| b.jump(BlockId(9))).contains("not there"));
+        let outside = refused(|b| {
+            let slot = b.slot(8);
+            b.store(Address::slot(slot, 4), 0, super::super::Size::B8);
+            b.ret(0);
+        });
+        assert!(outside.contains("outside of the slot"), "{outside}");
+        let missing = refused(|b| {
+            b.address_of(SlotId(3), 0);
+            b.ret(0);
+        });
+        assert!(missing.contains("outside of the slot"), "{missing}");
+        let context = refused(|b| {
+            let x = b.parameter(0);
+            b.store(Address::at(x, Space::Context, 0), 0, super::super::Size::B8);
+            b.ret(0);
+        });
+        assert!(context.contains("read only"), "{context}");
+    }
+}

@@ -1,0 +1,169 @@
+//! The `emit` step: a record put together and sent.
+//!
+//! A record without texts but the thread's name is small and of fixed size: it is put together on the stack. Every other one is put together in the program's scratch,
+//! its texts one behind the other, and sent with its true length. Either way one helper copies it into the ring, and wakes the
+//! consumer only where that has caught up.
+
+use super::text::{self, COMM};
+use super::value::Exit;
+use super::{Counter, EVENTS, Lower, helper};
+use crate::ir::{Address, AluOp, Cond, Operand, Register, Size, SlotId, Space};
+use crate::plan::layout::{self, FieldKind, FieldLayout, Schema};
+use crate::plan::{Builtin, Node, NodeKind, PlanStep, PointPlan, Span, Type, Typed};
+
+/// Bytes of a record that is put together on the stack at most: half of what a program has.
+const ON_STACK: u32 = 256;
+
+/// Where a record is put together.
+#[derive(Clone, Copy)]
+enum Place {
+    Stack(SlotId),
+    Scratch(Register),
+}
+
+impl Place {
+    fn at(self, offset: u32) -> Address {
+        match self {
+            Place::Stack(slot) => Address::slot(slot, offset as i32),
+            Place::Scratch(base) => Address::at(base, Space::MapValue, offset as i32),
+        }
+    }
+}
+
+/// Bytes of scratch that a record of this body needs: none for one that fits on the stack.
+pub fn record_room(schema: &Schema, body: &PointPlan) -> u32 {
+    let fields = body.steps.iter().find_map(|step| if let PlanStep::Emit(fields) = step { Some(fields) } else { None });
+    let texts: u32 = fields.into_iter().flatten().filter(|f| is_text(&f.node)).map(|f| text::room(&f.node)).sum();
+    // Up to 7 bytes of padding behind the last text are cleared by one store of 8.
+    schema.size.next_multiple_of(8) + texts + 8
+}
+
+fn is_text(node: &Node) -> bool {
+    matches!(node.ty, Type::Text { .. })
+}
+
+/// Bytes of the record, where it fits on the stack.
+fn stack_size(schema: &Schema, fields: &[Typed]) -> Option<u32> {
+    let names = fields.iter().filter(|f| f.node.kind == NodeKind::Comm).count();
+    let others = fields.iter().filter(|f| is_text(&f.node)).count() - names;
+    let size = schema.size.next_multiple_of(8) + COMM * names as u32;
+    (others == 0 && size <= ON_STACK).then_some(size)
+}
+
+impl Lower<'_> {
+    pub fn emit(&mut self, fields: &[Typed]) {
+        let schema = self.schema;
+        let event = format!("emit {}", schema.name);
+        let step = self.body.steps.len() as u32;
+        self.explain(step, &event, Span::default());
+        let fixed = stack_size(schema, fields);
+        let place = match fixed {
+            Some(size) => Place::Stack(self.b.slot(size)),
+            None => {
+                self.open_scratch();
+                Place::Scratch(self.scratch_at(0))
+            }
+        };
+        for word in (layout::HEADER / 8)..schema.size.div_ceil(8) {
+            self.b.store(place.at(word * 8), 0, Size::B8);
+        }
+
+        let presence = self.b.constant(0);
+        // Where the next text goes.
+        let cursor = self.b.constant(i64::from(schema.size.next_multiple_of(8)));
+        let mut fixed_cursor = schema.size.next_multiple_of(8);
+        for (bit, (field, typed)) in schema.fields.iter().zip(fields).enumerate() {
+            self.prepare(typed);
+            let known = self.known.clone();
+            let (exit, join) = (Exit::to(self.b.block()), self.b.block());
+            match place {
+                Place::Stack(slot) if is_text(&typed.node) => {
+                    let to = self.b.address_of(slot, fixed_cursor);
+                    let found = self.text_into(&typed.node, to, Space::Stack, &exit);
+                    let up = self.b.alu(AluOp::Lsh, found.length, 16);
+                    let slot_value = self.b.alu(AluOp::Or, up, fixed_cursor as i32);
+                    self.b.store(place.at(field.offset), slot_value, Size::B4);
+                    fixed_cursor += COMM;
+                }
+                Place::Scratch(base) if is_text(&typed.node) => self.emit_text(typed, field, base, cursor, &exit),
+                _ => {
+                    let value = self.value(&typed.node, &exit);
+                    self.b.store(place.at(field.offset), value, field_size(&field.kind));
+                }
+            }
+            self.mark_present(presence, bit);
+            self.b.jump(join);
+            if exit.used() {
+                // Its bytes are 0 already.
+                self.b.enter(exit.block());
+                self.b.jump(join);
+                self.forget_all_but(known);
+            }
+            self.b.enter(join);
+        }
+
+        self.explain(step, &event, Span::default());
+        let length = match (fixed, place) {
+            (Some(size), _) => Operand::Constant(size as i32),
+            (None, Place::Scratch(base)) => self.finish_texts(base, cursor).into(),
+            (None, Place::Stack(_)) => Operand::Constant(0),
+        };
+        self.send(place, length, presence);
+    }
+
+    fn emit_text(&mut self, typed: &Typed, field: &FieldLayout, base: Register, cursor: Register, exit: &Exit) {
+        let to = self.b.alu(AluOp::Add, base, cursor);
+        let found = self.text_into(&typed.node, to, Space::MapValue, exit);
+        let length = self.b.alu(AluOp::Or, found.length, found.cut);
+        let up = self.b.alu(AluOp::Lsh, length, 16);
+        let slot = self.b.alu(AluOp::Or, up, cursor);
+        self.b.store(Address::at(base, Space::MapValue, field.offset as i32), slot, Size::B4);
+        self.b.alu_to(AluOp::Add, cursor, cursor, found.length);
+    }
+
+    fn mark_present(&mut self, presence: Register, bit: usize) {
+        // A constant of an instruction is sign-extended from 32 bits.
+        if bit < 31 {
+            self.b.alu_to(AluOp::Or, presence, presence, 1 << bit);
+        } else {
+            let mark = self.b.constant(1i64 << bit);
+            self.b.alu_to(AluOp::Or, presence, presence, mark);
+        }
+    }
+
+    /// Clears the padding behind the last text; the record's length.
+    fn finish_texts(&mut self, base: Register, cursor: Register) -> Register {
+        let end = self.b.alu(AluOp::Add, base, cursor);
+        self.b.store(Address::at(end, Space::MapValue, 0), 0, Size::B8);
+        let up = self.b.alu(AluOp::Add, cursor, 7);
+        self.b.alu(AluOp::And, up, -8)
+    }
+
+    fn send(&mut self, place: Place, length: Operand, presence: Register) {
+        self.b.store(place.at(layout::LENGTH), length, Size::B4);
+        self.b.store(place.at(layout::SCHEMA), i32::from(self.schema.id), Size::B2);
+        let cpu = self.builtin(Builtin::Cpu);
+        self.b.store(place.at(layout::CPU), cpu, Size::B2);
+        let time = self.builtin(Builtin::Nsecs);
+        self.b.store(place.at(layout::TIME), time, Size::B8);
+        self.b.store(place.at(layout::PRESENCE), presence, Size::B8);
+
+        let ring = self.b.map_address(EVENTS);
+        let data = match place {
+            Place::Stack(slot) => self.b.address_of(slot, 0),
+            Place::Scratch(base) => base,
+        };
+        let failed = self.helper(helper::RINGBUF_OUTPUT, &[ring.into(), data.into(), length, 0.into()]);
+        let (lost, emitted) = (self.b.block(), self.b.block());
+        self.b.branch(Cond::Ne, failed, 0, lost, emitted);
+        for (block, counter) in [(emitted, Counter::Emitted), (lost, Counter::Lost)] {
+            self.b.enter(block);
+            self.count(counter);
+            self.b.ret(0);
+        }
+    }
+}
+
+fn field_size(kind: &FieldKind) -> Size {
+    Size::from_bytes(kind.size_align().0).unwrap_or(Size::B8)
+}

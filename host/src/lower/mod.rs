@@ -1,0 +1,362 @@
+//! A plan to IR: one function for each attach point of each probe.
+//!
+//! A program counts a hit, goes through its steps, and leaves by exactly one of three ways, each of which counts: *filtered* (a `when` was false or
+//! absent), *emitted* (the record is in the ring), *lost* (the ring was full). So hits = filtered + emitted + lost holds at any time at which no
+//! program runs.
+//!
+//! A program keeps its counters in an entry of its own of a per-CPU map. The kernel never runs a program while the same one runs on the same CPU
+//! (kernel/trace/bpf_trace.c: bpf_trace_run, trace_call_bpf; it counts what it skips for that as recursion misses), so plain additions lose nothing.
+//! For the same reason the scratch in which long records are put together is safe.
+
+mod emit;
+mod text;
+mod value;
+
+use std::collections::HashMap;
+
+use crate::ir::{
+    Address, AluOp, BlockId, Callee, Cond, FunctionBuilder, Map, MapId, MapKind, Module, Reason, ReasonId, Register, Size, SlotId, Space,
+};
+use crate::plan::layout::Schema;
+use crate::plan::{AttachPoint, Builtin, Plan, PlanStep, PointPlan, Span, Type, Typed};
+use value::Exit;
+
+/// The map of events: a ring buffer.
+pub const EVENTS: MapId = MapId(0);
+/// The map of counters: for each program, by its number, [`Counter`]s of each CPU.
+pub const COUNTERS: MapId = MapId(1);
+/// The map in which records with texts are put together: for each program that has some, by a number of its own.
+const SCRATCH: MapId = MapId(2);
+/// Bytes of scratch of one program at most (kernel/bpf/arraymap.c: PCPU_MIN_UNIT_SIZE).
+const MAX_SCRATCH: u32 = 32 * 1024;
+
+/// The counters of a program: u64 each, at 8 times their number.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Counter {
+    Hits = 0,
+    Filtered = 1,
+    Emitted = 2,
+    Lost = 3,
+}
+
+/// How many [`Counter`]s there are.
+pub const COUNTER_COUNT: usize = 4;
+
+/// Helpers, by their numbers in include/uapi/linux/bpf.h.
+mod helper {
+    pub const MAP_LOOKUP_ELEM: u32 = 1;
+    pub const GET_SMP_PROCESSOR_ID: u32 = 8;
+    pub const GET_CURRENT_PID_TGID: u32 = 14;
+    pub const GET_CURRENT_UID_GID: u32 = 15;
+    pub const GET_CURRENT_COMM: u32 = 16;
+    pub const GET_CURRENT_CGROUP_ID: u32 = 80;
+    pub const PROBE_READ_USER: u32 = 112;
+    pub const PROBE_READ_KERNEL: u32 = 113;
+    pub const PROBE_READ_USER_STR: u32 = 114;
+    pub const PROBE_READ_KERNEL_STR: u32 = 115;
+    pub const KTIME_GET_BOOT_NS: u32 = 125;
+    pub const RINGBUF_OUTPUT: u32 = 130;
+    pub const GET_CURRENT_TASK_BTF: u32 = 158;
+}
+
+/// IR, and which function serves which attach point: the function with number n keeps its counters at n.
+#[derive(Clone, Debug)]
+pub struct Ir {
+    pub module: Module,
+    pub programs: Vec<ProgramOf>,
+}
+
+/// The attach point that a function serves.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ProgramOf {
+    /// Index into [`Plan::probes`].
+    pub probe: usize,
+    /// Index into [`crate::plan::ProbePlan::points`].
+    pub point: usize,
+}
+
+/// A probe asks for more than a program can hold, although each part of it is within bounds.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("probe `{probe}`: its texts need {bytes} bytes in the kernel at once, and {MAX_SCRATCH} is the most; bound them: `str(pointer, 100)`")]
+pub struct LowerError {
+    pub probe: String,
+    pub bytes: u32,
+}
+
+/// Makes IR of a plan. `plugin` names the plugin in reasons; `ring` is the ring buffer's bytes: a power of two, and a multiple of the page size.
+pub fn lower(plan: &Plan, plugin: &str, ring: u32) -> Result<Ir, LowerError> {
+    let mut module = Module::default();
+    let mut programs = Vec::new();
+    let (mut scratch_entries, mut scratch_bytes) = (0, 0);
+    for (probe, p) in plan.probes.iter().enumerate() {
+        for (point, body) in p.points.iter().enumerate() {
+            let program = Program {
+                number: programs.len() as u32,
+                scratch: scratch_entries,
+                name: format!("{}_{point}", p.name),
+                file: format!("{plugin}:{}", p.name),
+            };
+            let schema = &plan.schemas[usize::from(p.schema)];
+            let (function, bytes) = Lower::new(&program, body, schema, &mut module.reasons).run();
+            if bytes > MAX_SCRATCH {
+                return Err(LowerError { probe: p.name.clone(), bytes });
+            }
+            scratch_entries += u32::from(bytes > 0);
+            scratch_bytes = scratch_bytes.max(bytes);
+            module.functions.push(function);
+            programs.push(ProgramOf { probe, point });
+        }
+    }
+    let map = |name: &str, kind, key_size, value_size, max_entries| Map {
+        name: name.to_owned(),
+        kind,
+        key_size,
+        value_size,
+        max_entries,
+    };
+    module.maps = vec![
+        map("events", MapKind::RingBuffer, 0, 0, ring),
+        map("counters", MapKind::PerCpuArray, 4, 8 * COUNTER_COUNT as u32, programs.len() as u32),
+    ];
+    if scratch_entries > 0 {
+        module.maps.push(map("scratch", MapKind::PerCpuArray, 4, scratch_bytes.next_multiple_of(8), scratch_entries));
+    }
+    Ok(Ir { module, programs })
+}
+
+/// What tells one program from the others.
+struct Program {
+    number: u32,
+    /// The scratch entry that it has if it needs one.
+    scratch: u32,
+    name: String,
+    file: String,
+}
+
+/// One function under construction.
+struct Lower<'a> {
+    program: &'a Program,
+    body: &'a PointPlan,
+    schema: &'a Schema,
+    b: FunctionBuilder,
+    reasons: &'a mut Vec<Reason>,
+    interned: HashMap<(u32, Span, String), ReasonId>,
+    /// The text that the nodes at hand were made from, and its step.
+    source: (u32, String),
+    context: Register,
+    counters: Register,
+    /// Where a `when` that does not hold goes.
+    filtered: BlockId,
+    /// 8 bytes to read into.
+    word: SlotId,
+    /// 16 bytes for a thread's name that is compared.
+    comm: Option<SlotId>,
+    /// What calls without arguments have given, where that is certain to have been computed.
+    known: HashMap<Builtin, Register>,
+    pid_tgid: Option<Register>,
+    uid_gid: Option<Register>,
+    locals: Vec<Local>,
+    scratch: Scratch,
+}
+
+/// What a `bind` step has left.
+#[derive(Clone, Copy)]
+enum Local {
+    /// `present`: a register that is 0 where the value is absent; none: it never is.
+    Value { value: Register, present: Option<Register> },
+    Text { at: u32, length: Register, cut: Register, present: Option<Register> },
+}
+
+/// The program's scratch: the record first, then what `bind` steps keep, then what lives for one comparison.
+#[derive(Default)]
+struct Scratch {
+    base: Option<Register>,
+    /// Bytes in use now.
+    used: u32,
+    /// Bytes that have been in use at once.
+    most: u32,
+}
+
+impl<'a> Lower<'a> {
+    fn new(program: &'a Program, body: &'a PointPlan, schema: &'a Schema, reasons: &'a mut Vec<Reason>) -> Lower<'a> {
+        let section = match &body.attach {
+            AttachPoint::Tracepoint(format) => format!("tracepoint/{}/{}", format.system, format.name),
+            AttachPoint::RawTracepoint(point) => format!("tp_btf/{}", point.name),
+        };
+        let mut b = FunctionBuilder::new(program.name.clone(), Some(section), 1);
+        let (context, counters, filtered, word) = (b.parameter(0), b.register(), b.block(), b.slot(8));
+        Lower {
+            program,
+            body,
+            schema,
+            b,
+            reasons,
+            interned: HashMap::new(),
+            source: (0, String::new()),
+            context,
+            counters,
+            filtered,
+            word,
+            comm: None,
+            known: HashMap::new(),
+            pid_tgid: None,
+            uid_gid: None,
+            locals: Vec::new(),
+            scratch: Scratch::default(),
+        }
+    }
+
+    /// The function, and the bytes of scratch it needs.
+    fn run(mut self) -> (crate::ir::Function, u32) {
+        self.explain(0, &self.body.attach.to_string(), Span::default());
+        let counters = self.map_value(COUNTERS, self.program.number);
+        self.b.copy(self.counters, counters);
+        self.count(Counter::Hits);
+        let body = self.body;
+        for step in &body.steps {
+            match step {
+                PlanStep::Bind { value, .. } => self.bind(value),
+                PlanStep::When(condition) => self.when(condition),
+                PlanStep::Emit(fields) => self.emit(fields),
+            }
+        }
+        self.b.enter(self.filtered);
+        self.explain(0, &self.body.attach.to_string(), Span::default());
+        self.count(Counter::Filtered);
+        self.b.ret(0);
+        (self.b.finish(), self.scratch.most)
+    }
+
+    fn when(&mut self, condition: &Typed) {
+        self.prepare(condition);
+        let holds = self.b.block();
+        let exit = Exit::to(self.filtered);
+        self.branch_on(&condition.node, holds, self.filtered, &exit);
+        self.b.enter(holds);
+    }
+
+    fn bind(&mut self, value: &Typed) {
+        self.prepare(value);
+        let before = self.known.clone();
+        let (exit, join) = (Exit::to(self.b.block()), self.b.block());
+        let (present, result, cut) = (self.b.register(), self.b.register(), self.b.register());
+        let text = matches!(value.node.ty, Type::Text { .. }).then(|| {
+            self.open_scratch();
+            self.reserve(text::room(&value.node))
+        });
+        match text {
+            None => {
+                let computed = self.value(&value.node, &exit);
+                self.b.copy(result, computed);
+            }
+            Some(at) => {
+                let to = self.scratch_at(at);
+                let found = self.text_into(&value.node, to, Space::MapValue, &exit);
+                self.b.copy(result, found.length);
+                self.b.copy(cut, found.cut);
+            }
+        }
+        self.b.set(present, 1);
+        self.b.jump(join);
+        if exit.used() {
+            self.b.enter(exit.block());
+            self.b.set(present, 0);
+            self.b.set(result, 0);
+            self.b.set(cut, 0);
+            self.b.jump(join);
+            self.forget_all_but(before);
+        }
+        self.b.enter(join);
+        let present = exit.used().then_some(present);
+        self.locals.push(match text {
+            None => Local::Value { value: result, present },
+            Some(at) => Local::Text { at, length: result, cut, present },
+        });
+    }
+
+    /// Makes `typed` the expression at hand, and the scratch ready if it needs it.
+    fn prepare(&mut self, typed: &Typed) {
+        self.source = (typed.step, typed.text.clone());
+        self.explain(typed.step, &typed.text, typed.node.span);
+        if text::needs_scratch(&typed.node) {
+            self.open_scratch();
+        }
+    }
+
+    /// Finds the scratch, unless that has been done. The record's place is always the first.
+    fn open_scratch(&mut self) {
+        if self.scratch.base.is_some() {
+            return;
+        }
+        let base = self.map_value(SCRATCH, self.program.scratch);
+        self.scratch.base = Some(base);
+        let record = emit::record_room(self.schema, self.body);
+        self.reserve(record);
+    }
+
+    /// Bytes of the scratch, free until `release`.
+    fn reserve(&mut self, bytes: u32) -> u32 {
+        let at = self.scratch.used;
+        self.scratch.used += bytes.next_multiple_of(8);
+        self.scratch.most = self.scratch.most.max(self.scratch.used);
+        at
+    }
+
+    /// Gives back all that was reserved since `used` was [`Scratch::used`].
+    fn release(&mut self, used: u32) {
+        self.scratch.used = used;
+    }
+
+    /// The address of this part of the scratch.
+    fn scratch_at(&mut self, at: u32) -> Register {
+        self.open_scratch();
+        match self.scratch.base {
+            // A front end cannot reserve more than an i32: `lower` refuses far less.
+            Some(base) => self.b.alu(AluOp::Add, base, at as i32),
+            None => self.b.constant(0),
+        }
+    }
+
+    /// The address of a per-CPU map's value; the program ends where there is none, which cannot be.
+    fn map_value(&mut self, map: MapId, index: u32) -> Register {
+        self.b.store(Address::slot(self.word, 0), index as i32, Size::B4);
+        let (map, key) = (self.b.map_address(map), self.b.address_of(self.word, 0));
+        let value = self.b.call(Callee::Helper(helper::MAP_LOOKUP_ELEM), &[map.into(), key.into()]);
+        let (missing, found) = (self.b.block(), self.b.block());
+        self.b.branch(Cond::Eq, value, 0, missing, found);
+        self.b.enter(missing);
+        self.b.ret(0);
+        self.b.enter(found);
+        value
+    }
+
+    fn count(&mut self, counter: Counter) {
+        let at = Address::at(self.counters, Space::MapValue, 8 * counter as i32);
+        let old = self.b.load(at, Size::B8);
+        let new = self.b.alu(AluOp::Add, old, 1);
+        self.b.store(at, new, Size::B8);
+    }
+
+    /// What was computed on one way only is not known behind the place where the ways meet.
+    fn forget_all_but(&mut self, known: HashMap<Builtin, Register>) {
+        self.pid_tgid = self.pid_tgid.filter(|_| known.contains_key(&Builtin::Pid) || known.contains_key(&Builtin::Tid));
+        self.uid_gid = self.uid_gid.filter(|_| known.contains_key(&Builtin::Uid) || known.contains_key(&Builtin::Gid));
+        self.known = known;
+    }
+
+    fn helper(&mut self, id: u32, arguments: &[crate::ir::Operand]) -> Register {
+        self.b.call(Callee::Helper(id), arguments)
+    }
+
+    /// Makes this the reason of the operations to come.
+    fn explain(&mut self, step: u32, text: &str, span: Span) {
+        let key = (step, span, text.to_owned());
+        let file = &self.program.file;
+        let reasons = &mut *self.reasons;
+        let id = *self.interned.entry(key).or_insert_with(|| {
+            reasons.push(Reason { file: file.clone(), line: step, column: span.start + 1, text: text.to_owned() });
+            ReasonId(reasons.len() as u32 - 1)
+        });
+        self.b.because(Some(id));
+    }
+}

@@ -1,0 +1,309 @@
+//! Texts: read into memory of the program, with their length, and compared there.
+
+use super::value::Exit;
+use super::{Local, Lower, helper};
+use crate::ir::{Address, AluOp, BlockId, Cond, Operand, Register, Size, Space};
+use crate::plan::layout::CUT;
+use crate::plan::{Access, Node, NodeKind, Type};
+
+/// Bytes of a thread's name with its terminating 0.
+pub const COMM: u32 = 16;
+
+/// A text that has been read.
+#[derive(Clone, Copy)]
+pub struct Found {
+    /// Bytes, at most as many as the type says; the verifier knows that.
+    pub length: Register,
+    /// [`CUT`], or 0.
+    pub cut: Register,
+}
+
+/// Bytes at most of a text.
+pub fn max(node: &Node) -> u32 {
+    match node.ty {
+        Type::Text { max } => max,
+        _ => 0,
+    }
+}
+
+/// Bytes that reading a text may write: its terminating 0, and one more byte to see whether it was cut.
+pub fn room(node: &Node) -> u32 {
+    (max(node) + 2).max(COMM)
+}
+
+/// Whether computing the node needs memory that is too large for the stack.
+pub fn needs_scratch(node: &Node) -> bool {
+    match &node.kind {
+        NodeKind::SameText(left, right) => {
+            literal_and_comm(left, right).is_none() || needs_scratch(left) || needs_scratch(right)
+        }
+        NodeKind::Not(a) | NodeKind::Complement(a) | NodeKind::Negate(a) => needs_scratch(a),
+        NodeKind::Load { base, .. } | NodeKind::Address { base, .. } => needs_scratch(base),
+        NodeKind::Arithmetic { left, right, .. } | NodeKind::And(left, right) | NodeKind::Or(left, right) => {
+            needs_scratch(left) || needs_scratch(right)
+        }
+        NodeKind::Conditional { condition, then, otherwise } => {
+            needs_scratch(condition) || needs_scratch(then) || needs_scratch(otherwise)
+        }
+        NodeKind::Local(_) => matches!(node.ty, Type::Text { .. }),
+        NodeKind::Literal(_)
+        | NodeKind::Str { .. }
+        | NodeKind::ContextText { .. }
+        | NodeKind::LocatedText { .. } => true,
+        // A name in a record is small, and a `bind` step reserves for itself.
+        NodeKind::Comm => false,
+        NodeKind::Constant(_) | NodeKind::Builtin(_) | NodeKind::Context { .. } | NodeKind::Argument { .. } => false,
+    }
+}
+
+/// A comparison of the thread's name with a literal needs 16 bytes of stack and two loads.
+fn literal_and_comm<'a>(left: &'a Node, right: &'a Node) -> Option<&'a [u8]> {
+    match (&left.kind, &right.kind) {
+        (NodeKind::Literal(text), NodeKind::Comm) | (NodeKind::Comm, NodeKind::Literal(text)) => Some(text),
+        _ => None,
+    }
+}
+
+impl Lower<'_> {
+    /// Reads a text to `to`, where there is [`room`] for it; goes to `exit` where it is absent.
+    pub fn text_into(&mut self, node: &Node, to: Register, space: Space, exit: &Exit) -> Found {
+        self.explain_node(node);
+        match &node.kind {
+            NodeKind::Literal(text) => {
+                self.write_literal(text, to, space);
+                self.found(text.len() as i64)
+            }
+            NodeKind::Comm => self.comm_into(to, space),
+            NodeKind::Str { pointer, access, array } => {
+                let from = self.value(pointer, exit);
+                self.explain_node(node);
+                self.str_into(to, from, max(node), *access, *array, exit)
+            }
+            NodeKind::ContextText { offset } => {
+                let from = self.b.alu(AluOp::Add, self.context, *offset as i32);
+                self.str_into(to, from, max(node), Access::Kernel, true, exit)
+            }
+            NodeKind::LocatedText { offset, relative } => {
+                let word = self.b.load(Address::at(self.context, Space::Context, *offset as i32), Size::B4);
+                let mut at = self.b.alu(AluOp::And, word, 0xffff);
+                if *relative {
+                    at = self.b.alu(AluOp::Add, at, *offset as i32 + 4);
+                }
+                let from = self.b.alu(AluOp::Add, self.context, at);
+                self.str_into(to, from, max(node), Access::Kernel, false, exit)
+            }
+            NodeKind::Local(local) => self.copy_local(*local, to, exit),
+            NodeKind::Conditional { condition, then, otherwise } => {
+                let result = Found { length: self.b.register(), cut: self.b.register() };
+                self.either(condition, exit, |l, first| {
+                    let found = l.text_into(if first { then } else { otherwise }, to, space, exit);
+                    l.b.copy(result.length, found.length);
+                    l.b.copy(result.cut, found.cut);
+                });
+                result
+            }
+            // Nothing else is a text.
+            _ => self.found(0),
+        }
+    }
+
+    fn found(&mut self, length: i64) -> Found {
+        Found { length: self.b.constant(length), cut: self.b.constant(0) }
+    }
+
+    fn write_literal(&mut self, text: &[u8], to: Register, space: Space) {
+        for (chunk, at) in chunks(text) {
+            let mut bytes = [0; 8];
+            bytes[..chunk.len()].copy_from_slice(chunk);
+            let value = self.b.constant(i64::from_le_bytes(bytes));
+            self.b.store(Address::at(to, space, at as i32), value, chunk_size(chunk));
+        }
+    }
+
+    /// `from` is read up to its first 0 byte. One byte more than wanted is asked for, and one for the 0 that the helper puts at the end: so a text that was longer is
+    /// told from one that just fits. Of an array nothing lies behind its last byte that would belong to it.
+    fn str_into(&mut self, to: Register, from: Register, max: u32, access: Access, array: bool, exit: &Exit) -> Found {
+        let id = if access == Access::User { helper::PROBE_READ_USER_STR } else { helper::PROBE_READ_KERNEL_STR };
+        let asked = max as i32 + if array { 1 } else { 2 };
+        let read = self.helper(id, &[to.into(), asked.into(), from.into()]);
+        self.b.leave_if(Cond::Slt, read, 1, exit.take());
+        let length = self.b.register();
+        self.b.alu_to(AluOp::Sub, length, read, 1);
+        let cut = self.b.constant(0);
+        if !array {
+            let (long, join) = (self.b.block(), self.b.block());
+            self.b.branch(Cond::Gt, length, max as i32, long, join);
+            self.b.enter(long);
+            self.b.set(length, i64::from(max));
+            self.b.set(cut, i64::from(CUT));
+            self.b.jump(join);
+            self.b.enter(join);
+        }
+        Found { length, cut }
+    }
+
+    fn comm_into(&mut self, to: Register, space: Space) -> Found {
+        self.helper(helper::GET_CURRENT_COMM, &[to.into(), (COMM as i32).into()]);
+        let length = self.b.register();
+        let (second, join) = (self.b.block(), self.b.block());
+        self.b.set(length, 0);
+        let word = self.b.load(Address::at(to, space, 0), Size::B8);
+        let zeroes = self.zero_bytes(word);
+        let first = self.b.block();
+        self.b.branch(Cond::Eq, zeroes, 0, second, first);
+        self.b.enter(first);
+        self.lowest_byte(zeroes, length, 0);
+        self.b.jump(join);
+        self.b.enter(second);
+        let word = self.b.load(Address::at(to, space, 8), Size::B8);
+        let zeroes = self.zero_bytes(word);
+        self.lowest_byte(zeroes, length, 8);
+        self.b.jump(join);
+        self.b.enter(join);
+        Found { length, cut: self.b.constant(0) }
+    }
+
+    /// The top bit of each byte that is 0, and perhaps of bytes above the lowest such.
+    fn zero_bytes(&mut self, word: Register) -> Register {
+        let ones = self.b.constant(0x0101_0101_0101_0101);
+        let tops = self.b.constant(0x8080_8080_8080_8080u64 as i64);
+        let less = self.b.alu(AluOp::Sub, word, ones);
+        let inverse = self.b.alu(AluOp::Xor, word, -1);
+        let both = self.b.alu(AluOp::And, less, inverse);
+        self.b.alu(AluOp::And, both, tops)
+    }
+
+    /// `length = plus + the number of the lowest byte that is marked`: the bits below the lowest mark, counted by bytes.
+    fn lowest_byte(&mut self, marks: Register, length: Register, plus: i32) {
+        let ones = self.b.constant(0x0101_0101_0101_0101);
+        let less = self.b.alu(AluOp::Sub, marks, 1);
+        let inverse = self.b.alu(AluOp::Xor, marks, -1);
+        let below = self.b.alu(AluOp::And, less, inverse);
+        let by_bytes = self.b.alu(AluOp::And, below, ones);
+        let sum = self.b.alu(AluOp::Mul, by_bytes, ones);
+        let count = self.b.alu(AluOp::Rsh, sum, 56);
+        // It cannot be more than 7, as the name always ends in a 0; the verifier cannot know that.
+        let count = self.b.alu(AluOp::And, count, 7);
+        self.b.alu_to(AluOp::Add, length, count, plus);
+    }
+
+    fn copy_local(&mut self, local: u32, to: Register, exit: &Exit) -> Found {
+        let Local::Text { at, length, cut, present } = self.locals[local as usize] else { return self.found(0) };
+        self.need(present, exit);
+        let from = self.scratch_at(at);
+        // A kernel address that cannot fault: the helper is a copy of a length that is not constant.
+        let arguments: [Operand; 3] = [to.into(), length.into(), from.into()];
+        self.helper(helper::PROBE_READ_KERNEL, &arguments);
+        Found { length, cut }
+    }
+
+    /// Goes to `yes` where two texts are the same.
+    pub fn same_text(&mut self, left: &Node, right: &Node, yes: BlockId, no: BlockId, exit: &Exit) {
+        if let Some(text) = literal_and_comm(left, right) {
+            return self.same_as_comm(text, yes, no);
+        }
+        match (&left.kind, &right.kind) {
+            (NodeKind::Literal(text), _) => self.same_as_literal(text, right, yes, no, exit),
+            (_, NodeKind::Literal(text)) => self.same_as_literal(text, left, yes, no, exit),
+            _ => self.same_bytes(left, right, yes, no, exit),
+        }
+    }
+
+    fn same_as_comm(&mut self, text: &[u8], yes: BlockId, no: BlockId) {
+        if text.len() >= COMM as usize {
+            return self.b.jump(no);
+        }
+        let slot = *self.comm.get_or_insert_with(|| self.b.slot(COMM));
+        let to = self.b.address_of(slot, 0);
+        self.b.store(Address::slot(slot, 0), 0, Size::B8);
+        self.b.store(Address::slot(slot, 8), 0, Size::B8);
+        self.helper(helper::GET_CURRENT_COMM, &[to.into(), (COMM as i32).into()]);
+        let mut padded = [0; COMM as usize];
+        padded[..text.len()].copy_from_slice(text);
+        for (chunk, at) in chunks(&padded) {
+            self.leave_unless_equal(Address::slot(slot, at as i32), chunk, no);
+        }
+        self.b.jump(yes);
+    }
+
+    fn same_as_literal(&mut self, literal: &[u8], node: &Node, yes: BlockId, no: BlockId, exit: &Exit) {
+        let length = literal.len() as u32;
+        let before = self.scratch.used;
+        // One byte more than the literal has is enough to see that a text is longer.
+        let node = match &node.kind {
+            NodeKind::Str { .. } => Node { ty: Type::Text { max: max(node).min(length + 1) }, ..node.clone() },
+            _ => node.clone(),
+        };
+        let at = self.reserve(room(&node));
+        let to = self.scratch_at(at);
+        let found = self.text_into(&node, to, Space::MapValue, exit);
+        self.b.leave_if(Cond::Ne, found.length, length as i32, no);
+        if length <= max(&node) {
+            for (chunk, at) in chunks(literal) {
+                self.leave_unless_equal(Address::at(to, Space::MapValue, at as i32), chunk, no);
+            }
+            self.b.jump(yes);
+        } else {
+            self.b.jump(no);
+        }
+        self.release(before);
+    }
+
+    fn leave_unless_equal(&mut self, at: Address, chunk: &[u8], no: BlockId) {
+        let mut bytes = [0; 8];
+        bytes[..chunk.len()].copy_from_slice(chunk);
+        let value = i64::from_le_bytes(bytes);
+        let loaded = self.b.load(at, chunk_size(chunk));
+        let wanted = match i32::try_from(value) {
+            Ok(value) => Operand::Constant(value),
+            Err(_) => self.b.constant(value).into(),
+        };
+        self.b.leave_if(Cond::Ne, loaded, wanted, no);
+    }
+
+    /// Two texts that are known only when the probe fires: their lengths, then byte by byte.
+    fn same_bytes(&mut self, left: &Node, right: &Node, yes: BlockId, no: BlockId, exit: &Exit) {
+        let before = self.scratch.used;
+        let (left_at, right_at) = (self.reserve(room(left)), self.reserve(room(right)));
+        let left_to = self.scratch_at(left_at);
+        let found_left = self.text_into(left, left_to, Space::MapValue, exit);
+        let right_to = self.scratch_at(right_at);
+        let found_right = self.text_into(right, right_to, Space::MapValue, exit);
+        self.b.leave_if(Cond::Ne, found_left.length, found_right.length, no);
+        // The verifier follows the loop round by round, so its bound must be plain to it: the shorter of the two.
+        let most = max(left).min(max(right));
+        self.b.leave_if(Cond::Gt, found_left.length, most as i32, no);
+        let (head, body, next) = (self.b.block(), self.b.block(), self.b.block());
+        let index = self.b.constant(0);
+        self.b.jump(head);
+        self.b.enter(head);
+        self.b.branch(Cond::Ge, index, found_left.length, yes, body);
+        self.b.enter(body);
+        let left_byte = self.b.alu(AluOp::Add, left_to, index);
+        let left_byte = self.b.load(Address::at(left_byte, Space::MapValue, 0), Size::B1);
+        let right_byte = self.b.alu(AluOp::Add, right_to, index);
+        let right_byte = self.b.load(Address::at(right_byte, Space::MapValue, 0), Size::B1);
+        self.b.branch(Cond::Ne, left_byte, right_byte, no, next);
+        self.b.enter(next);
+        self.b.alu_to(AluOp::Add, index, index, 1);
+        self.b.jump(head);
+        self.release(before);
+    }
+}
+
+/// The text in pieces of 8, 4, 2 and 1 bytes, with their offsets.
+fn chunks(text: &[u8]) -> Vec<(&[u8], usize)> {
+    let mut pieces = Vec::new();
+    let mut at = 0;
+    while at < text.len() {
+        let left = text.len() - at;
+        let size = [8, 4, 2, 1].into_iter().find(|n| *n <= left).unwrap_or(1);
+        pieces.push((&text[at..at + size], at));
+        at += size;
+    }
+    pieces
+}
+
+fn chunk_size(chunk: &[u8]) -> Size {
+    Size::from_bytes(chunk.len() as u32).unwrap_or(Size::B1)
+}

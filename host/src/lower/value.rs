@@ -1,0 +1,358 @@
+//! Integers, booleans and pointers, and what branches on them.
+
+use std::cell::Cell;
+
+use super::{Local, Lower, helper};
+use crate::ir::{Address, AluOp, BlockId, Cond, Operand, Register, Size, Space};
+use crate::plan::arithmetic::Op;
+use crate::plan::{Access, Builtin, Node, NodeKind, Origin, Type};
+
+/// Where an absent value goes, and whether any does.
+pub struct Exit {
+    block: BlockId,
+    used: Cell<bool>,
+}
+
+impl Exit {
+    pub fn to(block: BlockId) -> Exit {
+        Exit { block, used: Cell::new(false) }
+    }
+
+    /// The block, for a jump to it.
+    pub fn take(&self) -> BlockId {
+        self.used.set(true);
+        self.block
+    }
+
+    pub fn block(&self) -> BlockId {
+        self.block
+    }
+
+    pub fn used(&self) -> bool {
+        self.used.get()
+    }
+}
+
+impl Lower<'_> {
+    /// The node's value in 64 bits; goes to `exit` where it is absent.
+    pub fn value(&mut self, node: &Node, exit: &Exit) -> Register {
+        self.explain_node(node);
+        match &node.kind {
+            NodeKind::Constant(value) => self.b.constant(*value),
+            NodeKind::Builtin(builtin) => self.builtin(*builtin),
+            NodeKind::Context { offset, bytes } => {
+                let value = self.b.load(Address::at(self.context, Space::Context, *offset as i32), size(*bytes));
+                self.extended(value, &node.ty, *bytes)
+            }
+            NodeKind::Argument { index } => {
+                let value = self.b.load(Address::at(self.context, Space::Context, *index as i32 * 8), Size::B8);
+                match node.ty {
+                    Type::Integer { bytes, signed } if bytes < 8 => self.b.extend(value, u32::from(bytes) * 8, signed),
+                    Type::Boolean => self.b.extend(value, 8, false),
+                    _ => value,
+                }
+            }
+            NodeKind::Local(local) => self.local(*local, exit),
+            NodeKind::Load { base, offset, bytes, bits, access } => {
+                let value = self.read(base, *offset, *bytes, *access, exit);
+                match bits {
+                    None => self.extended(value, &node.ty, *bytes),
+                    Some((first, count)) => {
+                        let up = self.b.alu(AluOp::Lsh, value, 64 - i32::from(*first) - i32::from(*count));
+                        let signed = matches!(node.ty, Type::Integer { signed: true, .. });
+                        self.b.alu(if signed { AluOp::Arsh } else { AluOp::Rsh }, up, 64 - i32::from(*count))
+                    }
+                }
+            }
+            NodeKind::Address { base, offset } => {
+                let pointer = self.guarded(base, exit);
+                self.b.alu(AluOp::Add, pointer, *offset as i32)
+            }
+            NodeKind::Complement(value) => {
+                let value = self.value(value, exit);
+                self.b.alu(AluOp::Xor, value, -1)
+            }
+            NodeKind::Negate(value) => {
+                let value = self.value(value, exit);
+                let zero = self.b.constant(0);
+                self.b.alu(AluOp::Sub, zero, value)
+            }
+            NodeKind::Arithmetic { op, unsigned, left, right } if !op.is_comparison() => {
+                self.arithmetic(*op, *unsigned, left, right, exit)
+            }
+            NodeKind::Conditional { condition, then, otherwise } => {
+                let result = self.b.register();
+                self.either(condition, exit, |l, first| {
+                    let value = l.value(if first { then } else { otherwise }, exit);
+                    l.b.copy(result, value);
+                });
+                result
+            }
+            NodeKind::Not(_)
+            | NodeKind::And(..)
+            | NodeKind::Or(..)
+            | NodeKind::Arithmetic { .. }
+            | NodeKind::SameText(..) => {
+                let result = self.b.register();
+                self.either(node, exit, |l, holds| l.b.set(result, i64::from(holds)));
+                result
+            }
+            // Texts have no value of 64 bits; the checker never asks for one.
+            NodeKind::Literal(_)
+            | NodeKind::Comm
+            | NodeKind::Str { .. }
+            | NodeKind::ContextText { .. }
+            | NodeKind::LocatedText { .. } => self.b.constant(0),
+        }
+    }
+
+    /// Goes to `yes` where the node is not 0, to `no` where it is, and to `exit` where it is absent.
+    pub fn branch_on(&mut self, node: &Node, yes: BlockId, no: BlockId, exit: &Exit) {
+        self.explain_node(node);
+        match &node.kind {
+            NodeKind::Constant(value) => self.b.jump(if *value != 0 { yes } else { no }),
+            NodeKind::Not(inner) => self.branch_on(inner, no, yes, exit),
+            NodeKind::And(left, right) => {
+                let next = self.b.block();
+                self.branch_on(left, next, no, exit);
+                self.apart(next, |l| l.branch_on(right, yes, no, exit));
+            }
+            NodeKind::Or(left, right) => {
+                let next = self.b.block();
+                self.branch_on(left, yes, next, exit);
+                self.apart(next, |l| l.branch_on(right, yes, no, exit));
+            }
+            NodeKind::Arithmetic { op, unsigned, left, right } if op.is_comparison() => {
+                let left = self.value(left, exit);
+                let right = self.operand(right, exit);
+                self.explain_node(node);
+                self.b.branch(condition(*op, *unsigned), left, right, yes, no);
+            }
+            NodeKind::SameText(left, right) => self.same_text(left, right, yes, no, exit),
+            _ => {
+                let value = self.value(node, exit);
+                self.b.branch(Cond::Ne, value, 0, yes, no);
+            }
+        }
+    }
+
+    /// Does `arm(true)` where the condition holds and `arm(false)` where not, and goes on behind both.
+    pub fn either(&mut self, condition: &Node, exit: &Exit, mut arm: impl FnMut(&mut Self, bool)) {
+        let (yes, no, join) = (self.b.block(), self.b.block(), self.b.block());
+        self.branch_on(condition, yes, no, exit);
+        for (block, holds) in [(yes, true), (no, false)] {
+            self.apart(block, |l| {
+                arm(l, holds);
+                l.b.jump(join);
+            });
+        }
+        self.b.enter(join);
+    }
+
+    /// Goes on in `block`, which not all ways go through: what is found out there is not known behind it.
+    fn apart(&mut self, block: BlockId, body: impl FnOnce(&mut Self)) {
+        let known = self.known.clone();
+        self.b.enter(block);
+        body(self);
+        self.forget_all_but(known);
+    }
+
+    /// A value as the right side of an instruction.
+    fn operand(&mut self, node: &Node, exit: &Exit) -> Operand {
+        match node.kind {
+            NodeKind::Constant(value) => match i32::try_from(value) {
+                Ok(value) => Operand::Constant(value),
+                Err(_) => self.value(node, exit).into(),
+            },
+            _ => self.value(node, exit).into(),
+        }
+    }
+
+    pub fn builtin(&mut self, builtin: Builtin) -> Register {
+        if let Some(known) = self.known.get(&builtin) {
+            return *known;
+        }
+        let value = match builtin {
+            Builtin::Pid | Builtin::Tid => {
+                let both = match self.pid_tgid {
+                    Some(both) => both,
+                    None => self.helper(helper::GET_CURRENT_PID_TGID, &[]),
+                };
+                self.pid_tgid = Some(both);
+                self.half(both, builtin == Builtin::Pid)
+            }
+            Builtin::Uid | Builtin::Gid => {
+                let both = match self.uid_gid {
+                    Some(both) => both,
+                    None => self.helper(helper::GET_CURRENT_UID_GID, &[]),
+                };
+                self.uid_gid = Some(both);
+                self.half(both, builtin == Builtin::Gid)
+            }
+            Builtin::Cpu => self.helper(helper::GET_SMP_PROCESSOR_ID, &[]),
+            Builtin::Nsecs => self.helper(helper::KTIME_GET_BOOT_NS, &[]),
+            Builtin::Cgroup => self.helper(helper::GET_CURRENT_CGROUP_ID, &[]),
+            Builtin::Task => self.helper(helper::GET_CURRENT_TASK_BTF, &[]),
+        };
+        self.known.insert(builtin, value);
+        value
+    }
+
+    fn half(&mut self, both: Register, upper: bool) -> Register {
+        if upper { self.b.alu(AluOp::Rsh, both, 32) } else { self.b.extend(both, 32, false) }
+    }
+
+    fn local(&mut self, local: u32, exit: &Exit) -> Register {
+        match self.locals[local as usize] {
+            Local::Value { value, present } | Local::Text { length: value, present, .. } => {
+                self.need(present, exit);
+                value
+            }
+        }
+    }
+
+    /// Goes to `exit` where a bound value is absent.
+    pub fn need(&mut self, present: Option<Register>, exit: &Exit) {
+        if let Some(present) = present {
+            self.b.leave_if(Cond::Eq, present, 0, exit.take());
+        }
+    }
+
+    /// `bytes` at `base + offset`, zero-extended.
+    fn read(&mut self, base: &Node, offset: u32, bytes: u8, access: Access, exit: &Exit) -> Register {
+        let pointer = self.guarded(base, exit);
+        if access == Access::Direct {
+            let (pointer, offset) = match i16::try_from(offset) {
+                Ok(offset) => (pointer, i32::from(offset)),
+                Err(_) => (self.b.alu(AluOp::Add, pointer, offset as i32), 0),
+            };
+            return self.b.load(Address::at(pointer, Space::Trusted, offset), size(bytes));
+        }
+        let from = if offset == 0 { pointer } else { self.b.alu(AluOp::Add, pointer, offset as i32) };
+        let to = self.b.address_of(self.word, 0);
+        let id = if access == Access::User { helper::PROBE_READ_USER } else { helper::PROBE_READ_KERNEL };
+        let failed = self.helper(id, &[to.into(), i32::from(bytes).into(), from.into()]);
+        self.b.leave_if(Cond::Ne, failed, 0, exit.take());
+        self.b.load(Address::slot(self.word, 0), size(bytes))
+    }
+
+    /// A pointer that may be added to. The verifier forbids that with one that may be null, and knows of each pointer that came from the context
+    /// or by a direct load whether it may.
+    fn guarded(&mut self, pointer: &Node, exit: &Exit) -> Register {
+        let value = self.value(pointer, exit);
+        if !never_null(pointer) && !is_number(pointer) {
+            self.b.leave_if(Cond::Eq, value, 0, exit.take());
+        }
+        value
+    }
+
+    fn extended(&mut self, value: Register, ty: &Type, bytes: u8) -> Register {
+        match ty {
+            Type::Integer { signed: true, .. } if bytes < 8 => self.b.extend(value, u32::from(bytes) * 8, true),
+            _ => value,
+        }
+    }
+
+    fn arithmetic(&mut self, op: Op, unsigned: bool, left: &Node, right: &Node, exit: &Exit) -> Register {
+        let node_left = self.value(left, exit);
+        if let (Op::Divide | Op::Remainder, false) = (op, unsigned) {
+            let right = self.divisor(right, exit);
+            return self.divide_signed(op, node_left, right);
+        }
+        let right = match op {
+            Op::Divide | Op::Remainder => self.divisor(right, exit).into(),
+            Op::ShiftLeft | Op::ShiftRight => match self.operand(right, exit) {
+                // An immediate count of 64 and more is no valid instruction.
+                Operand::Constant(count) => Operand::Constant(count & 63),
+                Operand::Register(count) => self.b.alu(AluOp::And, count, 63).into(),
+            },
+            _ => self.operand(right, exit),
+        };
+        let op = match op {
+            Op::BitOr => AluOp::Or,
+            Op::BitXor => AluOp::Xor,
+            Op::BitAnd => AluOp::And,
+            Op::ShiftLeft => AluOp::Lsh,
+            Op::ShiftRight if unsigned => AluOp::Rsh,
+            Op::ShiftRight => AluOp::Arsh,
+            Op::Subtract => AluOp::Sub,
+            Op::Multiply => AluOp::Mul,
+            Op::Divide => AluOp::Div,
+            Op::Remainder => AluOp::Mod,
+            // Comparisons are branches: `value` sends them elsewhere.
+            _ => AluOp::Add,
+        };
+        self.b.alu(op, node_left, right)
+    }
+
+    /// A divisor that is not 0.
+    fn divisor(&mut self, node: &Node, exit: &Exit) -> Register {
+        let value = self.value(node, exit);
+        if !matches!(node.kind, NodeKind::Constant(n) if n != 0) {
+            self.b.leave_if(Cond::Eq, value, 0, exit.take());
+        }
+        value
+    }
+
+    /// The instruction set before -mcpu=v4 divides without signs: divide the amounts, then put the sign back.
+    fn divide_signed(&mut self, op: Op, left: Register, right: Register) -> Register {
+        let (left_amount, left_sign) = self.amount(left);
+        let (right_amount, right_sign) = self.amount(right);
+        let (op, sign) = match op {
+            Op::Remainder => (AluOp::Mod, left_sign),
+            _ => (AluOp::Div, self.b.alu(AluOp::Xor, left_sign, right_sign)),
+        };
+        let result = self.b.alu(op, left_amount, right_amount);
+        let flipped = self.b.alu(AluOp::Xor, result, sign);
+        self.b.alu(AluOp::Sub, flipped, sign)
+    }
+
+    /// The amount of a signed value, and its sign: 0 or -1.
+    fn amount(&mut self, value: Register) -> (Register, Register) {
+        let sign = self.b.alu(AluOp::Arsh, value, 63);
+        let flipped = self.b.alu(AluOp::Xor, value, sign);
+        (self.b.alu(AluOp::Sub, flipped, sign), sign)
+    }
+
+    /// Makes the node the reason of the operations to come.
+    pub fn explain_node(&mut self, node: &Node) {
+        let (step, text) = std::mem::take(&mut self.source);
+        self.explain(step, &text, node.span);
+        self.source = (step, text);
+    }
+}
+
+/// Whether the verifier knows that this pointer is not null.
+fn never_null(pointer: &Node) -> bool {
+    matches!(pointer.kind, NodeKind::Builtin(Builtin::Task) | NodeKind::Address { .. })
+}
+
+/// Whether this pointer is a plain number to the verifier.
+fn is_number(pointer: &Node) -> bool {
+    match &pointer.kind {
+        NodeKind::Load { access, .. } => *access != Access::Direct,
+        NodeKind::Context { .. } => true,
+        NodeKind::Argument { .. } => matches!(pointer.ty, Type::Pointer { origin: Origin::Kernel | Origin::User, .. }),
+        _ => false,
+    }
+}
+
+fn size(bytes: u8) -> Size {
+    // The checker lets only 1, 2, 4 and 8 through.
+    Size::from_bytes(u32::from(bytes)).unwrap_or(Size::B8)
+}
+
+fn condition(op: Op, unsigned: bool) -> Cond {
+    match (op, unsigned) {
+        (Op::NotEqual, _) => Cond::Ne,
+        (Op::Less, true) => Cond::Lt,
+        (Op::Less, false) => Cond::Slt,
+        (Op::LessEqual, true) => Cond::Le,
+        (Op::LessEqual, false) => Cond::Sle,
+        (Op::Greater, true) => Cond::Gt,
+        (Op::Greater, false) => Cond::Sgt,
+        (Op::GreaterEqual, true) => Cond::Ge,
+        (Op::GreaterEqual, false) => Cond::Sge,
+        _ => Cond::Eq,
+    }
+}

@@ -1,0 +1,182 @@
+//! What a plugin may call: the interface `host`, and the state behind it.
+
+use thiserror::Error;
+use wasmtime::component::HasSelf;
+use wasmtime_wasi::{WasiCtxView, WasiView};
+
+use super::bindings::porthole::trace::host::{self, Entry};
+use super::budget::Interrupted;
+use super::limits::{Limits, Memory};
+use super::outbox::{Full, Outbox, cut};
+use super::records::{RecordError, Shapes};
+use super::row::{Emitted, Level, Row, Value};
+use super::wasi::Shell;
+
+/// Bytes of a row's name at most, as wit/host.wit promises.
+const NAME: usize = 64;
+/// Columns of a row at most, as wit/host.wit promises.
+const COLUMNS: usize = 256;
+
+/// A plugin's state outside of its own memory.
+pub struct State {
+    pub memory: Memory,
+    pub outbox: Outbox,
+    pub interrupted: Interrupted,
+    /// The shapes of the plugin's records; none before `start`.
+    pub shapes: Option<Shapes>,
+    /// What the plugin gave to `finish`.
+    pub finished: Option<Result<(), String>>,
+    /// Made when it is first used; most plugins never do.
+    wasi: Option<Box<Shell>>,
+}
+
+/// Why a function of the host ended the plugin.
+#[derive(Debug, PartialEq, Eq, Error)]
+pub enum Refusal {
+    #[error("more output in one call than the plugin may send")]
+    Output,
+    #[error("unknown map `{0}`")]
+    UnknownMap(String),
+    #[error("row: `{0}` is not an identifier of at most {NAME} bytes")]
+    Name(String),
+    #[error("row: {0} columns, and at most {COLUMNS} are allowed")]
+    Columns(usize),
+    #[error("forward: called before `start`")]
+    NotStarted,
+    #[error("forward: {0}")]
+    Record(RecordError),
+}
+
+impl State {
+    /// Of a plugin that has these limits.
+    pub fn new(limits: &Limits) -> State {
+        State {
+            memory: Memory::new(limits.memory),
+            outbox: Outbox::new(limits.output),
+            interrupted: Interrupted::default(),
+            shapes: None,
+            finished: None,
+            wasi: None,
+        }
+    }
+
+    /// Logs what the plugin wrote to stdout or stderr without ending the line.
+    pub fn finish_lines(&self) -> Result<(), Full> {
+        self.wasi.as_ref().map_or(Ok(()), |wasi| wasi.finish_lines())
+    }
+}
+
+/// Offers the interface `host`.
+pub fn add_to_linker(linker: &mut wasmtime::component::Linker<State>) -> wasmtime::Result<()> {
+    host::add_to_linker::<State, HasSelf<State>>(linker, |state| state)
+}
+
+impl WasiView for State {
+    fn ctx(&mut self) -> WasiCtxView<'_> {
+        self.wasi.get_or_insert_with(|| Box::new(Shell::new(&self.outbox))).view()
+    }
+}
+
+impl host::Host for State {
+    fn row(&mut self, name: String, time: Option<u64>, columns: Vec<(String, host::Value)>) -> wasmtime::Result<()> {
+        if !is_identifier(&name) {
+            return Err(Refusal::Name(cut(&name).to_owned()).into());
+        }
+        if columns.len() > COLUMNS {
+            return Err(Refusal::Columns(columns.len()).into());
+        }
+        let columns = columns.into_iter().map(|(name, value)| (name, value.into())).collect();
+        Ok(self.outbox.push(Emitted::Row(Row { name, time, columns })).map_err(Refusal::from)?)
+    }
+
+    fn forward(&mut self, records: Vec<u8>) -> wasmtime::Result<()> {
+        let shapes = self.shapes.as_ref().ok_or(Refusal::NotStarted)?;
+        shapes.check(&records).map_err(Refusal::Record)?;
+        Ok(self.outbox.push(Emitted::Forward(records)).map_err(Refusal::from)?)
+    }
+
+    fn log(&mut self, level: host::Level, text: String) -> wasmtime::Result<()> {
+        Ok(self.outbox.log(level.into(), &text).map_err(Refusal::from)?)
+    }
+
+    fn finish(&mut self, outcome: Result<(), String>) -> wasmtime::Result<()> {
+        // The first one counts: what comes after it may be its own clean-up.
+        self.finished.get_or_insert(outcome.map_err(|text| cut(&text).to_owned()));
+        Ok(())
+    }
+
+    fn read_map(&mut self, name: String, _limit: u32) -> wasmtime::Result<Vec<Entry>> {
+        unknown_map(&name)
+    }
+
+    fn clear_map(&mut self, name: String) -> wasmtime::Result<()> {
+        unknown_map(&name)
+    }
+
+    fn set_map(
+        &mut self,
+        name: String,
+        _key: Vec<host::Value>,
+        _value: host::Value,
+    ) -> wasmtime::Result<Result<(), String>> {
+        unknown_map(&name)
+    }
+}
+
+impl From<Full> for Refusal {
+    fn from(_: Full) -> Refusal {
+        Refusal::Output
+    }
+}
+
+impl From<host::Level> for Level {
+    fn from(level: host::Level) -> Level {
+        match level {
+            host::Level::Debug => Level::Debug,
+            host::Level::Info => Level::Info,
+            host::Level::Warning => Level::Warning,
+            host::Level::Error => Level::Error,
+        }
+    }
+}
+
+impl From<host::Value> for Value {
+    fn from(value: host::Value) -> Value {
+        match value {
+            host::Value::Absent => Value::Absent,
+            host::Value::Boolean(value) => Value::Boolean(value),
+            host::Value::Signed(value) => Value::Signed(value),
+            host::Value::Unsigned(value) => Value::Unsigned(value),
+            host::Value::Float(value) => Value::Float(value),
+            host::Value::Text(value) => Value::Text(value),
+            host::Value::Bytes(value) => Value::Bytes(value),
+        }
+    }
+}
+
+/// No map can be declared in this version.
+fn unknown_map<T>(name: &str) -> wasmtime::Result<T> {
+    Err(Refusal::UnknownMap(cut(name).to_owned()).into())
+}
+
+fn is_identifier(name: &str) -> bool {
+    let letter = |byte: u8| byte.is_ascii_alphabetic() || byte == b'_';
+    name.len() <= NAME
+        && name.bytes().next().is_some_and(letter)
+        && name.bytes().all(|byte| letter(byte) || byte.is_ascii_digit())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn identifiers() {
+        for good in ["a", "_", "opens", "Open_2", &"x".repeat(64)] {
+            assert!(is_identifier(good), "{good}");
+        }
+        for bad in ["", "2a", "a-b", "ä", "a b", "a\n", &"x".repeat(65)] {
+            assert!(!is_identifier(bad), "{bad}");
+        }
+    }
+}

@@ -1,9 +1,9 @@
 //! The stages from a plan to an object file, in a row.
 
 use crate::codegen::{self, CodegenError, Program};
+use crate::ir;
 use crate::lower::{self, LowerError, ProgramOf};
 use crate::objfile::{self, Linkage, MapDef, Object, Role, WriteError};
-use crate::ir;
 use crate::plan::Plan;
 
 /// A declaration as libbpf takes it.
@@ -24,7 +24,10 @@ pub enum CompileError {
     #[error(transparent)]
     TooLarge(#[from] LowerError),
     /// An expression needs more values at once than a program can hold. The user can change that.
-    #[error("probe `{probe}` is too complex: it needs {bytes} bytes of stack in the kernel, and {} is the most; name parts of its expressions by `bind` steps, or use two probes", codegen::MAX_STACK)]
+    #[error(
+        "probe `{probe}` is too complex: it needs {bytes} bytes of stack in the kernel, and {} is the most; name parts of its expressions by `bind` steps, or use two probes",
+        codegen::MAX_STACK
+    )]
     TooComplex { probe: String, bytes: u32 },
     /// A fault of Porthole.
     #[error("this is a bug of porthole, please report it: {0}")]

@@ -16,3 +16,4 @@ pub mod objfile;
 pub mod output;
 pub mod plan;
 pub mod plugin;
+pub mod run;

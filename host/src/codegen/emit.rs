@@ -5,7 +5,7 @@
 
 use super::allocate::{ARGUMENTS, Place, Places};
 use super::liveness::{Liveness, Need};
-use crate::bpf::{AluOp, Cond, FunctionIndex, Insn, Item, Label, MapIndex, Reg, ReasonId, Size, Width};
+use crate::bpf::{AluOp, Cond, FunctionIndex, Insn, Item, Label, MapIndex, ReasonId, Reg, Size, Width};
 use crate::ir::{Address, Base, BlockId, Callee, Function, Operand, OperationKind, Register, Terminator};
 
 /// The first register to compute in.
@@ -257,7 +257,9 @@ impl Emitter<'_> {
                 };
                 let left = self.read(*left, FIRST);
                 match right {
-                    Operand::Constant(value) => self.push(Insn::jump_if_imm(condition, *width, left, *value, Label(to.0))),
+                    Operand::Constant(value) => {
+                        self.push(Insn::jump_if_imm(condition, *width, left, *value, Label(to.0)))
+                    }
                     Operand::Register(right) => {
                         let right = self.read(*right, SECOND);
                         self.push(Insn::jump_if(condition, *width, left, right, Label(to.0)));

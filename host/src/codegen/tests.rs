@@ -7,7 +7,8 @@ use crate::ir::{AluOp, BlockId, Callee, Cond, FunctionBuilder, Operand, Operatio
 
 /// What the function returns, read straight off the IR.
 fn interpret(function: &ir::Function, arguments: &[u64]) -> u64 {
-    let mut values: HashMap<Register, u64> = function.parameters.iter().copied().zip(arguments.iter().copied()).collect();
+    let mut values: HashMap<Register, u64> =
+        function.parameters.iter().copied().zip(arguments.iter().copied()).collect();
     let mut block = BlockId(0);
     loop {
         let body = &function.blocks[block.0 as usize];
@@ -97,19 +98,8 @@ impl Random {
 
 const OPS: [AluOp; 9] =
     [AluOp::Add, AluOp::Sub, AluOp::Mul, AluOp::And, AluOp::Or, AluOp::Xor, AluOp::Lsh, AluOp::Rsh, AluOp::Arsh];
-const CONDS: [Cond; 11] = [
-    Cond::Eq,
-    Cond::Ne,
-    Cond::Gt,
-    Cond::Ge,
-    Cond::Lt,
-    Cond::Le,
-    Cond::Sgt,
-    Cond::Sge,
-    Cond::Slt,
-    Cond::Sle,
-    Cond::Set,
-];
+const CONDS: [Cond; 11] =
+    [Cond::Eq, Cond::Ne, Cond::Gt, Cond::Ge, Cond::Lt, Cond::Le, Cond::Sgt, Cond::Sge, Cond::Slt, Cond::Sle, Cond::Set];
 
 /// A function of many values alive at once, diamonds, calls, and registers that are assigned again.
 fn random_function(random: &mut Random) -> ir::Function {
@@ -201,7 +191,8 @@ fn random_functions_compute_what_the_ir_says() {
         number_calls(&mut function);
         let argument = random.below(u64::MAX);
         let module = Module { functions: vec![function], ..Module::default() };
-        let program = generate(&module).unwrap_or_else(|e| panic!("seed {seed}, round {round}: {e}\n{}", ir::text(&module)));
+        let program =
+            generate(&module).unwrap_or_else(|e| panic!("seed {seed}, round {round}: {e}\n{}", ir::text(&module)));
         let code = &program.functions[0].code;
         let (got, wanted) = (run(code, argument), interpret(&module.functions[0], &[argument]));
         assert_eq!(

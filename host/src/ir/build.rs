@@ -1,8 +1,8 @@
 //! Building a function block by block.
 
 use super::{
-    Address, AluOp, Base, Block, BlockId, Callee, Cond, Function, MapId, Operand, Operation, OperationKind, ReasonId, Register, Size,
-    Slot, SlotId, Space, Terminator, Width,
+    Address, AluOp, Base, Block, BlockId, Callee, Cond, Function, MapId, Operand, Operation, OperationKind, ReasonId,
+    Register, Size, Slot, SlotId, Space, Terminator, Width,
 };
 
 /// A function under construction. Operations go to the end of the current block; a block is closed by `jump`, `branch` or `ret`, and the next
@@ -88,7 +88,14 @@ impl FunctionBuilder {
         self.close(Terminator::Jump(to));
     }
 
-    pub fn branch(&mut self, condition: Cond, left: Register, right: impl Into<Operand>, then: BlockId, otherwise: BlockId) {
+    pub fn branch(
+        &mut self,
+        condition: Cond,
+        left: Register,
+        right: impl Into<Operand>,
+        then: BlockId,
+        otherwise: BlockId,
+    ) {
         let (width, right) = (Width::W64, right.into());
         self.close(Terminator::Branch { condition, width, left, right, then, otherwise });
     }

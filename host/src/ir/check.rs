@@ -64,7 +64,9 @@ impl Checker<'_> {
                 Some(s) if *offset < s.bytes => Ok(()),
                 _ => Err("outside of the slot".to_owned()),
             },
-            OperationKind::MapAddress { map, .. } if map.0 as usize >= self.module.maps.len() => Err("no such map".to_owned()),
+            OperationKind::MapAddress { map, .. } if map.0 as usize >= self.module.maps.len() => {
+                Err("no such map".to_owned())
+            }
             OperationKind::Call { arguments, .. } if arguments.len() > 5 => Err("more than 5 arguments".to_owned()),
             OperationKind::Call { callee: Callee::Function(id), arguments, .. } => {
                 match self.module.functions.get(id.0 as usize) {

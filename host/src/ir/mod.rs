@@ -111,20 +111,56 @@ pub struct Operation {
 
 #[derive(Clone, Debug, PartialEq)]
 pub enum OperationKind {
-    Constant { to: Register, value: i64 },
-    Copy { to: Register, from: Register },
+    Constant {
+        to: Register,
+        value: i64,
+    },
+    Copy {
+        to: Register,
+        from: Register,
+    },
     /// `to = left op right`. Of 32 bits, the upper half of the result is 0. Division and remainder are unsigned; by zero they give 0 and `left`.
-    Alu { op: AluOp, width: Width, to: Register, left: Register, right: Operand },
+    Alu {
+        op: AluOp,
+        width: Width,
+        to: Register,
+        left: Register,
+        right: Operand,
+    },
     /// The lowest `bits` (8, 16 or 32), sign- or zero-extended to 64.
-    Extend { to: Register, from: Register, bits: u32, signed: bool },
+    Extend {
+        to: Register,
+        from: Register,
+        bits: u32,
+        signed: bool,
+    },
     /// Zero-extended.
-    Load { to: Register, from: Address, size: Size },
-    Store { to: Address, value: Operand, size: Size },
+    Load {
+        to: Register,
+        from: Address,
+        size: Size,
+    },
+    Store {
+        to: Address,
+        value: Operand,
+        size: Size,
+    },
     /// The address itself, as a pointer.
-    AddressOf { to: Register, slot: SlotId, offset: u32 },
+    AddressOf {
+        to: Register,
+        slot: SlotId,
+        offset: u32,
+    },
     /// The map itself, as helpers take it.
-    MapAddress { to: Register, map: MapId },
-    Call { to: Option<Register>, callee: Callee, arguments: Vec<Operand> },
+    MapAddress {
+        to: Register,
+        map: MapId,
+    },
+    Call {
+        to: Option<Register>,
+        callee: Callee,
+        arguments: Vec<Operand>,
+    },
 }
 
 /// What is called. Registers that hold values before the call hold them after it.
@@ -248,7 +284,9 @@ impl OperationKind {
     /// The registers that it reads.
     pub fn reads(&self) -> Vec<Register> {
         match self {
-            OperationKind::Constant { .. } | OperationKind::AddressOf { .. } | OperationKind::MapAddress { .. } => Vec::new(),
+            OperationKind::Constant { .. } | OperationKind::AddressOf { .. } | OperationKind::MapAddress { .. } => {
+                Vec::new()
+            }
             OperationKind::Copy { from, .. } | OperationKind::Extend { from, .. } => vec![*from],
             OperationKind::Alu { left, right, .. } => std::iter::once(*left).chain(right.register()).collect(),
             OperationKind::Load { from, .. } => from.register().into_iter().collect(),

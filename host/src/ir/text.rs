@@ -10,7 +10,10 @@ pub fn text(module: &Module) -> String {
     let mut out = String::new();
     for map in &module.maps {
         let (key, value) = (map.key_size, map.value_size);
-        line(&mut out, format_args!("map {} {:?} key {key} value {value} entries {}", map.name, map.kind, map.max_entries));
+        line(
+            &mut out,
+            format_args!("map {} {:?} key {key} value {value} entries {}", map.name, map.kind, map.max_entries),
+        );
     }
     for function in &module.functions {
         write_function(&mut out, module, function);
@@ -86,8 +89,12 @@ fn shown(module: &Module, kind: &OperationKind) -> String {
         OperationKind::Extend { to, from, bits, signed } => {
             format!("{} = extend {}{bits} {}", reg(*to), if *signed { "s" } else { "u" }, reg(*from))
         }
-        OperationKind::Load { to, from, size } => format!("{} = load u{} {}", reg(*to), size.bytes() * 8, address(*from)),
-        OperationKind::Store { to, value, size } => format!("store u{} {}, {}", size.bytes() * 8, address(*to), operand(*value)),
+        OperationKind::Load { to, from, size } => {
+            format!("{} = load u{} {}", reg(*to), size.bytes() * 8, address(*from))
+        }
+        OperationKind::Store { to, value, size } => {
+            format!("store u{} {}, {}", size.bytes() * 8, address(*to), operand(*value))
+        }
         OperationKind::AddressOf { to, slot, offset } => format!("{} = address s{}+{offset}", reg(*to), slot.0),
         OperationKind::MapAddress { to, map } => {
             let name = module.maps.get(map.0 as usize).map_or("?", |m| m.name.as_str());
@@ -95,7 +102,9 @@ fn shown(module: &Module, kind: &OperationKind) -> String {
         }
         OperationKind::Call { to, callee, arguments } => {
             let callee = match callee {
-                Callee::Helper(id) => helper_name(*id).map_or_else(|| format!("helper {id}"), |name| format!("bpf_{name}")),
+                Callee::Helper(id) => {
+                    helper_name(*id).map_or_else(|| format!("helper {id}"), |name| format!("bpf_{name}"))
+                }
                 Callee::Function(id) => module.functions.get(id.0 as usize).map_or("?".to_owned(), |f| f.name.clone()),
             };
             let to = to.map(|to| format!("{} = ", reg(to))).unwrap_or_default();

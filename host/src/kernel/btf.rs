@@ -162,7 +162,6 @@ impl Btf {
         Btf::from_copy(bytes, Path::new("(memory)"))
     }
 
-
     /// All types of that name, of whatever kind, in ascending order. About a microsecond.
     pub fn find(&self, name: &str) -> Vec<TypeId> {
         if name.is_empty() {

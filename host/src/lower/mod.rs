@@ -15,7 +15,8 @@ mod value;
 use std::collections::HashMap;
 
 use crate::ir::{
-    Address, AluOp, BlockId, Callee, Cond, FunctionBuilder, Map, MapId, MapKind, Module, Reason, ReasonId, Register, Size, SlotId, Space,
+    Address, AluOp, BlockId, Callee, Cond, FunctionBuilder, Map, MapId, MapKind, Module, Reason, ReasonId, Register,
+    Size, SlotId, Space,
 };
 use crate::plan::layout::Schema;
 use crate::plan::{AttachPoint, Builtin, Plan, PlanStep, PointPlan, Span, Type, Typed};
@@ -77,7 +78,9 @@ pub struct ProgramOf {
 
 /// A probe asks for more than a program can hold, although each part of it is within bounds.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("probe `{probe}`: its texts need {bytes} bytes in the kernel at once, and {MAX_SCRATCH} is the most; bound them: `str(pointer, 100)`")]
+#[error(
+    "probe `{probe}`: its texts need {bytes} bytes in the kernel at once, and {MAX_SCRATCH} is the most; bound them: `str(pointer, 100)`"
+)]
 pub struct LowerError {
     pub probe: String,
     pub bytes: u32,
@@ -163,8 +166,16 @@ struct Lower<'a> {
 #[derive(Clone, Copy)]
 enum Local {
     /// `present`: a register that is 0 where the value is absent; none: it never is.
-    Value { value: Register, present: Option<Register> },
-    Text { at: u32, length: Register, cut: Register, present: Option<Register> },
+    Value {
+        value: Register,
+        present: Option<Register>,
+    },
+    Text {
+        at: u32,
+        length: Register,
+        cut: Register,
+        present: Option<Register>,
+    },
 }
 
 /// The program's scratch: the record first, then what `bind` steps keep, then what lives for one comparison.
@@ -339,7 +350,8 @@ impl<'a> Lower<'a> {
 
     /// What was computed on one way only is not known behind the place where the ways meet.
     fn forget_all_but(&mut self, known: HashMap<Builtin, Register>) {
-        self.pid_tgid = self.pid_tgid.filter(|_| known.contains_key(&Builtin::Pid) || known.contains_key(&Builtin::Tid));
+        self.pid_tgid =
+            self.pid_tgid.filter(|_| known.contains_key(&Builtin::Pid) || known.contains_key(&Builtin::Tid));
         self.uid_gid = self.uid_gid.filter(|_| known.contains_key(&Builtin::Uid) || known.contains_key(&Builtin::Gid));
         self.known = known;
     }

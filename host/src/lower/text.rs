@@ -46,10 +46,9 @@ pub fn needs_scratch(node: &Node) -> bool {
             needs_scratch(condition) || needs_scratch(then) || needs_scratch(otherwise)
         }
         NodeKind::Local(_) => matches!(node.ty, Type::Text { .. }),
-        NodeKind::Literal(_)
-        | NodeKind::Str { .. }
-        | NodeKind::ContextText { .. }
-        | NodeKind::LocatedText { .. } => true,
+        NodeKind::Literal(_) | NodeKind::Str { .. } | NodeKind::ContextText { .. } | NodeKind::LocatedText { .. } => {
+            true
+        }
         // A name in a record is small, and a `bind` step reserves for itself.
         NodeKind::Comm => false,
         NodeKind::Constant(_) | NodeKind::Builtin(_) | NodeKind::Context { .. } | NodeKind::Argument { .. } => false,
@@ -173,9 +172,11 @@ impl Lower<'_> {
         self.b.alu(AluOp::And, both, tops)
     }
 
-    /// `length = plus + the number of the lowest byte that is marked`: the bits below the lowest mark, counted by bytes.
+    /// `length = plus + the number of the lowest byte that is marked`: the bits below that byte, counted by bytes.
     fn lowest_byte(&mut self, marks: Register, length: Register, plus: i32) {
         let ones = self.b.constant(0x0101_0101_0101_0101);
+        // The mark moves from the byte's highest bit to its lowest, so that what is below it is the bytes before.
+        let marks = self.b.alu(AluOp::Rsh, marks, 7);
         let less = self.b.alu(AluOp::Sub, marks, 1);
         let inverse = self.b.alu(AluOp::Xor, marks, -1);
         let below = self.b.alu(AluOp::And, less, inverse);

@@ -34,8 +34,30 @@ pub enum Spec {
 
 /// Kinds that bpftrace's users know and this version does not have.
 const LATER: [&str; 24] = [
-    "fentry", "fexit", "kfunc", "kretfunc", "kprobe", "kretprobe", "func", "uprobe", "uretprobe", "usdt", "profile", "interval",
-    "software", "hardware", "watchpoint", "asyncwatchpoint", "iter", "lsm", "begin", "end", "BEGIN", "END", "self", "bench",
+    "fentry",
+    "fexit",
+    "kfunc",
+    "kretfunc",
+    "kprobe",
+    "kretprobe",
+    "func",
+    "uprobe",
+    "uretprobe",
+    "usdt",
+    "profile",
+    "interval",
+    "software",
+    "hardware",
+    "watchpoint",
+    "asyncwatchpoint",
+    "iter",
+    "lsm",
+    "begin",
+    "end",
+    "BEGIN",
+    "END",
+    "self",
+    "bench",
 ];
 
 /// What an attach point looks like.
@@ -124,7 +146,8 @@ fn unknown_tracepoint(system: &str, name: &str, facts: &KernelFacts) -> Fault {
     }
     let mut systems: Vec<&str> = all.iter().map(|(s, _)| s.as_str()).collect();
     systems.dedup();
-    let fault = Fault::new(Span::new(start, start + system.len()), format!("this kernel has no tracepoints in `{system}`"));
+    let fault =
+        Fault::new(Span::new(start, start + system.len()), format!("this kernel has no tracepoints in `{system}`"));
     with_help(fault, did_you_mean(system, systems))
 }
 

@@ -27,8 +27,8 @@ const TASK: &str = "task_struct";
 
 /// Names that a `bind` step cannot take.
 pub const RESERVED: [&str; 22] = [
-    "pid", "tid", "uid", "gid", "comm", "cpu", "nsecs", "cgroup", "task", "args", "str", "retval", "probe", "func", "ctx", "reg",
-    "kstack", "ustack", "true", "false", "sizeof", "null",
+    "pid", "tid", "uid", "gid", "comm", "cpu", "nsecs", "cgroup", "task", "args", "str", "retval", "probe", "func",
+    "ctx", "reg", "kstack", "ustack", "true", "false", "sizeof", "null",
 ];
 
 const BUILTINS: [(&str, Builtin); 8] = [
@@ -56,7 +56,13 @@ pub struct Checker<'a> {
 enum Walk {
     Value(Node),
     /// What lies at `base + offset`. `base` is a pointer.
-    Place { base: Node, origin: Origin, offset: u32, ty: TypeId, bits: Option<(u32, u32)> },
+    Place {
+        base: Node,
+        origin: Origin,
+        offset: u32,
+        ty: TypeId,
+        bits: Option<(u32, u32)>,
+    },
     /// `args`, of which only fields are values.
     Arguments,
 }
@@ -88,9 +94,9 @@ impl<'a> Checker<'a> {
     pub fn condition(&self, expr: &Expr) -> Checked<Node> {
         let node = self.value(expr)?;
         match node.ty {
-            Type::Text { .. } => Err(one(
-                Fault::new(expr.span, "a text is neither true nor false").help("compare it: `… == \"…\"`"),
-            )),
+            Type::Text { .. } => {
+                Err(one(Fault::new(expr.span, "a text is neither true nor false").help("compare it: `… == \"…\"`")))
+            }
             _ => Ok(node),
         }
     }
@@ -161,7 +167,8 @@ impl<'a> Checker<'a> {
             None if name.bytes().all(|b| b.is_ascii_uppercase() || b.is_ascii_digit() || b == b'_') => {
                 fault.help("the kernel's constants are not there yet; write the number")
             }
-            None => fault.help("there are pid, tid, uid, gid, comm, cpu, nsecs, cgroup, task, args and what `bind` steps name"),
+            None => fault
+                .help("there are pid, tid, uid, gid, comm, cpu, nsecs, cgroup, task, args and what `bind` steps name"),
         }
     }
 
@@ -192,10 +199,8 @@ impl<'a> Checker<'a> {
                 let (id, origin) = (*id, *origin);
                 self.member(pointer, origin, 0, id, name, at)
             }
-            Type::Pointer { .. } => Err(one(
-                Fault::new(at, format!("{} has no fields", self.shown(&pointer.ty)))
-                    .help("what it points to is not known here, and casts are not there yet"),
-            )),
+            Type::Pointer { .. } => Err(one(Fault::new(at, format!("{} has no fields", self.shown(&pointer.ty)))
+                .help("what it points to is not known here, and casts are not there yet"))),
             ty => Err(one(Fault::new(at, format!("{} has no fields", self.shown(ty))))),
         }
     }
@@ -229,7 +234,10 @@ impl<'a> Checker<'a> {
             return Err(one(Fault::new(index.span, "an index that is not a constant is not there yet")));
         };
         let Walk::Place { base: pointer, origin, offset, ty, bits: None } = walked else {
-            return Err(one(Fault::new(base.span, "this is no array; only arrays in the kernel's structures can be indexed")));
+            return Err(one(Fault::new(
+                base.span,
+                "this is no array; only arrays in the kernel's structures can be indexed",
+            )));
         };
         let btf = self.btf(base.span)?;
         let Kind::Array { element, count } = btf.kind(btf.strip(ty).id) else {
@@ -298,7 +306,13 @@ impl<'a> Checker<'a> {
         }
     }
 
-    fn tracepoint_scalar(&self, format: &TracepointFormat, field: &TracepointField, c_type: &str, span: Span) -> Checked<Node> {
+    fn tracepoint_scalar(
+        &self,
+        format: &TracepointFormat,
+        field: &TracepointField,
+        c_type: &str,
+        span: Span,
+    ) -> Checked<Node> {
         let context = |bytes| NodeKind::Context { offset: field.offset, bytes };
         if let Some(target) = c_type.strip_suffix('*') {
             if field.size != 8 {
@@ -323,7 +337,8 @@ impl<'a> Checker<'a> {
 
     /// What `T` of `T *` is, by its name as tracepoint formats write it.
     fn named_target(&self, text: &str) -> Target {
-        let words: Vec<&str> = text.split_whitespace().filter(|w| !matches!(*w, "const" | "volatile" | "__user" | "__rcu")).collect();
+        let words: Vec<&str> =
+            text.split_whitespace().filter(|w| !matches!(*w, "const" | "volatile" | "__user" | "__rcu")).collect();
         match words.as_slice() {
             ["char"] | ["signed" | "unsigned", "char"] => Target::Char,
             ["struct" | "union", name] => {
@@ -336,8 +351,11 @@ impl<'a> Checker<'a> {
     /// Bytes and signedness of a C integer type by its name.
     fn named_integer(&self, name: &str) -> Option<(u8, bool)> {
         let known = match name {
-            "int" | "pid_t" | "clockid_t" | "timer_t" | "key_t" | "mqd_t" | "s32" | "__s32" | "key_serial_t" | "rwf_t" => (4, true),
-            "unsigned" | "unsigned int" | "uid_t" | "gid_t" | "qid_t" | "u32" | "__u32" | "aio_context_t32" => (4, false),
+            "int" | "pid_t" | "clockid_t" | "timer_t" | "key_t" | "mqd_t" | "s32" | "__s32" | "key_serial_t"
+            | "rwf_t" => (4, true),
+            "unsigned" | "unsigned int" | "uid_t" | "gid_t" | "qid_t" | "u32" | "__u32" | "aio_context_t32" => {
+                (4, false)
+            }
             "umode_t" | "unsigned short" | "u16" | "__u16" => (2, false),
             "short" => (2, true),
             "char" => (1, true),
@@ -410,7 +428,10 @@ impl<'a> Checker<'a> {
             Kind::Pointer(to) => {
                 let tags = btf.strip(to).tags;
                 if tags.percpu {
-                    return Err(one(Fault::new(span, format!("`{}` is per CPU, and that is not there yet", btf.c_name(ty)))));
+                    return Err(one(Fault::new(
+                        span,
+                        format!("`{}` is per CPU, and that is not there yet", btf.c_name(ty)),
+                    )));
                 }
                 let points_to = target(btf, to);
                 let is_struct = matches!(points_to, Target::Type(_));
@@ -431,7 +452,9 @@ impl<'a> Checker<'a> {
                     let kind = NodeKind::Str { pointer: Box::new(address), access, array: true };
                     Ok(Node { kind, ty: Type::Text { max: count.min(STR_MAX) }, span })
                 }
-                _ => Err(one(Fault::new(span, format!("`{}` is an array", btf.c_name(ty))).help("pick an element: `[0]`"))),
+                _ => Err(one(
+                    Fault::new(span, format!("`{}` is an array", btf.c_name(ty))).help("pick an element: `[0]`")
+                )),
             },
             Kind::Struct { .. } | Kind::Union { .. } => {
                 let names = btf.member_names(stripped.id);
@@ -470,14 +493,20 @@ impl<'a> Checker<'a> {
         }
         let bytes = u8::try_from(bytes).ok().filter(|n| matches!(n, 1 | 2 | 4 | 8)).ok_or_else(wide)?;
         let access = if origin == Origin::Trusted { Access::Direct } else { probed };
-        Ok(Node { kind: NodeKind::Load { base: Box::new(base), offset, bytes, bits: None, access }, ty: ty(bytes), span })
+        Ok(Node {
+            kind: NodeKind::Load { base: Box::new(base), offset, bytes, bits: None, access },
+            ty: ty(bytes),
+            span,
+        })
     }
 
     fn call(&self, name: &str, at: Span, arguments: &[Expr], span: Span) -> Checked<Node> {
         if name != "str" {
             let fault = Fault::new(at, format!("there is no function `{name}`"));
             let help = did_you_mean(name, ["str"]);
-            return Err(one(fault.help(help.unwrap_or_else(|| "there is `str(pointer[, bytes])`; kfuncs are not there yet".into()))));
+            return Err(one(
+                fault.help(help.unwrap_or_else(|| "there is `str(pointer[, bytes])`; kfuncs are not there yet".into()))
+            ));
         }
         let (pointer, max) = match arguments {
             [pointer] => (pointer, STR_DEFAULT),
@@ -636,7 +665,11 @@ impl<'a> Checker<'a> {
     fn shown(&self, ty: &Type) -> String {
         match ty {
             Type::Integer { bytes, signed } => {
-                format!("{} integer of {} bits", if *signed { "a signed" } else { "an unsigned" }, u32::from(*bytes) * 8)
+                format!(
+                    "{} integer of {} bits",
+                    if *signed { "a signed" } else { "an unsigned" },
+                    u32::from(*bytes) * 8
+                )
             }
             Type::Boolean => "a boolean".to_owned(),
             Type::Text { .. } => "a text".to_owned(),
@@ -655,7 +688,8 @@ impl<'a> Checker<'a> {
 /// Whether a program may read this field of its context. A system call's context holds the number and the arguments and nothing of what
 /// newer kernels append for perf (kernel/trace/trace_syscalls.c: struct syscall_tp_t).
 fn readable(format: &TracepointFormat, field: &TracepointField) -> bool {
-    format.system != "syscalls" || (field.location == FieldLocation::Fixed && field.array.is_none() && field.offset < 64)
+    format.system != "syscalls"
+        || (field.location == FieldLocation::Fixed && field.array.is_none() && field.offset < 64)
 }
 
 /// What a pointer argument of a tp_btf program points to and how the verifier takes it (kernel/bpf/btf.c: btf_ctx_access); none where it
@@ -665,7 +699,9 @@ fn pointer_argument(btf: &Btf, to: TypeId) -> Option<(Target, Origin)> {
     let target = target(btf, to);
     let walked = if stripped.tags.user { Origin::User } else { Origin::Kernel };
     match btf.kind(stripped.id) {
-        Kind::Struct { .. } | Kind::Union { .. } if stripped.tags.user || stripped.tags.percpu => Some((target, walked)),
+        Kind::Struct { .. } | Kind::Union { .. } if stripped.tags.user || stripped.tags.percpu => {
+            Some((target, walked))
+        }
         Kind::Struct { .. } | Kind::Union { .. } => Some((target, Origin::Trusted)),
         Kind::Void | Kind::Int { .. } => Some((target, walked)),
         _ => None,
@@ -683,7 +719,9 @@ fn target(btf: &Btf, to: TypeId) -> Target {
 
 fn size_of(btf: &Btf, ty: TypeId) -> Option<u32> {
     match btf.kind(btf.strip(ty).id) {
-        Kind::Int { bytes, .. } | Kind::Enum { bytes, .. } | Kind::Struct { bytes, .. } | Kind::Union { bytes, .. } => Some(bytes),
+        Kind::Int { bytes, .. } | Kind::Enum { bytes, .. } | Kind::Struct { bytes, .. } | Kind::Union { bytes, .. } => {
+            Some(bytes)
+        }
         Kind::Float { bytes } => Some(bytes),
         Kind::Pointer(_) => Some(8),
         Kind::Array { element, count } => size_of(btf, element)?.checked_mul(count),

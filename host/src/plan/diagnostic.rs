@@ -163,7 +163,8 @@ fn excerpt(text: &str, span: Span) -> (String, String) {
     let mut caret = caret.trim_end().to_owned();
     if carets == 0 {
         // Something is missing at this place: point between the characters.
-        let before = text[from..start].chars().map(|c| if is_unsafe(c) { c.escape_unicode().count() } else { 1 }).sum::<usize>();
+        let before =
+            text[from..start].chars().map(|c| if is_unsafe(c) { c.escape_unicode().count() } else { 1 }).sum::<usize>();
         caret = format!("{}^", " ".repeat(before + usize::from(from > 0)));
         line = format!("{}{}", if from > 0 { "…" } else { "" }, Shown(&text[from..to]));
         if to < text.len() {
@@ -230,7 +231,9 @@ mod tests {
 
     #[test]
     fn distances() {
-        for (a, b, d) in [("pid", "pid", 0), ("pid", "pdi", 1), ("filenme", "filename", 1), ("", "abc", 3), ("kitten", "sitting", 3)] {
+        for (a, b, d) in
+            [("pid", "pid", 0), ("pid", "pdi", 1), ("filenme", "filename", 1), ("", "abc", 3), ("kitten", "sitting", 3)]
+        {
             assert_eq!(distance(a, b), d, "{a} {b}");
         }
         assert_eq!(nearest("filenme", ["flags", "filename", "mode"]), ["filename"]);

@@ -87,25 +87,48 @@ pub enum NodeKind {
     Constant(i64),
     Builtin(Builtin),
     /// So many bytes of the program's context, extended as the type says.
-    Context { offset: u32, bytes: u8 },
+    Context {
+        offset: u32,
+        bytes: u8,
+    },
     /// A pointer or integer argument of a tp_btf program: always read as 8 bytes, then narrowed as the type says.
-    Argument { index: u32 },
+    Argument {
+        index: u32,
+    },
     Local(u32),
     /// `bytes` at `base + offset`, extended as the type says. `bits`: only so many bits from that bit on (a bit field).
-    Load { base: Box<Node>, offset: u32, bytes: u8, bits: Option<(u8, u8)>, access: Access },
+    Load {
+        base: Box<Node>,
+        offset: u32,
+        bytes: u8,
+        bits: Option<(u8, u8)>,
+        access: Access,
+    },
     /// `base + offset`, absent where base is null.
-    Address { base: Box<Node>, offset: u32 },
+    Address {
+        base: Box<Node>,
+        offset: u32,
+    },
     /// 1 where the value is 0, and 0 otherwise.
     Not(Box<Node>),
     Complement(Box<Node>),
     Negate(Box<Node>),
     /// Both operands are integers, booleans or (comparisons only) pointers.
-    Arithmetic { op: arithmetic::Op, unsigned: bool, left: Box<Node>, right: Box<Node> },
+    Arithmetic {
+        op: arithmetic::Op,
+        unsigned: bool,
+        left: Box<Node>,
+        right: Box<Node>,
+    },
     /// The right is computed only where the left is not 0.
     And(Box<Node>, Box<Node>),
     /// The right is computed only where the left is 0.
     Or(Box<Node>, Box<Node>),
-    Conditional { condition: Box<Node>, then: Box<Node>, otherwise: Box<Node> },
+    Conditional {
+        condition: Box<Node>,
+        then: Box<Node>,
+        otherwise: Box<Node>,
+    },
     /// Whether two texts are the same.
     SameText(Box<Node>, Box<Node>),
     Literal(Vec<u8>),
@@ -113,22 +136,39 @@ pub enum NodeKind {
     Comm,
     /// The text behind a pointer, up to the first 0 byte and at most as the type says. `array`: an array that may be full and then has no 0 byte, so
     /// reaching its end does not cut it.
-    Str { pointer: Box<Node>, access: Access, array: bool },
+    Str {
+        pointer: Box<Node>,
+        access: Access,
+        array: bool,
+    },
     /// A text in the program's context: an array that may be full.
-    ContextText { offset: u32 },
+    ContextText {
+        offset: u32,
+    },
     /// A text that a u32 of the context locates: its low 16 bits are the offset, from the context's start or (`relative`) from behind the u32.
-    LocatedText { offset: u32, relative: bool },
+    LocatedText {
+        offset: u32,
+        relative: bool,
+    },
 }
 
 /// What an expression is.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Type {
     /// So many bytes (1, 2, 4 or 8) hold any value of it.
-    Integer { bytes: u8, signed: bool },
+    Integer {
+        bytes: u8,
+        signed: bool,
+    },
     Boolean,
-    Pointer { target: Target, origin: Origin },
+    Pointer {
+        target: Target,
+        origin: Origin,
+    },
     /// At most so many bytes; longer texts are cut.
-    Text { max: u32 },
+    Text {
+        max: u32,
+    },
 }
 
 /// What a pointer points to.
@@ -243,7 +283,8 @@ impl<'a> Parsed<'a> {
                 Step::When(text) => steps.push(ParsedStep::When(read(format!("step {n} (when)"), text))),
                 Step::Emit(event) => {
                     let fields = event.fields.iter();
-                    let fields = fields.map(|f| (f.name.as_str(), read(format!("field `{}`", f.name), &f.value))).collect();
+                    let fields =
+                        fields.map(|f| (f.name.as_str(), read(format!("field `{}`", f.name), &f.value))).collect();
                     steps.push(ParsedStep::Emit(&event.name, fields));
                 }
                 // Refused by `validate`.
@@ -346,11 +387,8 @@ impl<'a> Parsed<'a> {
     }
 
     fn bound_record(&self, schema: &Schema, values: &[Option<Typed>], faults: &mut Vec<Diagnostic>) {
-        let texts: u64 = values
-            .iter()
-            .flatten()
-            .map(|v| if let Type::Text { max } = v.node.ty { u64::from(max) } else { 0 })
-            .sum();
+        let texts: u64 =
+            values.iter().flatten().map(|v| if let Type::Text { max } = v.node.ty { u64::from(max) } else { 0 }).sum();
         let largest = u64::from(schema.size) + texts;
         if largest > u64::from(MAX_RECORD) {
             faults.push(Diagnostic {

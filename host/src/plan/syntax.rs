@@ -31,13 +31,36 @@ pub enum ExprKind {
     Text(Vec<u8>),
     Name(String),
     /// `base.name` and `base->name`; the span is the name's.
-    Field { base: Box<Expr>, name: String, at: Span },
-    Index { base: Box<Expr>, index: Box<Expr> },
-    Call { name: String, at: Span, arguments: Vec<Expr> },
-    Unary { op: UnaryOp, value: Box<Expr> },
+    Field {
+        base: Box<Expr>,
+        name: String,
+        at: Span,
+    },
+    Index {
+        base: Box<Expr>,
+        index: Box<Expr>,
+    },
+    Call {
+        name: String,
+        at: Span,
+        arguments: Vec<Expr>,
+    },
+    Unary {
+        op: UnaryOp,
+        value: Box<Expr>,
+    },
     /// The span is the operator's.
-    Binary { op: BinaryOp, at: Span, left: Box<Expr>, right: Box<Expr> },
-    Conditional { condition: Box<Expr>, then: Box<Expr>, otherwise: Box<Expr> },
+    Binary {
+        op: BinaryOp,
+        at: Span,
+        left: Box<Expr>,
+        right: Box<Expr>,
+    },
+    Conditional {
+        condition: Box<Expr>,
+        then: Box<Expr>,
+        otherwise: Box<Expr>,
+    },
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -161,8 +184,8 @@ struct Token {
 
 /// Longest first, so that `<<` is not read as two `<`.
 const SYMBOLS: [&str; 28] = [
-    "->", "||", "&&", "==", "!=", "<=", ">=", "<<", ">>", "|", "^", "&", "<", ">", "+", "-", "*", "/", "%", "!", "~", "?", ":",
-    "(", ")", ".", ",", "=",
+    "->", "||", "&&", "==", "!=", "<=", ">=", "<<", ">>", "|", "^", "&", "<", ">", "+", "-", "*", "/", "%", "!", "~",
+    "?", ":", "(", ")", ".", ",", "=",
 ];
 
 fn tokenize(text: &str) -> Result<Vec<Token>, Fault> {
@@ -394,7 +417,10 @@ impl Parser {
             if self.take(".") || self.take("->") {
                 let token = self.next();
                 let TokenKind::Name(name) = token.kind else {
-                    return Err(Fault::new(token.span, format!("expected a field's name, found {}", token.kind.shown())));
+                    return Err(Fault::new(
+                        token.span,
+                        format!("expected a field's name, found {}", token.kind.shown()),
+                    ));
                 };
                 let (span, height) = (base.span.to(token.span), base.height);
                 base = node(ExprKind::Field { base: Box::new(base), name, at: token.span }, span, height)?;
@@ -483,7 +509,10 @@ mod tests {
         for (text, tree) in [
             ("1+2*3", "(1 + (2 * 3))"),
             ("a - b - c", "((a - b) - c)"),
-            ("a || b && c | d ^ e & f == g < h << i + j * k", "(a || (b && (c | (d ^ (e & (f == (g < (h << (i + (j * k))))))))))"),
+            (
+                "a || b && c | d ^ e & f == g < h << i + j * k",
+                "(a || (b && (c | (d ^ (e & (f == (g < (h << (i + (j * k))))))))))",
+            ),
             ("a ? b : c ? d : e", "(a ? b : (c ? d : e))"),
             ("!a.b->c == -1", "((Not a.b.c) == (Negate 1))"),
             ("str(args.x, 0x10) != \"a\\x41\\n\"", "(str(args.x, 16) != \"aA\\n\")"),

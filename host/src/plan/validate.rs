@@ -136,5 +136,11 @@ fn shortened(name: &str) -> String {
 }
 
 fn fault(probe: Option<&Probe>, place: &str, message: String) -> Diagnostic {
-    Diagnostic { probe: probe.map(|p| shortened(&p.name)), place: place.to_owned(), message, source: None, notes: Vec::new() }
+    Diagnostic {
+        probe: probe.map(|p| shortened(&p.name)),
+        place: place.to_owned(),
+        message,
+        source: None,
+        notes: Vec::new(),
+    }
 }

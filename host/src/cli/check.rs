@@ -1,0 +1,111 @@
+//! `porthole check`.
+
+use std::fmt::Write as _;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use anyhow::Context;
+use clap::Args;
+
+use super::Cache;
+use porthole::compile::compile;
+use porthole::kernel::KernelFacts;
+use porthole::output::escape_terminal;
+use porthole::plan::{self, Plan, Type};
+use porthole::plugin::{Limits, Runtime, RuntimeOptions};
+use porthole::run;
+
+#[derive(Args)]
+pub struct CheckArguments {
+    #[command(flatten)]
+    cache: Cache,
+    /// A plugin: a WebAssembly component
+    #[arg(value_name = "PLUGIN.wasm")]
+    plugin: PathBuf,
+    /// Arguments for the plugin
+    #[arg(last = true, value_name = "ARGS")]
+    args: Vec<String>,
+}
+
+/// The ring of `run`'s default: it stands in no instruction.
+const RING: u32 = 8 << 20;
+
+pub fn check(arguments: &CheckArguments) -> anyhow::Result<ExitCode> {
+    let runtime = Runtime::new(&RuntimeOptions { cache: arguments.cache.directory() })?;
+    let facts = KernelFacts::running();
+    let name = arguments.plugin.file_stem().unwrap_or_default().to_string_lossy().into_owned();
+    let declared = super::runtime()?.block_on(run::declare(
+        &runtime,
+        &arguments.plugin,
+        &arguments.args,
+        Limits::default(),
+        &facts,
+    ));
+    let declared = declared.with_context(|| escape_terminal(&name))?;
+    let compiled = compile(&declared.plan, &declared.name, RING).with_context(|| declared.name.clone())?;
+    let mut text = describe(&declared.plan, &facts);
+    text.push_str(&compiled.object.disassemble());
+    // Where stdout is closed, nobody wants to read on.
+    let _ = std::io::Write::write_all(&mut std::io::stdout(), text.as_bytes());
+    Ok(ExitCode::SUCCESS)
+}
+
+/// The plan in words: probes, attach points, steps with their types, and the layout of each record.
+fn describe(plan: &Plan, facts: &KernelFacts) -> String {
+    let mut out = String::new();
+    let mut line = |text: String| {
+        // Writing to a String cannot fail.
+        let _ = writeln!(out, "{text}");
+    };
+    for probe in &plan.probes {
+        line(format!("probe {}", probe.name));
+        for point in &probe.points {
+            line(format!("  at {}", point.attach));
+            for step in &point.steps {
+                match step {
+                    plan::PlanStep::Bind { value, .. } => {
+                        line(format!("    bind {} : {}", value.text, shown(&value.node.ty, facts)))
+                    }
+                    plan::PlanStep::When(condition) => line(format!("    when {}", condition.text)),
+                    plan::PlanStep::Emit(fields) => {
+                        let schema = &plan.schemas[usize::from(probe.schema)];
+                        line(format!("    emit {}", schema.name));
+                        for (field, layout) in fields.iter().zip(&schema.fields) {
+                            line(format!("      {} = {} : {}", layout.name, field.text, shown(&field.node.ty, facts)));
+                        }
+                    }
+                }
+            }
+        }
+    }
+    for schema in &plan.schemas {
+        line(format!(
+            "record {} ({}), schema {}, {} bytes and its texts",
+            schema.name, schema.probe, schema.id, schema.size
+        ));
+        for field in &schema.fields {
+            line(format!("  {:>5}  {}: {}", field.offset, field.name, plan::kind_name(&field.kind)));
+        }
+    }
+    if let Some(tick) = plan.tick {
+        line(format!("tick every {} ms", tick.as_millis()));
+    }
+    out.push('\n');
+    out
+}
+
+fn shown(ty: &Type, facts: &KernelFacts) -> String {
+    match ty {
+        Type::Integer { bytes, signed } => format!("{}{}", if *signed { "s" } else { "u" }, u32::from(*bytes) * 8),
+        Type::Boolean => "boolean".to_owned(),
+        Type::Text { max } => format!("text of at most {max} bytes"),
+        Type::Pointer { target, origin } => {
+            let target = match (target, facts.btf()) {
+                (plan::Target::Char, _) => "char".to_owned(),
+                (plan::Target::Type(id), Ok(btf)) => btf.c_name(*id),
+                _ => "void".to_owned(),
+            };
+            format!("{} pointer to {target}", format!("{origin:?}").to_lowercase())
+        }
+    }
+}

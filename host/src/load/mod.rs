@@ -1,0 +1,202 @@
+//! libbpf: open, load, attach, detach.
+//!
+//! [`load`] makes the kernel check the programs and create the maps; [`Loaded::attach`] makes them fire; dropping what either returns undoes it. Everything is held
+//! by file descriptors and nothing is pinned, so nothing outlives the process, however it ends.
+//!
+//! A program that the verifier refuses is a fault of Porthole: what the checker accepts, the verifier accepts.
+
+mod log;
+mod perf;
+
+use std::ffi::OsStr;
+use std::io;
+use std::os::fd::{AsFd, AsRawFd};
+
+use libbpf_rs::{Link, MapCore, MapFlags, Object, ObjectBuilder, ProgramMut};
+
+use crate::compile::Compiled;
+use crate::events::{Ring, RingError};
+use crate::lower::{COUNTER_COUNT, Counter, ProgramOf};
+use crate::plan::{AttachPoint, Plan};
+
+/// Links that are closed by one thread at most, one after the other: closing one waits for the kernel, up to 100 ms.
+const DETACH_THREADS: usize = 32;
+
+/// Why programs could not be loaded, attached or read.
+#[derive(Debug, thiserror::Error)]
+pub enum LoadError {
+    #[error("the kernel refuses BPF: {} missing (`porthole doctor` tells more)", capabilities(.0))]
+    Privileges(Vec<&'static str>),
+    /// The verifier refused a program. That is a fault of Porthole.
+    #[error(
+        "the kernel's verifier refused a program; this is a bug of porthole, please report it with what follows\n{log}"
+    )]
+    Refused { log: String },
+    #[error("the kernel does not load the programs: {source}{}", detail(.log))]
+    Load { source: libbpf_rs::Error, log: String },
+    #[error("{at} cannot be attached to: {source}")]
+    Attach { at: String, source: io::Error },
+    #[error("the programs' counters cannot be read: {0}")]
+    Counters(String),
+    #[error(transparent)]
+    Ring(#[from] RingError),
+}
+
+fn capabilities(missing: &[&str]) -> String {
+    format!("{} {}", missing.join(" and "), if missing.len() == 1 { "is" } else { "are" })
+}
+
+fn detail(log: &str) -> String {
+    if log.is_empty() { String::new() } else { format!("\n{log}") }
+}
+
+/// Programs in the kernel that do not fire yet.
+pub struct Loaded {
+    object: Object,
+    programs: Vec<Named>,
+}
+
+/// A program by its name in the object, and the attach point that it serves. Its counters stand at its index.
+#[derive(Clone, Debug)]
+struct Named {
+    name: String,
+    of: ProgramOf,
+}
+
+/// Programs that fire.
+pub struct Attached {
+    /// Before the object: a link is closed while its program is still there.
+    links: Vec<Link>,
+    object: Object,
+    programs: Vec<Named>,
+}
+
+/// What became of a probe's hits, all its programs and CPUs together. While no program runs, `hits = filtered + emitted + lost`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counts {
+    /// How often it fired.
+    pub hits: u64,
+    /// How often a `when` was not true.
+    pub filtered: u64,
+    /// Records in the ring.
+    pub emitted: u64,
+    /// Records for which the ring had no room.
+    pub lost: u64,
+    /// How often the kernel skipped the program because it, or one like it, ran already on that CPU. Not among the hits.
+    pub missed: u64,
+}
+
+/// Loads the programs of one plugin.
+pub fn load(compiled: &Compiled) -> Result<Loaded, LoadError> {
+    let missing = crate::kernel::features::missing_privileges();
+    if !missing.is_empty() {
+        return Err(LoadError::Privileges(missing));
+    }
+    let (result, log) = log::capture(|| ObjectBuilder::default().open_memory(&compiled.bytes)?.load());
+    match result {
+        Ok(object) => {
+            let names = compiled.object.functions.iter().map(|f| f.name.clone());
+            let programs = names.zip(&compiled.programs).map(|(name, of)| Named { name, of: *of }).collect();
+            Ok(Loaded { object, programs })
+        }
+        Err(source) if log::is_refusal(&log) => {
+            tracing::debug!("{log}");
+            Err(LoadError::Refused { log: format!("{}\n{source}", log::tail(&log)) })
+        }
+        Err(source) => Err(LoadError::Load { source, log: log::tail(&log) }),
+    }
+}
+
+impl Loaded {
+    /// Makes the programs fire: all of them, or none.
+    pub fn attach(self, plan: &Plan) -> Result<Attached, LoadError> {
+        let Loaded { object, programs } = self;
+        let mut links = Vec::new();
+        for program in &programs {
+            let point = &plan.probes[program.of.probe].points[program.of.point].attach;
+            let failed = |source| LoadError::Attach { at: point.to_string(), source };
+            let found = object.progs_mut().find(|p| p.name() == OsStr::new(&program.name));
+            let found = found.ok_or_else(|| failed(io::Error::other("the program is missing")))?;
+            links.push(attach(&found, point).map_err(failed)?);
+        }
+        Ok(Attached { links, object, programs })
+    }
+}
+
+fn attach(program: &ProgramMut<'_>, point: &AttachPoint) -> io::Result<Link> {
+    let link = match point {
+        AttachPoint::Tracepoint(format) => {
+            let event = perf::open_tracepoint(format.id)?;
+            let link = program.attach_perf_event(event.as_raw_fd());
+            if link.is_ok() {
+                // The link has taken the descriptor over, and closes it.
+                std::mem::forget(event);
+            }
+            link
+        }
+        AttachPoint::RawTracepoint(_) => program.attach_trace(),
+    };
+    link.map_err(io::Error::other)
+}
+
+impl Attached {
+    /// How many attach points.
+    pub fn links(&self) -> usize {
+        self.links.len()
+    }
+
+    /// The ring that the programs write to.
+    pub fn ring(&self) -> Result<Ring, LoadError> {
+        let map = self.object.maps().find(|m| m.name() == OsStr::new("events"));
+        let map = map.ok_or_else(|| LoadError::Counters("the ring is missing".to_owned()))?;
+        Ok(Ring::new(&map)?)
+    }
+
+    /// What became of the hits of each probe, by the probe's index in the plan.
+    pub fn counts(&self, probes: usize) -> Result<Vec<Counts>, LoadError> {
+        let failed = |e: &dyn std::fmt::Display| LoadError::Counters(e.to_string());
+        let map = self.object.maps().find(|m| m.name() == OsStr::new("counters"));
+        let map = map.ok_or_else(|| failed(&"the map is missing"))?;
+        let mut counts = vec![Counts::default(); probes];
+        for (program, number) in self.programs.iter().zip(0u32..) {
+            let values = map.lookup_percpu(&number.to_ne_bytes(), MapFlags::ANY).map_err(|e| failed(&e))?;
+            for value in values.unwrap_or_default() {
+                counts[program.of.probe].add(&value);
+            }
+        }
+        for program in self.object.progs_mut() {
+            if let Some(named) = self.programs.iter().find(|n| OsStr::new(&n.name) == program.name()) {
+                counts[named.of.probe].missed += perf::recursion_misses(program.as_fd()).map_err(|e| failed(&e))?;
+            }
+        }
+        Ok(counts)
+    }
+
+    /// Stops the programs and waits until none of them runs any more. Blocks for up to about 100 ms.
+    pub fn detach(&mut self) {
+        let mut links = std::mem::take(&mut self.links);
+        let share = links.len().div_ceil(DETACH_THREADS).max(1);
+        // Closing the link of a perf tracepoint waits for the kernel to be done with it, so many are closed at once.
+        std::thread::scope(|scope| {
+            while !links.is_empty() {
+                let some = links.split_off(links.len().saturating_sub(share));
+                scope.spawn(move || drop(some));
+            }
+        });
+        perf::wait_for_programs();
+    }
+}
+
+impl Counts {
+    /// Adds the counters of one program on one CPU: [`Counter`]s as the program keeps them.
+    fn add(&mut self, value: &[u8]) {
+        let mut counters = [0; COUNTER_COUNT];
+        for (counter, bytes) in counters.iter_mut().zip(value.chunks_exact(8)) {
+            *counter = u64::from_ne_bytes(bytes.try_into().unwrap_or_default());
+        }
+        self.hits += counters[Counter::Hits as usize];
+        self.filtered += counters[Counter::Filtered as usize];
+        self.emitted += counters[Counter::Emitted as usize];
+        self.lost += counters[Counter::Lost as usize];
+    }
+}

@@ -1,0 +1,103 @@
+//! A row as a JSON object on a line of its own: `{"plugin":…,"event":…,"time_ns":…,"fields":{…}}`.
+//!
+//! Integers are exact, absent is null, floats that JSON has no number for are strings, and text that is not UTF-8 is `{"escaped":"…"}`: backslashes
+//! doubled and every byte that is not UTF-8 as `\xNN`. A column name that comes twice gets a number behind its second coming.
+
+use std::collections::HashMap;
+
+use serde::ser::{Serialize, SerializeMap, Serializer};
+
+use super::{as_text, escape_bytes};
+use crate::plugin::{Row, Value};
+
+/// Appends the row's line.
+pub fn row(plugin: &str, row: &Row, to: &mut Vec<u8>) {
+    let before = to.len();
+    // Serialising into memory fails only where a map's key is no string, and all of ours are.
+    if serde_json::to_writer(&mut *to, &Line { plugin, row }).is_err() {
+        to.truncate(before);
+        return;
+    }
+    to.push(b'\n');
+}
+
+struct Line<'a> {
+    plugin: &'a str,
+    row: &'a Row,
+}
+
+impl Serialize for Line<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut map = serializer.serialize_map(Some(4))?;
+        map.serialize_entry("plugin", self.plugin)?;
+        map.serialize_entry("event", &self.row.name)?;
+        map.serialize_entry("time_ns", &self.row.time)?;
+        map.serialize_entry("fields", &Fields(&self.row.columns))?;
+        map.end()
+    }
+}
+
+struct Fields<'a>(&'a [(String, Value)]);
+
+impl Serialize for Fields<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut map = serializer.serialize_map(Some(self.0.len()))?;
+        let mut seen: HashMap<&str, u32> = HashMap::new();
+        for (name, value) in self.0 {
+            let times = seen.entry(name).and_modify(|n| *n += 1).or_insert(1);
+            match *times {
+                1 => map.serialize_entry(name, &Json(value))?,
+                n => map.serialize_entry(&format!("{name}#{n}"), &Json(value))?,
+            }
+        }
+        map.end()
+    }
+}
+
+struct Json<'a>(&'a Value);
+
+impl Serialize for Json<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        match self.0 {
+            Value::Absent => serializer.serialize_none(),
+            Value::Boolean(value) => serializer.serialize_bool(*value),
+            Value::Signed(value) => serializer.serialize_i64(*value),
+            Value::Unsigned(value) => serializer.serialize_u64(*value),
+            Value::Float(value) if value.is_finite() => serializer.serialize_f64(*value),
+            Value::Float(value) => serializer.collect_str(value),
+            Value::Text(_) | Value::Bytes(_) => match (as_text(self.0), self.0) {
+                (Some(text), _) => serializer.serialize_str(text),
+                (None, Value::Bytes(bytes)) => {
+                    let mut map = serializer.serialize_map(Some(1))?;
+                    map.serialize_entry("escaped", &escape_bytes(bytes))?;
+                    map.end()
+                }
+                (None, _) => serializer.serialize_none(),
+            },
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn values_are_exact() {
+        let columns = [
+            ("a", Value::Signed(i64::MIN)),
+            ("b", Value::Unsigned(u64::MAX)),
+            ("c", Value::Absent),
+            ("d", Value::Text("x\"\u{1b}".into())),
+            ("e", Value::Bytes(b"/\xff\\".to_vec())),
+            ("e", Value::Bytes(b"ok".to_vec())),
+            ("f", Value::Float(f64::NAN)),
+            ("g", Value::Boolean(true)),
+        ];
+        let columns = columns.map(|(n, v)| (n.to_owned(), v)).to_vec();
+        let mut line = Vec::new();
+        row("p", &Row { name: "e".into(), time: Some(7), columns }, &mut line);
+        let wanted = r#"{"plugin":"p","event":"e","time_ns":7,"fields":{"a":-9223372036854775808,"b":18446744073709551615,"c":null,"d":"x\"\u001b","e":{"escaped":"/\\xff\\\\"},"e#2":"ok","f":"NaN","g":true}}"#;
+        assert_eq!(String::from_utf8(line).expect("UTF-8"), format!("{wanted}\n"));
+    }
+}

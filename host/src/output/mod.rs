@@ -1,0 +1,138 @@
+//! Sinks: rows rendered and written.
+//!
+//! Each plugin's task renders its own rows and hands the bytes to one writer. The way there holds few of them: where stdout is read slowly, the
+//! plugins wait, their rings fill, and the kernel counts what is lost. So nothing is dropped between a handler and the reader of the output.
+
+mod escape;
+mod json;
+mod record;
+mod text;
+
+use std::io::{self, Write};
+
+use clap::ValueEnum;
+use tokio::sync::mpsc;
+
+use crate::plan::layout::Schema;
+use crate::plugin::{Emitted, Level, Row, Value};
+pub use escape::{bytes as escape_bytes, terminal as escape_terminal};
+
+/// Chunks on their way to the writer at most.
+const IN_FLIGHT: usize = 16;
+
+/// How rows look.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum Format {
+    /// Columns under a heading, for reading
+    #[default]
+    Text,
+    /// One JSON object per row
+    Json,
+}
+
+/// The way to the writer.
+#[derive(Clone)]
+pub struct Output(mpsc::Sender<Vec<u8>>);
+
+/// The reader of the output has gone away.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the output is closed")]
+pub struct Closed;
+
+/// Starts the thread that writes to `to`. It ends, with the first error, when every [`Output`] has been dropped.
+pub fn writer(mut to: impl Write + Send + 'static) -> (Output, std::thread::JoinHandle<io::Result<()>>) {
+    let (sender, mut receiver) = mpsc::channel::<Vec<u8>>(IN_FLIGHT);
+    let thread = std::thread::spawn(move || {
+        while let Some(chunk) = receiver.blocking_recv() {
+            to.write_all(&chunk)?;
+            if receiver.is_empty() {
+                to.flush()?;
+            }
+        }
+        to.flush()
+    });
+    (Output(sender), thread)
+}
+
+impl Output {
+    /// Hands bytes over; waits while the writer is behind.
+    pub async fn write(&self, bytes: Vec<u8>) -> Result<(), Closed> {
+        self.0.send(bytes).await.map_err(|_| Closed)
+    }
+
+    /// Returns when the writer has gone away.
+    pub async fn closed(&self) {
+        self.0.closed().await;
+    }
+}
+
+/// Renders what one plugin sends.
+pub struct Renderer {
+    plugin: String,
+    schemas: Vec<Schema>,
+    sink: Sink,
+}
+
+impl Renderer {
+    /// `several`: whether rows of other plugins come between, so that each must name its plugin. `start` is when the run began, in nanoseconds
+    /// since boot.
+    pub fn new(plugin: &str, format: Format, schemas: Vec<Schema>, several: bool, start: u64) -> Renderer {
+        let sink = match format {
+            Format::Text => Sink::Text(text::Table::new(several.then(|| plugin.to_owned()), start)),
+            Format::Json => Sink::Json { plugin: plugin.to_owned() },
+        };
+        Renderer { plugin: plugin.to_owned(), schemas, sink }
+    }
+
+    /// Rows and records as bytes for the writer; log lines go to stderr at once.
+    pub fn render(&mut self, sent: Vec<Emitted>) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        for item in sent {
+            match item {
+                Emitted::Row(row) => self.sink.row(&row, &mut bytes),
+                Emitted::Forward(records) => {
+                    for row in record::rows(&records, &self.schemas) {
+                        self.sink.row(&row, &mut bytes);
+                    }
+                }
+                Emitted::Log { level, text } => log(&self.plugin, level, &text),
+            }
+        }
+        bytes
+    }
+}
+
+enum Sink {
+    Text(text::Table),
+    Json { plugin: String },
+}
+
+impl Sink {
+    fn row(&mut self, row: &Row, to: &mut Vec<u8>) {
+        match self {
+            Sink::Text(table) => table.row(row, to),
+            Sink::Json { plugin } => json::row(plugin, row, to),
+        }
+    }
+}
+
+/// One line on stderr.
+pub fn log(plugin: &str, level: Level, text: &str) {
+    let level = match level {
+        Level::Debug => "debug: ",
+        Level::Info => "",
+        Level::Warning => "warning: ",
+        Level::Error => "error: ",
+    };
+    // Where stderr is closed, nobody is there to be told.
+    let _ = writeln!(io::stderr().lock(), "{plugin}: {level}{}", escape_terminal(text));
+}
+
+/// The value's text, where it is one: bytes that are UTF-8 are text.
+fn as_text(value: &Value) -> Option<&str> {
+    match value {
+        Value::Text(text) => Some(text),
+        Value::Bytes(bytes) => std::str::from_utf8(bytes).ok(),
+        _ => None,
+    }
+}

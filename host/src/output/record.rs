@@ -1,0 +1,115 @@
+//! Records as rows, by their schemas.
+//!
+//! The records have been checked: whole, of these schemas, with slots inside them.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use crate::plan::layout::{CUT, FieldKind, LENGTH, PRESENCE, SCHEMA, Schema, TIME};
+use crate::plugin::{Row, Value};
+
+/// A row for each record.
+pub fn rows<'a>(records: &'a [u8], schemas: &'a [Schema]) -> impl Iterator<Item = Row> + 'a {
+    let mut rest = records;
+    std::iter::from_fn(move || {
+        let length = number(rest, LENGTH, 4) as usize;
+        let record = rest.get(..length).filter(|r| !r.is_empty())?;
+        rest = &rest[length..];
+        let schema = schemas.get(number(record, SCHEMA, 2) as usize)?;
+        Some(row(record, schema))
+    })
+}
+
+fn row(record: &[u8], schema: &Schema) -> Row {
+    let presence = number(record, PRESENCE, 8);
+    let columns = schema.fields.iter().zip(0..).map(|(field, bit)| {
+        let value = if presence & (1 << bit) == 0 { Value::Absent } else { value(record, &field.kind, field.offset) };
+        (field.name.clone(), value)
+    });
+    Row { name: schema.name.clone(), time: Some(number(record, TIME, 8)), columns: columns.collect() }
+}
+
+fn value(record: &[u8], kind: &FieldKind, at: u32) -> Value {
+    match kind {
+        FieldKind::Boolean => Value::Boolean(number(record, at, 1) != 0),
+        FieldKind::Unsigned(bytes) => Value::Unsigned(number(record, at, *bytes)),
+        FieldKind::Signed(bytes) => Value::Signed(signed(record, at, *bytes)),
+        FieldKind::Enumeration(names) => {
+            let value = signed(record, at, 8);
+            let name = names.iter().find(|(n, _)| *n == value).map(|(_, name)| name.clone());
+            name.map_or(Value::Signed(value), Value::Text)
+        }
+        FieldKind::Text | FieldKind::Bytes => {
+            let (start, length) = (number(record, at, 2) as usize, number(record, at + 2, 2) as u16);
+            let bytes = record.get(start..start + usize::from(length & !CUT)).unwrap_or_default();
+            let mut bytes = bytes.to_vec();
+            if length & CUT != 0 {
+                bytes.extend_from_slice("…".as_bytes());
+            }
+            Value::Bytes(bytes)
+        }
+        FieldKind::Address => Value::Text(address(record, at).to_string()),
+        FieldKind::KernelSymbol | FieldKind::UserSymbol => Value::Unsigned(number(record, at, 8)),
+        FieldKind::KernelStack | FieldKind::UserStack => Value::Unsigned(number(record, at, 4)),
+    }
+}
+
+fn address(record: &[u8], at: u32) -> IpAddr {
+    let at = at as usize;
+    let bytes: [u8; 16] = record.get(at + 4..at + 20).and_then(|b| b.try_into().ok()).unwrap_or_default();
+    match record.get(at) {
+        Some(4) => Ipv4Addr::new(bytes[0], bytes[1], bytes[2], bytes[3]).into(),
+        _ => Ipv6Addr::from(bytes).into(),
+    }
+}
+
+/// Bytes that are not there read as 0.
+fn number(record: &[u8], at: u32, bytes: u8) -> u64 {
+    let mut value = [0; 8];
+    let from = record.get(at as usize..at as usize + usize::from(bytes)).unwrap_or_default();
+    value[..from.len()].copy_from_slice(from);
+    u64::from_le_bytes(value)
+}
+
+fn signed(record: &[u8], at: u32, bytes: u8) -> i64 {
+    let shift = 64 - 8 * u32::from(bytes);
+    ((number(record, at, bytes) << shift) as i64) >> shift
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::plan::layout::HEADER;
+
+    #[test]
+    fn a_record_becomes_a_row() {
+        let fields = [
+            ("n".to_owned(), FieldKind::Signed(2)),
+            ("t".to_owned(), FieldKind::Text),
+            ("gone".to_owned(), FieldKind::Unsigned(4)),
+            ("a".to_owned(), FieldKind::Address),
+        ];
+        let schema = Schema::new(0, "p", "e", fields);
+        let mut record = vec![0; 64];
+        record.extend_from_slice(b"abc\0\0\0\0\0");
+        record[0] = 72;
+        record[8] = 9;
+        record[16] = 0b1011;
+        record[HEADER as usize..][..2].copy_from_slice(&(-5i16).to_le_bytes());
+        record[schema.fields[1].offset as usize..][..4].copy_from_slice(&[64, 0, 3, 0x80]);
+        record[schema.fields[3].offset as usize] = 4;
+        record[schema.fields[3].offset as usize + 4..][..4].copy_from_slice(&[127, 0, 0, 1]);
+        let rows: Vec<Row> = rows(&record, std::slice::from_ref(&schema)).collect();
+        assert_eq!(rows.len(), 1);
+        assert_eq!(rows[0].time, Some(9));
+        let values: Vec<&Value> = rows[0].columns.iter().map(|(_, v)| v).collect();
+        assert_eq!(
+            values,
+            [
+                &Value::Signed(-5),
+                &Value::Bytes("abc…".as_bytes().to_vec()),
+                &Value::Absent,
+                &Value::Text("127.0.0.1".into())
+            ]
+        );
+    }
+}

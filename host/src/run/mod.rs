@@ -1,0 +1,285 @@
+//! A run: plugins from file to account.
+//!
+//! [`Prepared`] is a plugin whose declaration has been compiled and loaded; [`Running`] one whose probes fire. Each running plugin is one task that owns its
+//! instance and its ring and does one thing at a time: a batch, a tick, or the end. So a plugin is never called twice at once, and one that is slow
+//! holds up nobody else.
+
+mod account;
+mod end;
+
+use std::path::Path;
+use std::time::Duration;
+
+use tokio::time::{Instant, MissedTickBehavior, interval_at};
+
+use crate::compile::{CompileError, compile};
+use crate::events::{Batch, Ring, RingError};
+use crate::kernel::KernelFacts;
+use crate::load::{Attached, LoadError, Loaded, load};
+use crate::output::{Closed, Output, Renderer};
+use crate::plan::{Diagnostics, Plan, Shown, plan};
+use crate::plugin::{Limits, Plugin, PluginError, Runtime};
+
+pub use account::{Account, ProbeAccount, Usage};
+pub use end::{Stop, Stopper, stopper};
+
+/// What a plugin can fail by. Each message stands behind the plugin's name.
+#[derive(Debug, thiserror::Error)]
+pub enum RunError {
+    #[error(transparent)]
+    Plugin(#[from] PluginError),
+    /// All faults of its declaration.
+    #[error("its declaration has {} fault{}:\n{}", .0.0.len(), if .0.0.len() == 1 { "" } else { "s" }, .0)]
+    Declaration(#[from] Diagnostics),
+    #[error(transparent)]
+    Compile(#[from] CompileError),
+    #[error(transparent)]
+    Load(#[from] LoadError),
+    #[error(transparent)]
+    Ring(#[from] RingError),
+    /// The plugin called `finish` with an error.
+    #[error("{}", Shown(.0))]
+    Finished(String),
+    #[error("a task of the host ended early: {0}")]
+    Task(String),
+}
+
+/// What holds for each plugin of a run.
+#[derive(Clone, Copy, Debug)]
+pub struct Options {
+    pub limits: Limits,
+    /// Bytes of each plugin's ring: a power of two, and a multiple of the page size.
+    pub ring: u32,
+}
+
+/// A plugin that has declared what it wants.
+pub struct Declared {
+    pub name: String,
+    pub plugin: Plugin,
+    pub plan: Plan,
+}
+
+/// A plugin whose programs are in the kernel and do not fire yet.
+pub struct Prepared {
+    name: String,
+    plugin: Plugin,
+    plan: Plan,
+    loaded: Loaded,
+}
+
+/// A plugin whose programs fire.
+pub struct Running {
+    name: String,
+    plugin: Plugin,
+    plan: Plan,
+    attached: Attached,
+    ring: Ring,
+}
+
+/// Runs the plugin's `declare` and checks what it says.
+pub async fn declare(
+    runtime: &Runtime,
+    path: &Path,
+    args: &[String],
+    limits: Limits,
+    facts: &KernelFacts,
+) -> Result<Declared, RunError> {
+    let component = runtime.load(path)?;
+    let mut plugin = Plugin::instantiate(runtime, &component, limits).await?;
+    let declaration = plugin.declare(args).await?;
+    let plan = plan(&declaration, facts)?;
+    Ok(Declared { name: component.name().to_owned(), plugin, plan })
+}
+
+impl Declared {
+    /// Compiles and loads.
+    pub fn prepare(self, options: &Options) -> Result<Prepared, RunError> {
+        let Declared { name, plugin, plan } = self;
+        let compiled = compile(&plan, &name, options.ring)?;
+        let loaded = load(&compiled)?;
+        Ok(Prepared { name, plugin, plan, loaded })
+    }
+}
+
+impl Prepared {
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Attaches all probes, or none.
+    pub fn attach(self) -> Result<Running, RunError> {
+        let Prepared { name, plugin, plan, loaded } = self;
+        let attached = loaded.attach(&plan)?;
+        let ring = attached.ring()?;
+        Ok(Running { name, plugin, plan, attached, ring })
+    }
+}
+
+impl Running {
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// How many attach points its probes are attached to.
+    pub fn attach_points(&self) -> usize {
+        self.attached.links()
+    }
+
+    pub fn schemas(&self) -> &[crate::plan::layout::Schema] {
+        &self.plan.schemas
+    }
+
+    /// Feeds the plugin until it finishes, fails, or `stop` says so; then detaches, delivers what is left, and returns the account. The error is what the
+    /// plugin failed by.
+    pub async fn run(self, mut renderer: Renderer, output: Output, mut stop: Stop) -> (Account, Result<(), RunError>) {
+        let Running { name, plugin, plan, mut attached, ring } = self;
+        let mut feed = Feed {
+            plugin,
+            ring,
+            renderer: &mut renderer,
+            output,
+            delivered: vec![0; plan.schemas.len()],
+            lost: 0,
+            spare: Batch::default(),
+        };
+        let mut result = feed.start(&plan).await;
+        if result.is_ok() {
+            result = feed.until_stopped(&plan, &attached, &mut stop).await;
+        }
+
+        // Detaching blocks for as long as the kernel takes; others go on meanwhile.
+        let detached = tokio::task::spawn_blocking(move || {
+            attached.detach();
+            attached
+        });
+        let counts = match detached.await {
+            Ok(attached) => {
+                if result.is_ok() {
+                    result = feed.drain(&plan, &attached).await;
+                }
+                attached.counts(plan.probes.len()).map_err(RunError::from)
+            }
+            Err(error) => Err(RunError::Task(error.to_string())),
+        };
+        if result.is_ok() {
+            result = feed.stop().await;
+        }
+        feed.flush_log().await;
+        let (counts, result) = match (counts, result) {
+            (Ok(counts), result) => (counts, result),
+            (Err(error), result) => (Vec::new(), result.and(Err(error))),
+        };
+        (Account::new(&name, &plan, &counts, &feed.delivered), result)
+    }
+}
+
+/// What a running plugin is fed with, and where what it says goes.
+struct Feed<'a> {
+    plugin: Plugin,
+    ring: Ring,
+    renderer: &'a mut Renderer,
+    output: Output,
+    /// Records of each schema that the plugin was given.
+    delivered: Vec<u64>,
+    /// What had been lost when the last batch was given.
+    lost: u64,
+    /// A batch's memory, for the next.
+    spare: Batch,
+}
+
+impl Feed<'_> {
+    async fn start(&mut self, plan: &Plan) -> Result<(), RunError> {
+        let result = self.plugin.start(&plan.schemas).await;
+        self.pass_on().await;
+        Ok(result?)
+    }
+
+    async fn until_stopped(&mut self, plan: &Plan, attached: &Attached, stop: &mut Stop) -> Result<(), RunError> {
+        let period = plan.tick.unwrap_or(Duration::MAX);
+        let begun = Instant::now();
+        // A period that never ends stands for no ticks: 30 years from now.
+        let first = begun.checked_add(period).unwrap_or(begun + Duration::from_secs(30 * 365 * 86_400));
+        let mut ticks = interval_at(first, plan.tick.unwrap_or(Duration::from_secs(86_400)));
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Skip);
+        while self.plugin.finished().is_none() {
+            // No handler runs while this waits, so leaving it half-way loses nothing.
+            tokio::select! {
+                () = stop.asked() => return Ok(()),
+                () = self.output.closed() => { stop.everything(); return Ok(()) }
+                at = ticks.tick(), if plan.tick.is_some() => {
+                    let n = at.duration_since(begun).as_nanos() / period.as_nanos().max(1);
+                    let result = self.plugin.on_tick(n as u64).await;
+                    self.pass_on().await;
+                    result?;
+                }
+                ready = self.ring.wait() => {
+                    ready?;
+                    self.deliver_all(plan, attached, Some(stop)).await?;
+                }
+            }
+        }
+        match self.plugin.finished() {
+            Some(Err(message)) => Err(RunError::Finished(message.clone())),
+            _ => Ok(()),
+        }
+    }
+
+    /// Gives the plugin what is in the ring, batch by batch, until that is empty, `stop` says so, or it finishes.
+    async fn deliver_all(&mut self, plan: &Plan, attached: &Attached, stop: Option<&Stop>) -> Result<(), RunError> {
+        loop {
+            let batch = self.ring.take(std::mem::take(&mut self.spare))?;
+            let (more, empty) = (batch.is_full(), batch.count == 0);
+            if !empty {
+                self.deliver(plan, attached, batch).await?;
+            }
+            if !more || self.plugin.finished().is_some() || stop.is_some_and(Stop::is_asked) {
+                return Ok(());
+            }
+        }
+    }
+
+    async fn deliver(&mut self, plan: &Plan, attached: &Attached, batch: Batch) -> Result<(), RunError> {
+        let lost: u64 = attached.counts(plan.probes.len())?.iter().map(|c| c.lost).sum();
+        let since = lost.saturating_sub(self.lost);
+        self.lost = lost;
+        let result = self.plugin.on_events(&batch.records, batch.count, since).await;
+        self.pass_on().await;
+        result?;
+        for (total, new) in self.delivered.iter_mut().zip(&batch.by_schema) {
+            *total += new;
+        }
+        self.spare = batch;
+        Ok(())
+    }
+
+    /// Delivers what was sent before the probes were detached.
+    async fn drain(&mut self, plan: &Plan, attached: &Attached) -> Result<(), RunError> {
+        if self.plugin.finished().is_some() {
+            return Ok(());
+        }
+        self.deliver_all(plan, attached, None).await?;
+        match self.plugin.finished() {
+            Some(Err(message)) => Err(RunError::Finished(message.clone())),
+            _ => Ok(()),
+        }
+    }
+
+    async fn stop(&mut self) -> Result<(), RunError> {
+        let result = self.plugin.stop().await;
+        self.pass_on().await;
+        Ok(result?)
+    }
+
+    /// What the plugin said in a handler that failed.
+    async fn flush_log(&mut self) {
+        self.pass_on().await;
+    }
+
+    /// Hands on what the plugin said. Where nobody reads the output any more, `until_stopped` finds that out.
+    async fn pass_on(&mut self) {
+        let bytes = self.renderer.render(self.plugin.take_output());
+        if !bytes.is_empty() {
+            let _: Result<(), Closed> = self.output.write(bytes).await;
+        }
+    }
+}

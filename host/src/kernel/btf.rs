@@ -117,6 +117,8 @@ pub struct MemberAt {
     pub bit_offset: u32,
     /// Bits, for a bit field.
     pub bit_size: Option<u32>,
+    /// Whether it shares its bytes with others, as a member of a union.
+    pub in_union: bool,
 }
 
 /// A type without typedefs, qualifiers and type tags.
@@ -376,16 +378,18 @@ impl Btf {
         if depth > MAX_DEPTH {
             return None;
         }
+        let in_union = matches!(self.kind(self.strip(structure).id), Kind::Union { .. });
         self.members_behind(structure).into_iter().find_map(|member| {
             let Member { ty, bit_offset, bit_size, .. } = member;
             if member.name == name {
-                return Some(MemberAt { ty, bit_offset, bit_size });
+                return Some(MemberAt { ty, bit_offset, bit_size, in_union });
             }
             if !member.name.is_empty() {
                 return None;
             }
             let inner = self.member_below(ty, name, depth + 1)?;
-            Some(MemberAt { bit_offset: bit_offset.checked_add(inner.bit_offset)?, ..inner })
+            let bit_offset = bit_offset.checked_add(inner.bit_offset)?;
+            Some(MemberAt { bit_offset, in_union: in_union || inner.in_union, ..inner })
         })
     }
 

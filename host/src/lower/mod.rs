@@ -7,6 +7,10 @@
 //! A program keeps its counters in an entry of its own of a per-CPU map. The kernel never runs a program while the same one runs on the same CPU
 //! (kernel/trace/bpf_trace.c: bpf_trace_run, trace_call_bpf; it counts what it skips for that as recursion misses), so plain additions lose nothing.
 //! For the same reason the scratch in which long records are put together is safe.
+//!
+//! The verifier follows every path, and takes two paths that meet for one only where what it knows of the registers agrees. A value that is a known 1 on one path and
+//! a known 0 on the other would double its work, and again at the next such value. So where paths meet, such values are made of an *unknown zero*, read from
+//! memory that always holds 0, and a pointer never meets a 0 in one register.
 
 mod emit;
 mod text;
@@ -42,6 +46,8 @@ pub enum Counter {
 
 /// How many [`Counter`]s there are.
 pub const COUNTER_COUNT: usize = 4;
+/// Behind the counters stands a u64 that is always 0.
+const ZERO_AT: i32 = 8 * COUNTER_COUNT as i32;
 
 /// Helpers, by their numbers in include/uapi/linux/bpf.h.
 mod helper {
@@ -119,7 +125,7 @@ pub fn lower(plan: &Plan, plugin: &str, ring: u32) -> Result<Ir, LowerError> {
     };
     module.maps = vec![
         map("events", MapKind::RingBuffer, 0, 0, ring),
-        map("counters", MapKind::PerCpuArray, 4, 8 * COUNTER_COUNT as u32, programs.len() as u32),
+        map("counters", MapKind::PerCpuArray, 4, ZERO_AT as u32 + 8, programs.len() as u32),
     ];
     if scratch_entries > 0 {
         module.maps.push(map("scratch", MapKind::PerCpuArray, 4, scratch_bytes.next_multiple_of(8), scratch_entries));
@@ -148,6 +154,8 @@ struct Lower<'a> {
     source: (u32, String),
     context: Register,
     counters: Register,
+    /// A 0 of which the verifier does not know that it is one.
+    zero: Register,
     /// Where a `when` that does not hold goes.
     filtered: BlockId,
     /// 8 bytes to read into.
@@ -195,7 +203,8 @@ impl<'a> Lower<'a> {
             AttachPoint::RawTracepoint(point) => format!("tp_btf/{}", point.name),
         };
         let mut b = FunctionBuilder::new(program.name.clone(), Some(section), 1);
-        let (context, counters, filtered, word) = (b.parameter(0), b.register(), b.block(), b.slot(8));
+        let (context, counters, zero) = (b.parameter(0), b.register(), b.register());
+        let (filtered, word) = (b.block(), b.slot(8));
         Lower {
             program,
             body,
@@ -206,6 +215,7 @@ impl<'a> Lower<'a> {
             source: (0, String::new()),
             context,
             counters,
+            zero,
             filtered,
             word,
             comm: None,
@@ -223,6 +233,8 @@ impl<'a> Lower<'a> {
         let counters = self.map_value(COUNTERS, self.program.number);
         self.b.copy(self.counters, counters);
         self.count(Counter::Hits);
+        let zero = self.b.load(Address::at(self.counters, Space::MapValue, ZERO_AT), Size::B8);
+        self.b.copy(self.zero, zero);
         let body = self.body;
         for step in &body.steps {
             match step {
@@ -267,11 +279,11 @@ impl<'a> Lower<'a> {
                 self.b.copy(cut, found.cut);
             }
         }
-        self.b.set(present, 1);
+        self.b.alu_to(AluOp::Add, present, self.zero, 1);
         self.b.jump(join);
         if exit.used() {
             self.b.enter(exit.block());
-            self.b.set(present, 0);
+            self.b.copy(present, self.zero);
             self.b.set(result, 0);
             self.b.set(cut, 0);
             self.b.jump(join);

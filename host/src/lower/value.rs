@@ -54,7 +54,9 @@ impl Lower<'_> {
             }
             NodeKind::Local(local) => self.local(*local, exit),
             NodeKind::Load { base, offset, bytes, bits, access } => {
-                let value = self.read(base, *offset, *bytes, *access, exit);
+                // A pointer that is no base is wanted as a number.
+                let access = if let Type::Pointer { .. } = node.ty { probed(*access) } else { *access };
+                let value = self.read(base, *offset, *bytes, access, exit);
                 match bits {
                     None => self.extended(value, &node.ty, *bytes),
                     Some((first, count)) => {
@@ -94,7 +96,7 @@ impl Lower<'_> {
             | NodeKind::Arithmetic { .. }
             | NodeKind::SameText(..) => {
                 let result = self.b.register();
-                self.either(node, exit, |l, holds| l.b.set(result, i64::from(holds)));
+                self.either(node, exit, |l, holds| l.b.alu_to(AluOp::Add, result, l.zero, i32::from(holds)));
                 result
             }
             // Texts have no value of 64 bits; the checker never asks for one.
@@ -239,7 +241,13 @@ impl Lower<'_> {
     /// A pointer that may be added to. The verifier forbids that with one that may be null, and knows of each pointer that came from the context
     /// or by a direct load whether it may.
     fn guarded(&mut self, pointer: &Node, exit: &Exit) -> Register {
-        let value = self.value(pointer, exit);
+        let value = match &pointer.kind {
+            NodeKind::Load { base, offset, bytes, access: Access::Direct, .. } => {
+                self.explain_node(pointer);
+                self.read(base, *offset, *bytes, Access::Direct, exit)
+            }
+            _ => self.value(pointer, exit),
+        };
         if !never_null(pointer) && !is_number(pointer) {
             self.b.leave_if(Cond::Eq, value, 0, exit.take());
         }
@@ -320,6 +328,11 @@ impl Lower<'_> {
         self.explain(step, &text, node.span);
         self.source = (step, text);
     }
+}
+
+/// How to read what a direct load would give a type of its own.
+fn probed(access: Access) -> Access {
+    if access == Access::Direct { Access::Kernel } else { access }
 }
 
 /// Whether the verifier knows that this pointer is not null.

@@ -220,6 +220,8 @@ impl<'a> Checker<'a> {
                 None => fault.help(format!("it has {}", listed(&names))),
             }));
         };
+        // Of the types that share a union's bytes the verifier takes the first, whatever the path says: only a probe reads it as another.
+        let origin = if member.in_union && origin == Origin::Trusted { Origin::Kernel } else { origin };
         let bits = member.bit_size.filter(|n| *n > 0).map(|size| (member.bit_offset, size));
         let bytes = if bits.is_some() { 0 } else { member.bit_offset / 8 };
         let bits = bits.map(|(at, size)| (at + offset * 8, size));

@@ -23,7 +23,7 @@ use crate::ir::{
     Size, SlotId, Space,
 };
 use crate::plan::layout::Schema;
-use crate::plan::{AttachPoint, Builtin, Plan, PlanStep, PointPlan, Span, Type, Typed};
+use crate::plan::{AttachPoint, Builtin, Plan, PlanStep, PointPlan, Shown, Span, Type, Typed};
 use value::Exit;
 
 /// The map of events: a ring buffer.
@@ -33,7 +33,7 @@ pub const COUNTERS: MapId = MapId(1);
 /// The map in which records with texts are put together: for each program that has some, by a number of its own.
 const SCRATCH: MapId = MapId(2);
 /// Bytes of scratch of one program at most (kernel/bpf/arraymap.c: PCPU_MIN_UNIT_SIZE).
-const MAX_SCRATCH: u32 = 32 * 1024;
+pub const MAX_SCRATCH: u32 = 32 * 1024;
 
 /// The counters of a program: u64 each, at 8 times their number.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -103,7 +103,8 @@ pub fn lower(plan: &Plan, plugin: &str, ring: u32) -> Result<Ir, LowerError> {
                 number: programs.len() as u32,
                 scratch: scratch_entries,
                 name: format!("{}_{point}", p.name),
-                file: format!("{plugin}:{}", p.name),
+                // Nobody has checked a file's name, nor what control characters an expression holds: reasons are for terminals and the kernel's log.
+                file: format!("{}:{}", Shown(plugin), p.name),
             };
             let schema = &plan.schemas[usize::from(p.schema)];
             let (function, bytes) = Lower::new(&program, body, schema, &mut module.reasons).run();
@@ -378,7 +379,12 @@ impl<'a> Lower<'a> {
         let file = &self.program.file;
         let reasons = &mut *self.reasons;
         let id = *self.interned.entry(key).or_insert_with(|| {
-            reasons.push(Reason { file: file.clone(), line: step, column: span.start + 1, text: text.to_owned() });
+            reasons.push(Reason {
+                file: file.clone(),
+                line: step,
+                column: span.start + 1,
+                text: Shown(text).to_string(),
+            });
             ReasonId(reasons.len() as u32 - 1)
         });
         self.b.because(Some(id));

@@ -34,9 +34,7 @@ pub fn room(node: &Node) -> u32 {
 /// Whether computing the node needs memory that is too large for the stack.
 pub fn needs_scratch(node: &Node) -> bool {
     match &node.kind {
-        NodeKind::SameText(left, right) => {
-            literal_and_comm(left, right).is_none() || needs_scratch(left) || needs_scratch(right)
-        }
+        NodeKind::SameText(left, right) => literal_and_comm(left, right).is_none(),
         NodeKind::Not(a) | NodeKind::Complement(a) | NodeKind::Negate(a) => needs_scratch(a),
         NodeKind::Load { base, .. } | NodeKind::Address { base, .. } => needs_scratch(base),
         NodeKind::Arithmetic { left, right, .. } | NodeKind::And(left, right) | NodeKind::Or(left, right) => {

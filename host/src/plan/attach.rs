@@ -4,6 +4,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use super::diagnostic::{Fault, Span, did_you_mean};
+use super::familiar;
 use super::validate::MAX_ATTACH_LENGTH;
 use crate::kernel::{FactError, KernelFacts, RawTracepoint, TracepointFormat};
 
@@ -63,14 +64,27 @@ const LATER: [&str; 24] = [
 /// What an attach point looks like.
 const FORM: &str = "an attach point is `tracepoint:SYSTEM:NAME` or `rawtracepoint:NAME`";
 
+/// Where the names of tracepoints can be read.
+const LISTED: &str = "/sys/kernel/tracing/available_events lists them";
+
+/// Which names raw tracepoints have.
+const RAW_NAMES: &str =
+    "raw tracepoints have the names of tracepoints, without the system; those of modules are not there yet";
+
 /// Reads an attach point's text.
 pub fn parse(text: &str) -> Result<Spec, Fault> {
     let whole = Span::new(0, text.len());
     if text.len() > MAX_ATTACH_LENGTH {
         return Err(Fault::new(whole, format!("it has {} bytes, and {MAX_ATTACH_LENGTH} is the most", text.len())));
     }
+    if text.is_empty() {
+        return Err(Fault::new(whole, "it is empty").help(FORM));
+    }
     let mut parts = text.split(':');
     let kind = parts.next().unwrap_or_default();
+    if !matches!(kind, "tracepoint" | "t" | "rawtracepoint" | "rt") {
+        return Err(unknown_kind(kind));
+    }
     let rest: Vec<&str> = parts.collect();
     for (i, part) in rest.iter().enumerate() {
         let start = text.len() - rest[i..].join(":").len();
@@ -82,15 +96,15 @@ pub fn parse(text: &str) -> Result<Spec, Fault> {
         }
         ("tracepoint" | "t", _) => Err(Fault::new(whole, "a tracepoint is written `tracepoint:SYSTEM:NAME`")),
         ("rawtracepoint" | "rt", [name]) if !name.is_empty() => Ok(Spec::RawTracepoint { name: (*name).to_owned() }),
-        ("rawtracepoint" | "rt", _) => Err(Fault::new(whole, "a raw tracepoint is written `rawtracepoint:NAME`")),
-        (kind, _) => Err(unknown_kind(kind)),
+        _ => Err(Fault::new(whole, "a raw tracepoint is written `rawtracepoint:NAME`")),
     }
 }
 
 fn unknown_kind(kind: &str) -> Fault {
     let span = Span::new(0, kind.len());
     if LATER.contains(&kind) {
-        return Fault::new(span, format!("attach points of the kind `{kind}` are not there yet")).help(FORM);
+        let fault = Fault::new(span, format!("attach points of the kind `{kind}` are not there yet"));
+        return fault.help(familiar::attach_kind(kind).unwrap_or(FORM));
     }
     let fault = Fault::new(span, format!("there is no kind of attach point named `{kind}`"));
     match did_you_mean(kind, ["tracepoint", "rawtracepoint"]) {
@@ -126,7 +140,8 @@ pub fn resolve(spec: &Spec, facts: &KernelFacts) -> Result<AttachPoint, Fault> {
                 let start = "rawtracepoint:".len();
                 let span = Span::new(start, start + name.len());
                 let fault = Fault::new(span, format!("this kernel has no raw tracepoint `{name}`"));
-                Err(with_help(fault, did_you_mean(name, names.iter().map(String::as_str))))
+                let near = did_you_mean(name, names.iter().map(String::as_str));
+                Err(fault.help(near.unwrap_or_else(|| RAW_NAMES.to_owned())))
             }
             Err(error) => Err(no_facts(&error)),
         },
@@ -142,20 +157,13 @@ fn unknown_tracepoint(system: &str, name: &str, facts: &KernelFacts) -> Fault {
         let names = all.iter().filter(|(s, _)| s == system).map(|(_, n)| n.as_str());
         let elsewhere = all.iter().find(|(_, n)| n == name).map(|(s, n)| format!("there is `tracepoint:{s}:{n}`"));
         let fault = Fault::new(span, format!("this kernel has no tracepoint `{name}` in `{system}`"));
-        return with_help(fault, did_you_mean(name, names).or(elsewhere));
+        return fault.help(did_you_mean(name, names).or(elsewhere).unwrap_or_else(|| LISTED.to_owned()));
     }
     let mut systems: Vec<&str> = all.iter().map(|(s, _)| s.as_str()).collect();
     systems.dedup();
     let fault =
         Fault::new(Span::new(start, start + system.len()), format!("this kernel has no tracepoints in `{system}`"));
-    with_help(fault, did_you_mean(system, systems))
-}
-
-fn with_help(fault: Fault, help: Option<String>) -> Fault {
-    match help {
-        Some(help) => fault.help(help),
-        None => fault,
-    }
+    fault.help(did_you_mean(system, systems).unwrap_or_else(|| LISTED.to_owned()))
 }
 
 fn no_facts(error: &FactError) -> Fault {
@@ -172,12 +180,14 @@ mod tests {
         assert_eq!(parse("tracepoint:sched:sched_switch"), Ok(tracepoint.clone()));
         assert_eq!(parse("t:sched:sched_switch"), Ok(tracepoint));
         assert_eq!(parse("rawtracepoint:x"), Ok(Spec::RawTracepoint { name: "x".into() }));
+        assert_eq!(parse("rt:x"), parse("rawtracepoint:x"));
     }
 
     #[test]
     fn faults_are_placed() {
         for (text, start, end, message) in [
-            ("", 0, 0, "there is no kind of attach point named ``"),
+            ("", 0, 0, "it is empty"),
+            ("kprobe:../..:x", 0, 6, "attach points of the kind `kprobe` are not there yet"),
             ("tracepoint", 0, 10, "a tracepoint is written `tracepoint:SYSTEM:NAME`"),
             ("tracepoint:a", 0, 12, "a tracepoint is written `tracepoint:SYSTEM:NAME`"),
             ("tracepoint:../..:x", 11, 16, "`../..` can be no name of a tracepoint"),

@@ -12,6 +12,7 @@ use std::collections::HashMap;
 
 use super::arithmetic::{self, Op};
 use super::diagnostic::{Fault, Span, did_you_mean};
+use super::familiar;
 use super::syntax::{BinaryOp, Expr, ExprKind, UnaryOp};
 use super::{Access, AttachPoint, Builtin, Node, NodeKind, Origin, Target, Type};
 use crate::kernel::{Btf, FieldLocation, KernelFacts, Kind, RawTracepoint, TracepointField, TracepointFormat, TypeId};
@@ -160,6 +161,9 @@ impl<'a> Checker<'a> {
         if self.argument_names().iter().any(|a| a == name) {
             return fault.help(format!("there is `args.{name}`"));
         }
+        if let Some(help) = familiar::name(name) {
+            return fault.help(help);
+        }
         let known = BUILTINS.iter().map(|(n, _)| *n).chain(["comm", "args", "str"]);
         let bound = self.bindings.keys().map(String::as_str);
         match did_you_mean(name, known.chain(bound)) {
@@ -199,8 +203,13 @@ impl<'a> Checker<'a> {
                 let (id, origin) = (*id, *origin);
                 self.member(pointer, origin, 0, id, name, at)
             }
-            Type::Pointer { .. } => Err(one(Fault::new(at, format!("{} has no fields", self.shown(&pointer.ty)))
-                .help("what it points to is not known here, and casts are not there yet"))),
+            Type::Pointer { target, .. } => {
+                let help = match target {
+                    Target::Char => "`str()` reads the text behind it",
+                    _ => "what it points to is not known here, and casts are not there yet",
+                };
+                Err(one(Fault::new(at, format!("{} has no fields", self.shown(&pointer.ty))).help(help)))
+            }
             ty => Err(one(Fault::new(at, format!("{} has no fields", self.shown(ty))))),
         }
     }
@@ -303,7 +312,7 @@ impl<'a> Checker<'a> {
             (FieldLocation::Fixed, None) => self.tracepoint_scalar(format, field, c_type, span),
             _ => Err(one(Fault::new(
                 span,
-                format!("`{}` is `{}`, and arrays of other than characters are not there yet", field.name, c_type),
+                format!("`{}` is an array of `{c_type}`, and only arrays of characters can be read yet", field.name),
             ))),
         }
     }
@@ -504,11 +513,7 @@ impl<'a> Checker<'a> {
 
     fn call(&self, name: &str, at: Span, arguments: &[Expr], span: Span) -> Checked<Node> {
         if name != "str" {
-            let fault = Fault::new(at, format!("there is no function `{name}`"));
-            let help = did_you_mean(name, ["str"]);
-            return Err(one(
-                fault.help(help.unwrap_or_else(|| "there is `str(pointer[, bytes])`; kfuncs are not there yet".into()))
-            ));
+            return Err(one(self.unknown_function(name, at)));
         }
         let (pointer, max) = match arguments {
             [pointer] => (pointer, STR_DEFAULT),
@@ -533,6 +538,16 @@ impl<'a> Checker<'a> {
         }
     }
 
+    fn unknown_function(&self, name: &str, at: Span) -> Fault {
+        let fault = Fault::new(at, format!("there is no function `{name}`"));
+        let is_value = BUILTINS.iter().any(|(n, _)| *n == name) || self.bindings.contains_key(name) || name == "comm";
+        if is_value {
+            return fault.help(format!("`{name}` is a value, without parentheses"));
+        }
+        let help = familiar::function(name).or_else(|| did_you_mean(name, ["str"]));
+        fault.help(help.unwrap_or_else(|| "there is `str(pointer)`, and `str(pointer, bytes)`".to_owned()))
+    }
+
     fn unary(&self, op: UnaryOp, value: &Expr, span: Span) -> Checked<Node> {
         if op == UnaryOp::Not {
             let value = self.condition(value)?;
@@ -544,7 +559,12 @@ impl<'a> Checker<'a> {
         let value = self.integer(value)?;
         let ty = Type::Integer { bytes: 8, signed: !is_unsigned(&value.ty) };
         let kind = match (op, value.kind) {
-            (UnaryOp::Plus, kind) => kind,
+            (UnaryOp::Plus, kind @ NodeKind::Constant(_)) => kind,
+            // How a value is read follows from its type, so a type cannot just be replaced by a wider one: add 0.
+            (UnaryOp::Plus, kind) => {
+                let zero = Node { kind: NodeKind::Constant(0), ty: ty.clone(), span };
+                return Ok(integers(Op::Add, Node { kind, ..value }, zero, span));
+            }
             (UnaryOp::Complement, NodeKind::Constant(n)) => NodeKind::Constant(!n),
             (UnaryOp::Negate, NodeKind::Constant(n)) => {
                 // -9223372036854775808 is written as the negation of a number that is unsigned by itself.
@@ -589,9 +609,7 @@ impl<'a> Checker<'a> {
         let op = operation(op);
         match (&left_node.ty, &right_node.ty) {
             (Type::Text { .. }, Type::Text { .. }) => self.texts(op, at, left_node, right_node, span),
-            (Type::Text { .. }, other) | (other, Type::Text { .. }) => {
-                Err(one(Fault::new(at, format!("a text cannot be compared with {}", self.shown(other)))))
-            }
+            (Type::Text { .. }, other) | (other, Type::Text { .. }) => Err(one(self.text_and_other(op, at, other))),
             (Type::Pointer { .. }, _) | (_, Type::Pointer { .. }) => {
                 if !matches!(op, Op::Equal | Op::NotEqual) {
                     let message = "pointers can be compared by `==` and `!=`, and not be computed with";
@@ -605,7 +623,21 @@ impl<'a> Checker<'a> {
         }
     }
 
+    fn text_and_other(&self, op: Op, at: Span, other: &Type) -> Fault {
+        if !op.is_comparison() {
+            return Fault::new(at, "a text cannot be computed with");
+        }
+        let fault = Fault::new(at, format!("a text cannot be compared with {}", self.shown(other)));
+        match other {
+            Type::Pointer { .. } => fault.help("`str(pointer)` reads the text behind a pointer"),
+            _ => fault,
+        }
+    }
+
     fn texts(&self, op: Op, at: Span, left: Node, right: Node, span: Span) -> Checked<Node> {
+        if !op.is_comparison() {
+            return Err(one(Fault::new(at, "a text cannot be computed with")));
+        }
         if !matches!(op, Op::Equal | Op::NotEqual) {
             return Err(one(Fault::new(at, "texts can be compared by `==` and `!=` only")));
         }
@@ -647,13 +679,19 @@ impl<'a> Checker<'a> {
                 Type::Integer { bytes: 8, signed: !(is_unsigned(&then_node.ty) || is_unsigned(&otherwise_node.ty)) }
             }
             (a, b) => {
-                let message = format!("the two values of `?:` are {} and {}", self.shown(a), self.shown(b));
-                return Err(one(Fault::new(span, message)));
+                let message =
+                    format!("the two values of `?:` do not go together: {} and {}", self.shown(a), self.shown(b));
+                return Err(
+                    one(Fault::new(span, message).help("both must be numbers, texts, or pointers of one kind")),
+                );
             }
         };
         if let NodeKind::Constant(n) = condition.kind {
-            let chosen = if n != 0 { then_node } else { otherwise_node };
-            return Ok(Node { kind: chosen.kind, ty, span });
+            let chosen = if n != 0 { &then_node } else { &otherwise_node };
+            // How a value is read follows from its own type, which need not be that of both.
+            if chosen.ty == ty || matches!(chosen.kind, NodeKind::Constant(_)) {
+                return Ok(Node { kind: chosen.kind.clone(), ty, span });
+            }
         }
         let (condition, then, otherwise) = (Box::new(condition), Box::new(then_node), Box::new(otherwise_node));
         Ok(Node { kind: NodeKind::Conditional { condition, then, otherwise }, ty, span })

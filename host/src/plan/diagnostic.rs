@@ -47,10 +47,11 @@ impl Fault {
     /// Places the fault in a probe.
     pub fn within(self, probe: &str, place: &str, text: &str) -> Diagnostic {
         Diagnostic {
-            probe: Some(probe.to_owned()),
+            probe: Some(shortened(probe)),
             place: place.to_owned(),
             message: self.message,
             source: Some((text.to_owned(), self.span)),
+            at: Vec::new(),
             notes: self.notes,
         }
     }
@@ -67,8 +68,18 @@ pub struct Diagnostic {
     pub message: String,
     /// The text at fault, with the part that a caret is put under.
     pub source: Option<(String, Span)>,
-    /// Further lines: the attach point for which it is wrong, names that would work, …
+    /// The attach points at which it is wrong, where another might do.
+    pub at: Vec<String>,
+    /// Further lines: names that would work, …
     pub notes: Vec<String>,
+}
+
+impl Diagnostic {
+    /// Whether this is `other`, perhaps at other attach points.
+    pub fn is_as(&self, other: &Diagnostic) -> bool {
+        (&self.probe, &self.place, &self.message, &self.source, &self.notes)
+            == (&other.probe, &other.place, &other.message, &other.source, &other.notes)
+    }
 }
 
 impl fmt::Display for Diagnostic {
@@ -82,6 +93,14 @@ impl fmt::Display for Diagnostic {
             let (line, caret) = excerpt(text, *span);
             write!(f, "\n  | {line}\n  | {caret}")?;
         }
+        if let Some((first, others)) = self.at.split_first() {
+            write!(f, "\n  = at {}", Shown(first))?;
+            match others {
+                [] => {}
+                [second] => write!(f, " and {}", Shown(second))?,
+                _ => write!(f, " and {} more", others.len())?,
+            }
+        }
         for note in &self.notes {
             write!(f, "\n  = {}", Shown(note))?;
         }
@@ -89,7 +108,7 @@ impl fmt::Display for Diagnostic {
     }
 }
 
-/// All faults of one declaration, in the order in which they stand there. Never empty.
+/// All faults of one declaration, probe by probe: first names and form, then what cannot be read, then what means nothing. Never empty.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub struct Diagnostics(pub Vec<Diagnostic>);
 
@@ -174,6 +193,11 @@ fn excerpt(text: &str, span: Span) -> (String, String) {
     (line, caret)
 }
 
+/// A name of the plugin's, which may be longer than names can be.
+pub fn shortened(name: &str) -> String {
+    if name.chars().count() <= 64 { name.to_owned() } else { name.chars().take(20).chain(['…']).collect() }
+}
+
 /// The nearest character boundary at or before `at`.
 fn floor(text: &str, at: usize) -> usize {
     let mut at = at.min(text.len());
@@ -199,10 +223,12 @@ pub fn nearest<'a>(name: &str, candidates: impl IntoIterator<Item = &'a str>) ->
     found.into_iter().take(3).map(|(_, c)| c).collect()
 }
 
-/// "did you mean `a` or `b`?", or nothing.
+/// "did you mean `a`, `b` or `c`?", or nothing.
 pub fn did_you_mean<'a>(name: &str, candidates: impl IntoIterator<Item = &'a str>) -> Option<String> {
     let near: Vec<String> = nearest(name, candidates).iter().map(|n| format!("`{n}`")).collect();
-    (!near.is_empty()).then(|| format!("did you mean {}?", near.join(" or ")))
+    let (last, others) = near.split_last()?;
+    let others = if others.is_empty() { String::new() } else { format!("{} or ", others.join(", ")) };
+    Some(format!("did you mean {others}{last}?"))
 }
 
 /// Edit distance that counts a swap of neighbours as one (optimal string alignment).
@@ -238,6 +264,13 @@ mod tests {
         }
         assert_eq!(nearest("filenme", ["flags", "filename", "mode"]), ["filename"]);
         assert!(nearest("zzz", ["pid", "tid"]).is_empty());
+    }
+
+    #[test]
+    fn no_more_faults_are_shown_than_anyone_would_read() {
+        let fault = |n: usize| Fault::new(Span::new(0, 1), "wrong").within("p", &format!("field `f{n}`"), "x");
+        let shown = Diagnostics((0..SHOWN + 10).map(fault).collect()).to_string();
+        assert!(shown.contains("`f49`") && !shown.contains("`f50`") && shown.ends_with("\n(10 more)"), "{shown}");
     }
 
     #[test]

@@ -10,15 +10,19 @@ pub mod arithmetic;
 mod attach;
 mod check;
 mod diagnostic;
+mod familiar;
 pub mod layout;
 pub mod syntax;
 mod validate;
 
+use std::collections::HashSet;
 use std::time::Duration;
 
 pub use attach::AttachPoint;
-use diagnostic::Fault;
+pub use check::{STR_DEFAULT, STR_MAX};
 pub use diagnostic::{Diagnostic, Diagnostics, Shown, Span};
+use diagnostic::{Fault, shortened};
+pub use validate::{MAX_ATTACH_LENGTH, MAX_ATTACH_POINTS, MAX_NAME, MAX_PROBES, MAX_STEPS, TICK};
 
 use crate::declare::{Declaration, Probe, Step};
 use crate::kernel::{KernelFacts, TypeId};
@@ -227,13 +231,13 @@ pub enum Builtin {
 /// All faults of the declaration, never an empty list.
 pub fn plan(declaration: &Declaration, facts: &KernelFacts) -> Result<Plan, Diagnostics> {
     validate::bounds(declaration)?;
-    let mut faults = validate::names(declaration);
-    let parsed: Vec<Parsed> = declaration.probes.iter().map(|probe| Parsed::new(probe, &mut faults)).collect();
-
+    let (mut faults, mut names) = (Vec::new(), HashSet::new());
     let mut plan = Plan { probes: Vec::new(), schemas: Vec::new(), tick: None };
     plan.tick = declaration.tick.map(|ms| Duration::from_millis(u64::from(ms)));
-    for probe in &parsed {
-        if let Some((checked, schema)) = probe.check(plan.schemas.len() as u16, facts, &mut faults) {
+    for probe in &declaration.probes {
+        validate::form(probe, &mut names, &mut faults);
+        let parsed = Parsed::new(probe, &mut faults);
+        if let Some((checked, schema)) = parsed.check(plan.schemas.len() as u16, facts, &mut faults) {
             plan.probes.push(checked);
             plan.schemas.push(schema);
         }
@@ -277,14 +281,15 @@ impl<'a> Parsed<'a> {
             };
             match step {
                 Step::Bind(b) => {
-                    let place = format!("step {n} (bind `{}`)", b.name);
+                    let place = format!("step {n} (bind `{}`)", shortened(&b.name));
                     steps.push(ParsedStep::Bind(&b.name, read(place, &b.value)));
                 }
                 Step::When(text) => steps.push(ParsedStep::When(read(format!("step {n} (when)"), text))),
                 Step::Emit(event) => {
                     let fields = event.fields.iter();
-                    let fields =
-                        fields.map(|f| (f.name.as_str(), read(format!("field `{}`", f.name), &f.value))).collect();
+                    let fields = fields
+                        .map(|f| (f.name.as_str(), read(format!("field `{}`", shortened(&f.name)), &f.value)))
+                        .collect();
                     steps.push(ParsedStep::Emit(&event.name, fields));
                 }
                 // Refused by `validate`.
@@ -309,8 +314,10 @@ impl<'a> Parsed<'a> {
                     continue;
                 }
             };
-            // The same fault at the second attach point is told there too: the point's name is part of it.
-            let Some((point, point_schema)) = self.check_at(id, attach, facts, faults) else { continue };
+            let mut here = Vec::new();
+            let checked = self.check_at(id, attach, facts, &mut here);
+            merge(faults, before, here);
+            let Some((point, point_schema)) = checked else { continue };
             match &schema {
                 None => schema = Some((point_schema, text)),
                 Some((first, at)) => faults.extend(self.disagreement(first, at, &point_schema, text)),
@@ -377,9 +384,9 @@ impl<'a> Parsed<'a> {
         match check(checker, text.expr.as_ref()?) {
             Ok(node) => Some(Typed { node, text: text.text.to_owned(), step: text.step }),
             Err(found) => {
-                faults.extend(found.into_iter().map(|mut fault| {
-                    fault.notes.push(format!("at {attach}"));
-                    fault.within(&self.probe.name, &text.place, text.text)
+                faults.extend(found.into_iter().map(|fault| Diagnostic {
+                    at: vec![attach.to_string()],
+                    ..fault.within(&self.probe.name, &text.place, text.text)
                 }));
                 None
             }
@@ -389,13 +396,14 @@ impl<'a> Parsed<'a> {
     fn bound_record(&self, schema: &Schema, values: &[Option<Typed>], faults: &mut Vec<Diagnostic>) {
         let texts: u64 =
             values.iter().flatten().map(|v| if let Type::Text { max } = v.node.ty { u64::from(max) } else { 0 }).sum();
-        let largest = u64::from(schema.size) + texts;
+        let largest = (u64::from(schema.size.next_multiple_of(8)) + texts).next_multiple_of(8);
         if largest > u64::from(MAX_RECORD) {
             faults.push(Diagnostic {
-                probe: Some(self.probe.name.clone()),
-                place: format!("event `{}`", schema.name),
+                probe: Some(shortened(&self.probe.name)),
+                place: format!("event `{}`", shortened(&schema.name)),
                 message: format!("a record of it may need {largest} bytes, and {MAX_RECORD} is the most"),
                 source: None,
+                at: Vec::new(),
                 notes: vec!["help: bound its texts: `str(pointer, 1024)`".to_owned()],
             });
         }
@@ -409,10 +417,11 @@ impl<'a> Parsed<'a> {
             .zip(&other.fields)
             .filter(|(a, b)| a.kind != b.kind)
             .map(|(a, b)| Diagnostic {
-                probe: Some(self.probe.name.clone()),
-                place: format!("field `{}`", a.name),
+                probe: Some(shortened(&self.probe.name)),
+                place: format!("field `{}`", shortened(&a.name)),
                 message: "its type differs between the attach points".to_owned(),
                 source: None,
+                at: Vec::new(),
                 notes: vec![
                     format!("{} at {first_at}", kind_name(&a.kind)),
                     format!("{} at {other_at}", kind_name(&b.kind)),
@@ -420,6 +429,20 @@ impl<'a> Parsed<'a> {
                 ],
             })
             .collect()
+    }
+}
+
+/// Adds faults found at one attach point. One that was found at an earlier point of the probe, behind `from`, is told once, with both.
+fn merge(faults: &mut Vec<Diagnostic>, from: usize, found: Vec<Diagnostic>) {
+    for fault in found {
+        match faults[from..].iter_mut().find(|known| known.is_as(&fault)) {
+            Some(known) => fault.at.into_iter().for_each(|at| {
+                if !known.at.contains(&at) {
+                    known.at.push(at);
+                }
+            }),
+            None => faults.push(fault),
+        }
     }
 }
 

@@ -144,7 +144,14 @@ pub fn parse(text: &str) -> Result<Expr, Fault> {
         TokenKind::Symbol("=") => Err(Fault::new(parser.peek().span, "an expression cannot assign")
             .help("`==` compares; a `bind` step names a value")),
         TokenKind::Symbol(")") => Err(Fault::new(parser.peek().span, "this `)` closes nothing")),
-        other => Err(Fault::new(parser.peek().span, format!("expected an operator, found {}", other.shown()))),
+        other => {
+            let fault = Fault::new(parser.peek().span, format!("expected an operator, found {}", other.shown()));
+            Err(match other {
+                TokenKind::Name(name) if name == "and" => fault.help("it is written `&&`"),
+                TokenKind::Name(name) if name == "or" => fault.help("it is written `||`"),
+                _ => fault,
+            })
+        }
     }
 }
 
@@ -203,7 +210,9 @@ fn tokenize(text: &str) -> Result<Vec<Token>, Fault> {
                 while at < bytes.len() && (bytes[at].is_ascii_alphanumeric() || bytes[at] == b'_') {
                     at += 1;
                 }
-                TokenKind::Integer(integer(&text[start..at]).map_err(|m| Fault::new(Span::new(start, at), m))?)
+                TokenKind::Integer(integer(&text[start..at]).map_err(|m| {
+                    Fault::new(Span::new(start, at), m).help("integers are 10, 0x1f, 017 or 0b11, of 64 bits at most")
+                })?)
             }
             b'a'..=b'z' | b'A'..=b'Z' | b'_' => {
                 while at < bytes.len() && (bytes[at].is_ascii_alphanumeric() || bytes[at] == b'_') {
@@ -237,10 +246,12 @@ fn tokenize(text: &str) -> Result<Vec<Token>, Fault> {
                 }
                 None => {
                     let c = text[at..].chars().next().unwrap_or(' ');
-                    return Err(Fault::new(
-                        Span::new(at, at + c.len_utf8()),
-                        format!("`{c}` is no part of an expression"),
-                    ));
+                    let fault =
+                        Fault::new(Span::new(at, at + c.len_utf8()), format!("`{c}` is no part of an expression"));
+                    return Err(match c {
+                        ';' | '{' | '}' => fault.help("it is one value; what is done with values stands in the steps"),
+                        _ => fault,
+                    });
                 }
             },
         };
@@ -298,7 +309,7 @@ fn quoted(text: &str, at: &mut usize, quote: u8) -> Result<Vec<u8>, Fault> {
                         *at += 2;
                         u8::from_str_radix(digits, 16).map_err(|_| bad(from + 4))?
                     }
-                    _ => return Err(bad(from + 1)),
+                    _ => return Err(bad(from + 2)),
                 };
                 if byte == 0 && quote == b'"' {
                     return Err(Fault::new(Span::new(from, *at + 2), "a string cannot hold a 0 byte"));
@@ -417,10 +428,12 @@ impl Parser {
             if self.take(".") || self.take("->") {
                 let token = self.next();
                 let TokenKind::Name(name) = token.kind else {
-                    return Err(Fault::new(
-                        token.span,
-                        format!("expected a field's name, found {}", token.kind.shown()),
-                    ));
+                    let found = token.kind.shown();
+                    let fault = Fault::new(token.span, format!("expected a field's name, found {found}"));
+                    return Err(match base.kind {
+                        ExprKind::Integer(_) => fault.help("there are integers only"),
+                        _ => fault,
+                    });
                 };
                 let (span, height) = (base.span.to(token.span), base.height);
                 base = node(ExprKind::Field { base: Box::new(base), name, at: token.span }, span, height)?;
@@ -442,16 +455,29 @@ impl Parser {
             TokenKind::Text(value) => node(ExprKind::Text(value), token.span, 0),
             TokenKind::Name(name) if self.take("(") => self.call(name, token.span),
             TokenKind::Name(name) if matches!(name.as_str(), "struct" | "union" | "enum") => {
-                Err(Fault::new(token.span, "casts to kernel types are not there yet"))
+                Err(Fault::new(token.span, "casts are not there yet"))
             }
             TokenKind::Name(name) => node(ExprKind::Name(name), token.span, 0),
             TokenKind::Symbol("(") => {
                 let mut inner = self.nested(Self::expression)?;
                 let end = self.expect(")", "behind the expression")?;
                 inner.span = token.span.to(end);
-                Ok(inner)
+                match (&inner.kind, &self.peek().kind) {
+                    (ExprKind::Name(_), TokenKind::Name(next)) if next == "and" || next == "or" => Ok(inner),
+                    // Nothing else that begins so is an expression.
+                    (ExprKind::Name(_), TokenKind::Name(_) | TokenKind::Integer(_) | TokenKind::Symbol("(")) => {
+                        Err(Fault::new(inner.span, "casts are not there yet"))
+                    }
+                    _ => Ok(inner),
+                }
             }
-            other => Err(Fault::new(token.span, format!("expected a value, found {}", other.shown()))),
+            other => {
+                let fault = Fault::new(token.span, format!("expected a value, found {}", other.shown()));
+                Err(match other {
+                    TokenKind::Symbol("/") if token.span.start == 0 => fault.help("a condition stands without slashes"),
+                    _ => fault,
+                })
+            }
         }
     }
 
@@ -539,14 +565,13 @@ mod tests {
             ("\"abc", 0, 4, "the closing quote is missing"),
             ("'ab'", 0, 4, "a character in `'` is exactly one byte"),
             ("a # b", 2, 3, "`#` is no part of an expression"),
-            ("a.1", 1, 2, "expected an operator, found `.`"),
+            ("a.1", 2, 3, "expected a field's name, found the number 1"),
             ("@x", 0, 1, "maps (`@name`) are not there yet"),
-            ("(struct sock *)x", 1, 7, "casts to kernel types are not there yet"),
+            ("(struct sock *)x", 1, 7, "casts are not there yet"),
+            ("(u64)x", 0, 5, "casts are not there yet"),
         ] {
             let error = parse(text).expect_err(text);
-            if text != "a.1" {
-                assert_eq!((error.span, error.message.as_str()), (Span::new(start, end), message), "{text}");
-            }
+            assert_eq!((error.span, error.message.as_str()), (Span::new(start, end), message), "{text}");
         }
     }
 

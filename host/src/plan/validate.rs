@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 
 use super::check::RESERVED;
-use super::diagnostic::{Diagnostic, Diagnostics};
+use super::diagnostic::{Diagnostic, Diagnostics, shortened};
 use super::layout::MAX_FIELDS;
 use super::syntax::is_identifier;
 use crate::declare::{Declaration, Probe, Step};
@@ -48,18 +48,13 @@ pub fn bounds(declaration: &Declaration) -> Result<(), Diagnostics> {
     if faults.is_empty() { Ok(()) } else { Err(Diagnostics(faults)) }
 }
 
-/// Names, and the form of each probe's body.
-pub fn names(declaration: &Declaration) -> Vec<Diagnostic> {
-    let mut faults = Vec::new();
-    let mut seen = HashSet::new();
-    for probe in &declaration.probes {
-        name(None, "a probe", &probe.name, &mut faults);
-        if !seen.insert(probe.name.as_str()) {
-            faults.push(fault(None, "the declaration", format!("two probes are named `{}`", probe.name)));
-        }
-        body(probe, &mut faults);
+/// Names, and the form of the body. `seen` are the names of the probes before.
+pub fn form<'a>(probe: &'a Probe, seen: &mut HashSet<&'a str>, faults: &mut Vec<Diagnostic>) {
+    name(None, "a probe", &probe.name, faults);
+    if !seen.insert(&probe.name) {
+        faults.push(fault(None, "the declaration", format!("two probes are named `{}`", shortened(&probe.name))));
     }
-    faults
+    body(probe, faults);
 }
 
 fn body(probe: &Probe, faults: &mut Vec<Diagnostic>) {
@@ -70,7 +65,7 @@ fn body(probe: &Probe, faults: &mut Vec<Diagnostic>) {
     let mut points = HashSet::new();
     for point in &probe.attach {
         if !points.insert(point) {
-            refuse("attach", format!("`{point}` stands there twice"));
+            refuse("attach", format!("`{}` stands there twice", shortened(point)));
         }
     }
     if probe.body.len() > MAX_STEPS {
@@ -84,35 +79,35 @@ fn body(probe: &Probe, faults: &mut Vec<Diagnostic>) {
     }
 
     let mut bound = HashSet::new();
-    for step in &probe.body {
+    for (step, n) in probe.body.iter().zip(1..) {
         match step {
             Step::Bind(binding) => {
                 name(Some(probe), "a binding", &binding.name, faults);
+                let place = format!("step {n} (bind `{}`)", shortened(&binding.name));
                 if !bound.insert(binding.name.as_str()) {
-                    faults.push(fault(Some(probe), "body", format!("`{}` is bound twice", binding.name)));
+                    faults.push(fault(Some(probe), &place, "a step before has bound that name".to_owned()));
                 }
                 if RESERVED.contains(&binding.name.as_str()) {
-                    let message = format!("`{}` is a name of the language and cannot be bound", binding.name);
-                    faults.push(fault(Some(probe), "body", message));
+                    faults.push(fault(Some(probe), &place, "that is a name of the language".to_owned()));
                 }
             }
             Step::When(_) => {}
             Step::Update(update) => {
-                let message = format!("maps are not there yet, so `@{}` cannot be updated", update.target);
-                faults.push(fault(Some(probe), "body", message));
+                let message = format!("maps are not there yet, so `@{}` cannot be updated", shortened(&update.target));
+                faults.push(fault(Some(probe), &format!("step {n} (update)"), message));
             }
             Step::Emit(event) => {
                 name(Some(probe), "an event", &event.name, faults);
                 if event.fields.len() > MAX_FIELDS {
                     let message = format!("it has {} fields, and {MAX_FIELDS} is the most", event.fields.len());
-                    faults.push(fault(Some(probe), &format!("event `{}`", event.name), message));
+                    faults.push(fault(Some(probe), &format!("event `{}`", shortened(&event.name)), message));
                 }
                 let mut fields = HashSet::new();
                 for field in &event.fields {
                     name(Some(probe), "a field", &field.name, faults);
                     if !fields.insert(field.name.as_str()) {
-                        let message = format!("two fields are named `{}`", field.name);
-                        faults.push(fault(Some(probe), &format!("event `{}`", event.name), message));
+                        let message = format!("two fields are named `{}`", shortened(&field.name));
+                        faults.push(fault(Some(probe), &format!("event `{}`", shortened(&event.name)), message));
                     }
                 }
             }
@@ -131,16 +126,13 @@ fn name(probe: Option<&Probe>, of: &str, name: &str, faults: &mut Vec<Diagnostic
     faults.push(fault(probe, &format!("{of} named `{}`", shortened(name)), what));
 }
 
-fn shortened(name: &str) -> String {
-    if name.chars().count() <= MAX_NAME { name.to_owned() } else { name.chars().take(20).chain(['…']).collect() }
-}
-
 fn fault(probe: Option<&Probe>, place: &str, message: String) -> Diagnostic {
     Diagnostic {
         probe: probe.map(|p| shortened(&p.name)),
         place: place.to_owned(),
         message,
         source: None,
+        at: Vec::new(),
         notes: Vec::new(),
     }
 }

@@ -100,6 +100,7 @@ const TRACEPOINTS: &[&str] = &[
     "syscalls/sys_enter_open",
     "syscalls/sys_enter_openat",
     "syscalls/sys_enter_openat2",
+    "syscalls/sys_enter_unlinkat",
     "syscalls/sys_enter_write",
     "syscalls/sys_exit_execve",
     "syscalls/sys_exit_getppid",

@@ -1,0 +1,77 @@
+//! Programs made fit for the interpreter.
+
+use porthole::bpf::{Code, RawInsn, Target};
+
+use super::GARBAGE;
+
+/// Bytes of a program's stack.
+const STACK: i16 = 512;
+
+/// One function's bytes as the interpreter takes them. The function's own instructions stay where they are, and what replaces some of them stands behind:
+///
+/// * Maps are numbers.
+/// * Helpers are called through functions that overwrite r1 to r5.
+/// * A value that is compared with a negative constant is compared with a register that holds it, as rbpf does not extend the constant's sign (RFC 9669,
+///   section 4.3, does). That the instruction itself is right is for the disassembly in golden/compile to show.
+///
+/// In front stands what fills the stack.
+pub fn linked(code: &Code) -> Vec<u8> {
+    let mut insns = code.insns.clone();
+    for relocation in &code.relocations {
+        let Target::Map(map) = relocation.target else { panic!("{relocation:?} is not linked here") };
+        insns[relocation.slot as usize].src = 0;
+        insns[relocation.slot as usize].imm = map.0 as i32;
+    }
+    let end = insns.len();
+    let mut at = 0;
+    while at < end {
+        let insn = insns[at];
+        let behind = |insns: &[RawInsn]| insns.len() - at - 1;
+        match insn.opcode {
+            CALL => {
+                insns[at] = RawInsn { src: 1, imm: behind(&insns) as i32, ..insn };
+                insns.push(insn);
+                insns.extend((1..=5).map(|dst| RawInsn {
+                    opcode: MOV,
+                    dst,
+                    imm: GARBAGE.into(),
+                    ..RawInsn::default()
+                }));
+                insns.push(RawInsn { opcode: EXIT, ..RawInsn::default() });
+            }
+            JEQ | JGT | JGE | JNE | JLT | JLE if insn.imm < 0 => {
+                let jump = |off: isize| RawInsn { opcode: JA, off: off as i16, ..RawInsn::default() };
+                let stub = behind(&insns) as isize;
+                insns[at] = jump(stub);
+                // r5 belongs to no value at a jump with a constant (codegen/emit.rs).
+                insns.push(RawInsn { opcode: MOV, dst: 5, imm: insn.imm, ..RawInsn::default() });
+                insns.push(RawInsn { opcode: insn.opcode | BY_REGISTER, src: 5, imm: 0, off: 1, ..insn });
+                insns.push(jump(-stub - 3));
+                insns.push(jump(isize::from(insn.off) - stub - 4));
+            }
+            _ => {}
+        }
+        at += if insn.opcode == WIDE { 2 } else { 1 };
+    }
+    let word = i32::from_ne_bytes([GARBAGE; 4]);
+    let fill =
+        (1..=STACK / 8).map(|n| RawInsn { opcode: STORE, dst: 10, off: -8 * n, imm: word, ..RawInsn::default() });
+    let insns: Vec<RawInsn> = fill.chain(insns).collect();
+    assert!(insns.len() <= i16::MAX as usize, "rbpf counts instructions in 16 bits, and these are {}", insns.len());
+    insns.iter().flat_map(|insn| insn.to_bytes()).collect()
+}
+
+// Opcodes (RFC 9669): those of jumps take a constant, or with `BY_REGISTER` a register.
+const WIDE: u8 = 0x18;
+const STORE: u8 = 0x7a;
+const MOV: u8 = 0xb7;
+const JA: u8 = 0x05;
+const JEQ: u8 = 0x15;
+const JGT: u8 = 0x25;
+const JGE: u8 = 0x35;
+const JNE: u8 = 0x55;
+const JLT: u8 = 0xa5;
+const JLE: u8 = 0xb5;
+const CALL: u8 = 0x85;
+const EXIT: u8 = 0x95;
+const BY_REGISTER: u8 = 0x08;

@@ -1,0 +1,100 @@
+//! Records read back, by the rules of `wit/events.wit`.
+
+use std::fmt;
+
+use porthole::plan::layout::{self, FieldKind, Schema};
+
+/// A field's value in a record.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Value {
+    Absent,
+    Boolean(bool),
+    Signed(i64),
+    Unsigned(u64),
+    Text { bytes: Vec<u8>, cut: bool },
+}
+
+impl fmt::Display for Value {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Value::Absent => f.write_str("absent"),
+            Value::Boolean(value) => write!(f, "{value}"),
+            Value::Signed(value) => write!(f, "{value}"),
+            Value::Unsigned(value) => write!(f, "{value}"),
+            Value::Text { bytes, cut } => write!(f, "\"{}\"{}", bytes.escape_ascii(), if *cut { "…" } else { "" }),
+        }
+    }
+}
+
+/// Reads a record, and checks it: its length, that texts do not share bytes, and that what belongs to no value is 0.
+pub fn decode(schema: &Schema, record: &[u8]) -> Vec<(String, Value)> {
+    let length = u32_at(record, layout::LENGTH) as usize;
+    assert!(length == record.len() && length.is_multiple_of(8) && length >= schema.size as usize, "length {length}");
+    assert!(length <= layout::MAX_RECORD as usize, "{length} bytes are more than a record can have");
+    let presence = u64_at(record, layout::PRESENCE);
+    assert_eq!(presence >> 1 >> schema.fields.len().saturating_sub(1), 0, "presence of fields that are not there");
+    let mut used = vec![false; length];
+    used[..layout::HEADER as usize].fill(true);
+    let mut texts_end = schema.size.next_multiple_of(8) as usize;
+    let mut fields = Vec::new();
+    for (bit, field) in schema.fields.iter().enumerate() {
+        let (size, _) = field.kind.size_align();
+        let at = field.offset as usize..(field.offset + size) as usize;
+        used[at.clone()].fill(true);
+        let bytes = &record[at];
+        if presence & 1 << bit == 0 {
+            assert!(bytes.iter().all(|b| *b == 0), "field {} is absent, and its bytes are {bytes:?}", field.name);
+            fields.push((field.name.clone(), Value::Absent));
+            continue;
+        }
+        let mut wide = [0; 8];
+        wide[..bytes.len()].copy_from_slice(bytes);
+        let word = u64::from_le_bytes(wide);
+        let value = match field.kind {
+            FieldKind::Boolean => {
+                assert!(word <= 1, "field {} is the boolean {word}", field.name);
+                Value::Boolean(word == 1)
+            }
+            FieldKind::Unsigned(_) => Value::Unsigned(word),
+            FieldKind::Signed(bytes) => {
+                let shift = 64 - 8 * u32::from(bytes);
+                Value::Signed((word as i64) << shift >> shift)
+            }
+            FieldKind::Text => {
+                let (start, length) = (u16_at(bytes, 0) as usize, u16_at(bytes, 2));
+                let (cut, length) = (length & layout::CUT != 0, usize::from(length & !layout::CUT));
+                assert!(
+                    start >= texts_end,
+                    "the text of {} begins at {start}, in another that ends at {texts_end}",
+                    field.name
+                );
+                texts_end = start + length;
+                used[start..start + length].fill(true);
+                Value::Text { bytes: record[start..start + length].to_vec(), cut }
+            }
+            ref other => panic!("no expression makes {other:?}"),
+        };
+        fields.push((field.name.clone(), value));
+    }
+    let stray = (0..length).find(|i| !used[*i] && record[*i] != 0);
+    assert_eq!(stray, None, "a byte that belongs to nothing is not 0: {record:?}");
+    fields
+}
+
+pub fn u16_at(bytes: &[u8], at: u32) -> u16 {
+    u16::from_le_bytes(array(bytes, at))
+}
+
+pub fn u32_at(bytes: &[u8], at: u32) -> u32 {
+    u32::from_le_bytes(array(bytes, at))
+}
+
+pub fn u64_at(bytes: &[u8], at: u32) -> u64 {
+    u64::from_le_bytes(array(bytes, at))
+}
+
+fn array<const N: usize>(bytes: &[u8], at: u32) -> [u8; N] {
+    let mut array = [0; N];
+    array.copy_from_slice(&bytes[at as usize..][..N]);
+    array
+}

@@ -1,0 +1,258 @@
+//! What no well-meaning plugin declares: it is refused or compiled, and never more than that.
+//!
+//! "Refused" is a message that a terminal can bear: of bounded length, without control characters. "Compiled" is what the machine can run. Nothing
+//! panics, nothing overflows a stack, and nothing is called a bug of Porthole.
+
+use std::thread;
+
+use porthole::compile::{CompileError, compile};
+use porthole::declare::{Declaration, Event, Field, Probe, Step, Update};
+
+use super::random::{Random, seed};
+use super::*;
+
+/// Declarations made.
+const DECLARATIONS: u64 = 3000;
+/// Bytes that 50 messages may have: each shows at most some 1000 characters, and 100 of the expression.
+const MESSAGE: usize = 50 * 5000;
+
+/// Whether it is accepted.
+///
+/// # Panics
+/// Where the outcome is not one that a plugin may cause.
+fn outcome(declaration: &Declaration, facts: &KernelFacts) -> bool {
+    match plan(declaration, facts) {
+        Err(faults) => {
+            let text = faults.to_string();
+            assert!(!text.is_empty() && text.len() <= MESSAGE, "{} bytes", text.len());
+            assert!(!text.chars().any(|c| c.is_control() && c != '\n'), "{text:?}");
+            false
+        }
+        Ok(plan) => match compile(&plan, "plugin", 4096) {
+            Ok(_) | Err(CompileError::TooLarge(_) | CompileError::TooComplex { .. }) => true,
+            Err(error) => panic!("{error}\n{declaration:#?}"),
+        },
+    }
+}
+
+fn accepted(expression: &str) -> bool {
+    outcome(&declaration::of_fields(MADE, [("f", expression)]), &FACTS)
+}
+
+/// Says how to make the declaration anew that has led to a panic.
+struct ToldOnPanic(u64);
+
+impl Drop for ToldOnPanic {
+    fn drop(&mut self) {
+        if thread::panicking() {
+            println!("{}={}", random::SEED, self.0);
+        }
+    }
+}
+
+#[test]
+fn mutations() {
+    let (mut all, mut taken) = (0, 0);
+    for seed in seed()..seed() + DECLARATIONS {
+        let _told = ToldOnPanic(seed);
+        let declaration = mutated(&mut Random::new(seed));
+        all += 1;
+        taken += u64::from(outcome(&declaration, &FACTS));
+    }
+    // Neither way is tried by the other.
+    assert!(taken * 20 > all && taken * 20 < all * 19, "{taken} of {all} were accepted");
+}
+
+/// What mutations begin with: some of everything.
+const EXPRESSIONS: [&str; 14] = [
+    "pid",
+    "args.u64 / (args.s8 + 1)",
+    "str(args.s)",
+    "str(args.s, 100) == \"abc\"",
+    "comm == \"cat\"",
+    "args.located != args.relative",
+    "args.p.real_parent->tgid",
+    "task.se.load.weight << 3",
+    "args.b ? args.u32 : -args.s64",
+    "args.name == args.wide || args.p && !args.s32",
+    "(args.p ? args.p : task).comm",
+    "a + 1",
+    "task.in_iowait ? \"yes\" : comm",
+    "args.u8 % 10 >= 0x1f",
+];
+
+/// What they are changed by.
+const PIECES: [&str; 44] = [
+    "(",
+    ")",
+    "[",
+    "]",
+    "[0]",
+    "[99999]",
+    ".",
+    "->",
+    ",",
+    "?",
+    ":",
+    "? 1 :",
+    "+",
+    "-",
+    "*",
+    "/ 0",
+    "%",
+    "<<",
+    ">>",
+    "==",
+    "!=",
+    "<=",
+    "&",
+    "&&",
+    "||",
+    "!",
+    "~",
+    "@",
+    "$",
+    "\"",
+    "'",
+    "\\",
+    "args",
+    "args.p",
+    "task",
+    "comm",
+    "str",
+    "str(",
+    "a",
+    "0",
+    "18446744073709551616",
+    "0xffffffffffffffff",
+    "é",
+    "\u{202e}\u{1b}",
+];
+
+fn expression(random: &mut Random) -> String {
+    let mut text = random.pick(&EXPRESSIONS).to_owned();
+    for _ in 0..random.pick(&[0, 0, 0, 0, 1, 1, 3]) {
+        let at = random.below(text.len() as u64 + 1) as usize;
+        let at = (0..=at).rev().find(|at| text.is_char_boundary(*at)).unwrap_or(0);
+        match random.below(6) {
+            0 => text.truncate(at),
+            1 => {
+                text =
+                    format!("({text}) {} ({})", random.pick(&["+", "==", "&&", "/", ">>"]), random.pick(&EXPRESSIONS))
+            }
+            2 if at < text.len() => {
+                text.remove(at);
+            }
+            _ => text.insert_str(at, &format!(" {} ", random.pick(&PIECES))),
+        }
+    }
+    text
+}
+
+fn name(random: &mut Random) -> String {
+    random.pick(&["a", "b", "c", "d", "e", "f", "g", "pid", "", "1", "a b", "\u{7}"]).to_owned()
+}
+
+fn mutated(random: &mut Random) -> Declaration {
+    let usual = random.below(3) > 0;
+    let mut declaration = Declaration::default();
+    for n in 0..1 + random.below(2) {
+        let probe = if usual { format!("p{n}") } else { name(random) };
+        let attach = random.pick(&[MADE, MADE, MADE, CALL, "rawtracepoint:sched_switch", "tracepoint:made:none", "x"]);
+        let mut body = vec![declaration::bind("a", &expression(random))];
+        for _ in 0..random.below(3) {
+            body.push(Step::When(expression(random)));
+        }
+        if !usual && random.below(4) == 0 {
+            body.push(declaration::bind(&name(random), &expression(random)));
+        }
+        let field = |random: &mut Random, n| Field {
+            name: if usual { format!("f{n}") } else { name(random) },
+            value: expression(random),
+        };
+        let fields = (0..random.below(3)).map(|n| field(random, n)).collect();
+        body.push(Step::Emit(Event { name: "e".to_owned(), fields }));
+        if !usual && random.below(8) == 0 {
+            let target = name(random);
+            body.push(Step::Update(Update { target, key: Vec::new(), change: porthole::declare::Change::Delete }));
+        }
+        declaration.probes.push(Probe { name: probe, attach: vec![attach.to_owned()], body });
+    }
+    declaration
+}
+
+#[test]
+fn garbage() {
+    for seed in seed()..seed() + DECLARATIONS {
+        let _told = ToldOnPanic(seed);
+        let mut random = Random::new(seed);
+        let length = random.below(60);
+        let text: String = (0..length).map(|_| char::from_u32(random.below(0x250) as u32).unwrap_or('x')).collect();
+        accepted(&text);
+        outcome(&declaration::of_fields(&text, [(text.as_str(), text.as_str())]), &FACTS);
+    }
+}
+
+/// The parser, the checker, the lowering and what drops the trees go down with the expression: a thread's usual stack must hold what the limits allow.
+#[test]
+fn depth() {
+    let deep = || {
+        // What is repeated in front of `pid` and behind it, and how often it may be.
+        for (open, close, most) in [
+            ("(", ")", 64),
+            ("!", "", 64),
+            ("-", "", 64),
+            ("1 ? 2 : ", "", 64),
+            ("1 ? ", " : 2", 64),
+            ("str(", ")", 0),
+            ("args.name[", "]", 0),
+            ("", " + 1", 255),
+            ("", " || cpu == 1", 254),
+            ("", ".real_parent", 0),
+            ("1 + ", "", 255),
+            ("nsecs * (", " + 1)", 64),
+        ] {
+            let of_depth = |n: usize| accepted(&format!("{}pid{}", open.repeat(n), close.repeat(n)));
+            assert!(of_depth(most), "{open}…{close}: {most} times");
+            assert!(!of_depth(most + 1), "{open}…{close}: {} times", most + 1);
+            of_depth(4093 / (open.len() + close.len()));
+            of_depth(100_000);
+        }
+        let walk = format!("task{}.pid", ".real_parent".repeat(254));
+        assert!(accepted(&walk) && !accepted(&walk.replacen("task", "task.real_parent", 1)));
+    };
+    // 2 MiB is what threads have unless they ask for more.
+    thread::Builder::new().stack_size(2 << 20).spawn(deep).unwrap().join().unwrap();
+}
+
+#[test]
+fn numbers() {
+    for number in [
+        "0",
+        "1",
+        "4294967295",
+        "4294967296",
+        "9223372036854775807",
+        "9223372036854775808",
+        "18446744073709551615",
+        "18446744073709551616",
+    ] {
+        for form in [
+            "#",
+            "-#",
+            "args.s64 + #",
+            "args.u64 % #",
+            "args.s64 / -#",
+            "1 << #",
+            "str(args.s, #)",
+            "args.p.comm[#]",
+            "task.se.load.weight[#]",
+        ] {
+            accepted(&form.replace('#', number));
+        }
+    }
+    for tick in [0, 9, 10, 86_400_000, 86_400_001, u32::MAX] {
+        let declaration = Declaration { tick: Some(tick), ..declaration::of_fields(MADE, []) };
+        assert_eq!(outcome(&declaration, &FACTS), (10..=86_400_000).contains(&tick), "{tick}");
+    }
+}

@@ -1,0 +1,140 @@
+//! What an expression is worth, read off its syntax tree: an evaluator that knows no BTF, no IR and no instruction. What operators mean it has from
+//! `plan::arithmetic`, and what is signed it works out by itself.
+
+use std::collections::HashMap;
+
+use porthole::plan::arithmetic::{self, Op};
+use porthole::plan::syntax::{BinaryOp, Expr, ExprKind, UnaryOp};
+
+/// A name's or a path's value, absent or not, and whether it is an unsigned number of 64 bits.
+#[derive(Clone, Copy, Debug)]
+pub struct Known {
+    pub value: Option<i64>,
+    pub unsigned: bool,
+}
+
+/// What names and paths (`args.x`, `task.pid`, …) are worth.
+pub struct Scope {
+    pub known: HashMap<String, Known>,
+    pub comm: &'static str,
+}
+
+impl Scope {
+    /// The expression's value; none where it is absent.
+    pub fn evaluate(&self, expr: &Expr) -> Option<i64> {
+        match &expr.kind {
+            ExprKind::Integer(value) => Some(*value as i64),
+            ExprKind::Name(_) | ExprKind::Field { .. } => self.known(expr).value,
+            ExprKind::Unary { op, value } => {
+                let value = self.evaluate(value)?;
+                Some(match op {
+                    UnaryOp::Not => i64::from(value == 0),
+                    UnaryOp::Complement => !value,
+                    UnaryOp::Negate => value.wrapping_neg(),
+                    UnaryOp::Plus => value,
+                })
+            }
+            ExprKind::Binary { op: BinaryOp::And, left, right, .. } => match self.evaluate(left)? {
+                0 => Some(0),
+                _ => Some(i64::from(self.evaluate(right)? != 0)),
+            },
+            ExprKind::Binary { op: BinaryOp::Or, left, right, .. } => match self.evaluate(left)? {
+                0 => Some(i64::from(self.evaluate(right)? != 0)),
+                _ => Some(1),
+            },
+            ExprKind::Binary { op, left, right, .. } => {
+                if let Some(same) = self.same_text(left, right) {
+                    return Some(i64::from(same == (*op == BinaryOp::Equal)));
+                }
+                let (op, unsigned) = (operation(*op), self.computes_unsigned(*op, left, right));
+                arithmetic::evaluate(op, unsigned, self.evaluate(left)?, self.evaluate(right)?)
+            }
+            ExprKind::Conditional { condition, then, otherwise } => {
+                self.evaluate(if self.evaluate(condition)? != 0 { then } else { otherwise })
+            }
+            ExprKind::Text(_) | ExprKind::Index { .. } | ExprKind::Call { .. } => panic!("{expr:?} has no reference"),
+        }
+    }
+
+    /// Whether the expression is an unsigned number of 64 bits, whatever its value.
+    pub fn is_unsigned(&self, expr: &Expr) -> bool {
+        match &expr.kind {
+            ExprKind::Integer(value) => i64::try_from(*value).is_err(),
+            ExprKind::Name(_) | ExprKind::Field { .. } => self.known(expr).unsigned,
+            ExprKind::Unary { op: UnaryOp::Not, .. } => false,
+            // -9223372036854775808 is a signed number.
+            ExprKind::Unary { op: UnaryOp::Negate, value } if self.constant(value) == Some(i64::MIN) => false,
+            ExprKind::Unary { value, .. } => self.is_unsigned(value),
+            ExprKind::Binary { op, left, right, .. } => !gives_boolean(*op) && self.computes_unsigned(*op, left, right),
+            ExprKind::Conditional { then, otherwise, .. } => self.is_unsigned(then) || self.is_unsigned(otherwise),
+            ExprKind::Text(_) | ExprKind::Index { .. } | ExprKind::Call { .. } => false,
+        }
+    }
+
+    fn computes_unsigned(&self, op: BinaryOp, left: &Expr, right: &Expr) -> bool {
+        let shift = matches!(op, BinaryOp::ShiftLeft | BinaryOp::ShiftRight);
+        self.is_unsigned(left) || (!shift && self.is_unsigned(right))
+    }
+
+    /// The value of an expression that names nothing.
+    fn constant(&self, expr: &Expr) -> Option<i64> {
+        match &expr.kind {
+            ExprKind::Name(name) => matches!(name.as_str(), "true" | "false").then(|| i64::from(name == "true")),
+            ExprKind::Field { .. } => None,
+            ExprKind::Integer(value) => Some(*value as i64),
+            ExprKind::Unary { value, .. } => self.constant(value).and(self.evaluate(expr)),
+            ExprKind::Binary { left, right, .. } => {
+                self.constant(left).and(self.constant(right)).and_then(|_| self.evaluate(expr))
+            }
+            ExprKind::Conditional { condition, .. } => self.constant(condition).and(self.evaluate(expr)),
+            _ => None,
+        }
+    }
+
+    fn known(&self, expr: &Expr) -> Known {
+        let path = path(expr);
+        *self.known.get(&path).unwrap_or_else(|| panic!("the reference knows no {path}"))
+    }
+
+    /// Whether the thread's name is the text, where that is asked.
+    fn same_text(&self, left: &Expr, right: &Expr) -> Option<bool> {
+        match (&left.kind, &right.kind) {
+            (ExprKind::Name(name), ExprKind::Text(text)) if name == "comm" => Some(text == self.comm.as_bytes()),
+            _ => None,
+        }
+    }
+}
+
+fn path(expr: &Expr) -> String {
+    match &expr.kind {
+        ExprKind::Name(name) => name.clone(),
+        ExprKind::Field { base, name, .. } => format!("{}.{name}", path(base)),
+        other => panic!("{other:?} is no path"),
+    }
+}
+
+fn gives_boolean(op: BinaryOp) -> bool {
+    matches!(op, BinaryOp::And | BinaryOp::Or) || operation(op).is_comparison()
+}
+
+fn operation(op: BinaryOp) -> Op {
+    match op {
+        BinaryOp::BitOr => Op::BitOr,
+        BinaryOp::BitXor => Op::BitXor,
+        BinaryOp::BitAnd => Op::BitAnd,
+        BinaryOp::Equal => Op::Equal,
+        BinaryOp::NotEqual => Op::NotEqual,
+        BinaryOp::Less => Op::Less,
+        BinaryOp::LessEqual => Op::LessEqual,
+        BinaryOp::Greater => Op::Greater,
+        BinaryOp::GreaterEqual => Op::GreaterEqual,
+        BinaryOp::ShiftLeft => Op::ShiftLeft,
+        BinaryOp::ShiftRight => Op::ShiftRight,
+        BinaryOp::Add => Op::Add,
+        BinaryOp::Subtract => Op::Subtract,
+        BinaryOp::Multiply => Op::Multiply,
+        BinaryOp::Divide => Op::Divide,
+        BinaryOp::Remainder => Op::Remainder,
+        BinaryOp::And | BinaryOp::Or => panic!("dealt with by `evaluate`"),
+    }
+}

@@ -1,0 +1,268 @@
+//! Numbers: each operator, each width, and what is absent.
+
+use super::*;
+use porthole_tests::machine::{Memory, Space};
+
+/// A record whose numbers are all at the edge of their width.
+fn record() -> Vec<u8> {
+    let mut record = vec![0; facts::RECORD];
+    for (field, value) in [
+        ("u8", 0xff),
+        ("s8", -1),
+        ("u16", 0xffff),
+        ("s16", -2),
+        ("b", 1),
+        ("u32", 0xffff_ffff),
+        ("s32", -3),
+        ("u64", -4),
+        ("s64", -5),
+        ("p", 0xdead_0000),
+        ("s", 0xdead_0000),
+    ] {
+        set(&mut record, field, value);
+    }
+    record
+}
+
+fn shown(attach: &str, expressions: &[&str], context: &[u8], world: World) -> Vec<String> {
+    let world = Rc::new(world);
+    expressions.iter().map(|e| evaluate(&FACTS, attach, &[e], context, &world)[0].to_string()).collect()
+}
+
+/// Each expression at the made tracepoint with the value that it must have.
+fn table(cases: &[(&str, &str)]) {
+    let expressions: Vec<&str> = cases.iter().map(|(e, _)| *e).collect();
+    let values = shown(MADE, &expressions, &record(), World::new());
+    for ((expression, wanted), value) in cases.iter().zip(values) {
+        assert_eq!(value, *wanted, "{expression}");
+    }
+}
+
+#[test]
+fn widths() {
+    table(&[
+        ("args.u8", "255"),
+        ("args.s8", "-1"),
+        ("args.u16", "65535"),
+        ("args.s16", "-2"),
+        ("args.u32", "4294967295"),
+        ("args.s32", "-3"),
+        ("args.u64", "18446744073709551612"),
+        ("args.s64", "-5"),
+        ("args.b", "true"),
+        ("args.p", "3735879680"),
+        ("args.u8 + 0", "255"),
+        ("args.u32 + 1", "4294967296"),
+        ("args.s8 * args.s8", "1"),
+        ("args.u64 + 4", "0"),
+        ("-args.u32", "-4294967295"),
+        ("~args.u8", "-256"),
+        ("+args.b", "1"),
+    ]);
+}
+
+#[test]
+fn builtins() {
+    table(&[
+        ("pid", "4711"),
+        ("tid", "4712"),
+        ("uid", "1000"),
+        ("gid", "100"),
+        ("cpu", "3"),
+        ("nsecs", "1125899906842624"),
+        ("cgroup", "77"),
+        ("comm", "\"cat\""),
+        ("tid - pid", "1"),
+        ("true", "true"),
+        ("false", "false"),
+    ]);
+}
+
+#[test]
+fn precedence_and_grouping_are_those_of_c() {
+    table(&[
+        ("1 + 2 * 3", "7"),
+        ("(1 + 2) * 3", "9"),
+        ("10 - 2 - 3", "5"),
+        ("100 / 10 / 5", "2"),
+        ("1 << 2 + 3", "32"),
+        ("1 | 2 ^ 3 & 1", "3"),
+        ("args.u8 & 0xf == 0xf", "1"),
+        ("(args.u8 & 0xf) == 0xf", "true"),
+        ("3 > 2 > 1", "false"),
+        ("args.u8 > 2 == 1", "true"),
+        ("1 || 0 && 0", "true"),
+        ("0 ? 1 : 0 ? 2 : 3", "3"),
+        ("1 ? 2 : 3 + 4", "2"),
+        ("!args.u8 == 0", "true"),
+        ("- - 5", "5"),
+        ("!!args.u8", "true"),
+        ("-args.s64 - -args.s64", "0"),
+    ]);
+}
+
+#[test]
+fn signs() {
+    table(&[
+        ("args.s64 < 0", "true"),
+        ("args.s32 < args.u32", "true"),
+        ("args.s64 < args.u64", "true"),
+        ("args.s32 < args.u64", "false"),
+        ("-1 < args.u64", "false"),
+        ("-1 < args.u32", "true"),
+        ("args.u64 > 0x7fffffffffffffff", "true"),
+        ("args.s64 > 0xffffffffffffff00", "true"),
+        ("-1 == 0xffffffffffffffff", "true"),
+        ("(1 ? args.s64 : args.u64) < 0", "false"),
+        ("(args.b ? args.s64 : args.u64) < 0", "false"),
+        ("(args.b ? args.s64 : args.s8) < 0", "true"),
+        ("-9223372036854775808 < 0", "true"),
+        ("9223372036854775808 > 0", "true"),
+        ("-args.u64", "4"),
+    ]);
+}
+
+#[test]
+fn shifts() {
+    table(&[
+        ("1 << 63", "-9223372036854775808"),
+        ("1 << 64", "1"),
+        ("args.b << 65", "2"),
+        ("args.s64 >> 1", "-3"),
+        ("args.u64 >> 60", "15"),
+        ("args.s64 >> args.u64", "-1"),
+        ("args.u32 >> 4", "268435455"),
+        ("args.u8 << 8", "65280"),
+        ("args.s8 >> 3", "-1"),
+        ("args.u8 << -1", "-9223372036854775808"),
+    ]);
+}
+
+#[test]
+fn division() {
+    table(&[
+        ("-7 / 2", "-3"),
+        ("-7 % 2", "-1"),
+        ("7 / -2", "-3"),
+        ("7 % -2", "1"),
+        ("args.s64 / 2", "-2"),
+        ("args.s64 % 2", "-1"),
+        ("args.s64 / -2", "2"),
+        ("args.s64 % -3", "-2"),
+        ("args.u64 / 2", "9223372036854775806"),
+        ("args.u64 % 10", "2"),
+        ("args.s64 / args.u64", "0"),
+        ("-9223372036854775808 / -1", "-9223372036854775808"),
+        ("-9223372036854775808 % -1", "0"),
+        ("(1 << 63) / (args.s8 + 0)", "-9223372036854775808"),
+        ("(1 << 63) % (args.s8 + 0)", "0"),
+        ("1 / 0", "absent"),
+        ("1 % 0", "absent"),
+        ("args.u64 / (args.u64 + 4)", "absent"),
+        ("args.s64 % (args.s64 + 5)", "absent"),
+    ]);
+}
+
+#[test]
+fn absent_is_neither_true_nor_false() {
+    table(&[
+        ("1 / 0 == 1 / 0", "absent"),
+        ("!(1 / 0)", "absent"),
+        ("1 / 0 || 1", "absent"),
+        ("1 || 1 / 0", "true"),
+        ("0 && 1 / 0", "false"),
+        ("args.b || 1 / 0", "true"),
+        ("!args.b && 1 / 0", "false"),
+        ("args.b && 1 / 0", "absent"),
+        ("args.b ? 1 : 1 / 0", "1"),
+        ("args.b ? 1 / 0 : 1", "absent"),
+        ("1 / 0 ? 1 : 1", "absent"),
+        ("args.p.pid", "absent"),
+        ("args.p.pid == 0", "absent"),
+        ("args.p.real_parent.pid", "absent"),
+        ("str(args.s)", "absent"),
+        ("str(args.s) == \"\"", "absent"),
+        ("args.p", "3735879680"),
+        ("args.p == 0", "false"),
+        ("args.p && args.p.pid", "absent"),
+    ]);
+}
+
+/// Bytes of a `task_struct` with these members, which are whole bytes.
+fn task(members: &[(&str, i64, usize)]) -> Vec<u8> {
+    let btf = FACTS.btf().unwrap();
+    let id = btf.structure("task_struct").unwrap();
+    let mut bytes = vec![0; 16 * 1024];
+    for (name, value, size) in members {
+        let member = btf.member(id, name).unwrap();
+        put(&mut bytes, member.bit_offset as usize / 8, &value.to_le_bytes()[..*size]);
+    }
+    bytes
+}
+
+#[test]
+fn structures() {
+    let mut memory = Memory::default();
+    let grandparent = memory.add(Space::Kernel, &task(&[("pid", -7, 4), ("start_time", -1, 8)]));
+    let parent = memory.add(Space::Kernel, &task(&[("tgid", 5, 4), ("real_parent", grandparent as i64, 8)]));
+    let mut bytes =
+        task(&[("pid", 9, 4), ("real_parent", parent as i64, 8), ("parent", 0, 8), ("comm", 0x0064_6d73, 8)]);
+    let btf = FACTS.btf().unwrap();
+    let bit = btf.member(btf.structure("task_struct").unwrap(), "in_iowait").unwrap();
+    assert_eq!(bit.bit_size, Some(1), "the test wants a bit field");
+    bytes[bit.bit_offset as usize / 8] |= 1 << (bit.bit_offset % 8);
+    let child = memory.add(Space::Kernel, &bytes);
+    let cases = [
+        ("$.pid", "9"),
+        ("$->pid", "9"),
+        ("$.real_parent.tgid", "5"),
+        ("$.real_parent->real_parent.pid", "-7"),
+        ("$.real_parent.real_parent.start_time", "18446744073709551615"),
+        ("$.in_iowait", "1"),
+        ("$.in_execve", "0"),
+        ("$.comm", "\"smd\""),
+        ("$.comm[1]", "109"),
+        ("$.parent", "0"),
+        ("!$.parent", "true"),
+        ("$.parent.pid", "absent"),
+        ("$.parent.parent.pid", "absent"),
+        ("$.parent.comm", "absent"),
+        ("$ == $", "true"),
+        ("$ != $.real_parent", "true"),
+        ("($.parent ? $.parent : $.real_parent).tgid", "5"),
+        ("$.se.load.weight", "0"),
+    ];
+    let world = World { task: child, memory, ..World::new() };
+    let mut made = vec![0; facts::RECORD];
+    set(&mut made, "p", child as i64);
+    // Arguments of a raw tracepoint: preempt, prev, next, prev_state.
+    let raw = [0, child, child, 0].map(u64::to_le_bytes).concat();
+    for (attach, argument, context) in
+        [(MADE, "args.p", &made), ("rawtracepoint:sched_switch", "args.next", &raw), (MADE, "task", &made)]
+    {
+        for (expression, wanted) in cases {
+            let expression = expression.replace('$', argument);
+            let value = &shown(attach, &[&expression], context, world.clone())[0];
+            assert_eq!(value, wanted, "{expression} at {attach}");
+        }
+    }
+}
+
+#[test]
+fn arguments_of_system_calls_are_narrowed() {
+    let mut call = vec![0xff; 64];
+    for (offset, value) in [(32, 0x1234_5678_ffff_ffffu64), (40, 0xffff_ffff_ffff_01a4), (48, u64::MAX), (56, u64::MAX)]
+    {
+        put(&mut call, offset, &value.to_le_bytes());
+    }
+    let values = shown(CALL, &["args.fd", "args.mode", "args.count", "args.offset"], &call, World::new());
+    assert_eq!(values, ["-1", "420", "18446744073709551615", "-1"]);
+}
+
+#[test]
+fn arguments_of_raw_tracepoints_are_narrowed() {
+    let context = [0xffff_ff00u64, 0, 0, 0xffff_ffff_ffff_ffff].map(u64::to_le_bytes).concat();
+    let names = ["args.preempt", "args.prev", "args.prev_state", "args.prev.pid"];
+    let values = shown("rawtracepoint:sched_switch", &names, &context, World::new());
+    assert_eq!(values, ["false", "0", "4294967295", "absent"]);
+}

@@ -193,3 +193,14 @@ macro_rules! register {
         };
     };
 }
+
+/// The examples of the documentation compile.
+#[cfg(doctest)]
+mod documentation {
+    #[doc = include_str!("../README.md")]
+    mod guest_sdk {}
+    #[doc = include_str!("../../README.md")]
+    mod readme {}
+    #[doc = include_str!("../../docs/plugins.md")]
+    mod plugins {}
+}

@@ -1,0 +1,53 @@
+# `make` alone lists what there is to make.
+.DEFAULT_GOAL := help
+.PHONY: help demo test build plugins guests bench install check clean
+
+WASM := wasm32-unknown-unknown
+# As cargo has it; .cargo/config.toml says `target` where the variable is not set.
+TARGET := $(or $(CARGO_TARGET_DIR),target)
+PLUGINS := $(TARGET)/$(WASM)/release
+AS_ROOT := $(if $(filter 0,$(shell id -u)),,sudo)
+# Always the whole workspace: with -p, cargo chooses other features for some crates, and builds wasmtime once more.
+CARGO_ALL := --locked --workspace
+
+help: ## list these targets
+	@sed -nE 's/^([a-z]+):[^#]*## (.*)/  make \1|\2/p' $(MAKEFILE_LIST) | column -t -s '|'
+
+demo: build plugins ## trace this machine for five seconds with the examples (sets up all it needs)
+	@script/demo $(AS_ROOT) $(TARGET)/debug/porthole $(PLUGINS)
+
+test: guests ## pass the tests; those with `root` in their name need root and say so where they are skipped
+	cargo test $(CARGO_ALL)
+	cd examples && cargo test --locked
+
+build: ## build the host
+	@script/setup $(WASM)
+	cargo build $(CARGO_ALL)
+
+plugins: ## build the examples
+	@script/setup $(WASM)
+	cd examples && cargo build --locked --release --target $(WASM)
+
+guests: plugins ## build the examples and the plugins that the tests run
+	@script/setup $(WASM) wasm32-wasip2
+	cd tests/guests && cargo build --locked --release --target $(WASM)
+	cd tests/guests && cargo build --locked --release --target wasm32-wasip2 -p calls
+
+bench: plugins guests ## measure, side by side with bpftrace where it is installed
+	cargo build --locked --release -p porthole
+	bench/run
+
+install: ## build for speed, and install the host into cargo's bin folder
+	@script/setup $(WASM)
+	cargo install --locked --path host
+
+check: ## formatting and lints, with warnings denied
+	cargo fmt --all --check
+	cd examples && cargo fmt --all --check
+	cd tests/guests && cargo fmt --all --check
+	cargo clippy $(CARGO_ALL) --all-targets -- -D warnings
+	cd examples && cargo clippy --locked --all-targets -- -D warnings
+	cd tests/guests && cargo clippy --locked --target $(WASM) -- -D warnings
+
+clean: ## delete what was built
+	cargo clean

@@ -1,0 +1,138 @@
+//! What the documentation shows is what happens. The Rust code in it is compiled by the SDK's doctests, expressions are tried by `expressions`.
+
+mod e2e;
+
+use std::fmt::Write;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::rc::Rc;
+
+use porthole::plan::layout::Schema;
+use porthole::plan::{kind_name, plan};
+use porthole_tests::machine::{Machine, Memory, Space, World};
+use porthole_tests::{declaration, facts};
+
+/// docs/records.md: the example's schema, and its record byte by byte.
+#[test]
+fn the_record_is_what_the_declaration_gives() {
+    let page = page("docs/records.md");
+    let declaration = declaration::parse(block(&page, "declaration")).unwrap();
+    let plan = plan(&declaration, &facts::recorded()).unwrap_or_else(|e| panic!("{e}"));
+    assert_shown(&page, "schema", &schema(&plan.schemas[0]));
+
+    let mut memory = Memory::default();
+    let path = memory.add(Space::User, b"/etc/hostname\0");
+    // A task of zeros, with no parent: more bytes than a task_struct has.
+    let task = memory.add(Space::Kernel, &[0; 16 * 1024]);
+    // int dfd, const char *filename, int flags, each in 8 bytes behind the 16 of what all system calls' records have.
+    let context = [[0; 2], [0, path], [0, 0]].concat().into_iter().flat_map(u64::to_le_bytes).collect::<Vec<u8>>();
+    let mut machine = Machine::new(&plan).unwrap();
+    let outcome = machine.run(0, &context, &Rc::new(World { task, memory, ..World::new() }));
+    assert_eq!(outcome.records.len(), 1, "{outcome:?}");
+    assert_shown(&page, "record", &dump(&outcome.records[0]));
+}
+
+/// docs/plugins.md: the message about a wrong name.
+#[test]
+fn the_message_is_what_the_fault_gives() {
+    let page = page("docs/plugins.md");
+    let declaration = declaration::parse(
+        "probe unlink\nattach tracepoint:syscalls:sys_enter_unlinkat\nemit unlink\n  pid = pid\n  path = str(args.pathnam)\n",
+    );
+    let Err(faults) = plan(&declaration.unwrap(), &facts::recorded()) else { panic!("it is accepted") };
+    assert_shown(&page, "text", &format!("error: unlinks: its declaration has 1 fault:\n{faults}"));
+}
+
+/// docs/plugins.md: the three files make a plugin, which is accepted.
+#[test]
+fn the_guides_plugin_builds_and_is_accepted() {
+    let page = page("docs/plugins.md");
+    let root = root();
+    let directory = Path::new(env!("CARGO_TARGET_TMPDIR")).join("unlinks");
+    let write = |name: &str, text: &str| {
+        let path = directory.join(name);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(path, text).unwrap();
+    };
+    let (manifest, config) = page.split_once("`.cargo/config.toml`").unwrap();
+    let sdk = root.join("guest-sdk");
+    let manifest = block(manifest, "toml").replace("../porthole/guest-sdk", sdk.to_str().unwrap());
+    write("Cargo.toml", &manifest);
+    write(".cargo/config.toml", block(config, "toml"));
+    write("src/lib.rs", block(config, "rust"));
+    // The crates that the examples have been built with, so that nothing need be fetched.
+    fs::copy(root.join("examples/Cargo.lock"), directory.join("Cargo.lock")).unwrap();
+
+    let target = Path::new(env!("CARGO_TARGET_TMPDIR")).join("unlinks-target");
+    let mut cargo = Command::new(env!("CARGO"));
+    cargo.args(["build", "--offline", "--release", "--target", "wasm32-unknown-unknown"]).current_dir(&directory);
+    let built = cargo.env("CARGO_TARGET_DIR", &target).output().unwrap();
+    assert!(built.status.success(), "{}", String::from_utf8_lossy(&built.stderr));
+
+    let component = target.join("wasm32-unknown-unknown/release/unlinks.wasm");
+    let checked = e2e::porthole().args(["check", "--no-cache"]).arg(&component).output().unwrap();
+    let text = String::from_utf8_lossy(&checked.stdout);
+    assert!(checked.status.success(), "{}", String::from_utf8_lossy(&checked.stderr));
+    assert!(text.contains("path = str(args.pathname) : text of at most 256 bytes"), "{text}");
+}
+
+/// As the README says it: the files that it and the other pages lead to are there.
+#[test]
+fn links_lead_somewhere() {
+    let root = root();
+    let mut pages = vec![root.join("README.md"), root.join("ARCHITECTURE.md"), root.join("CHANGELOG.md")];
+    for folder in ["docs", "examples", "examples/opens", "examples/execs", "guest-sdk", "tests/guests"] {
+        let files = fs::read_dir(root.join(folder)).unwrap().map(|entry| entry.unwrap().path());
+        pages.extend(files.filter(|path| path.extension().is_some_and(|e| e == "md")));
+    }
+    let mut wrong = Vec::new();
+    for page in pages {
+        let text = fs::read_to_string(&page).unwrap();
+        let targets = text.split("](").skip(1).filter_map(|rest| rest.split_once(')')).map(|(target, _)| target);
+        for target in targets.filter(|target| !target.contains("://") && !target.starts_with('#')) {
+            let file = target.split('#').next().unwrap_or_default();
+            if !page.parent().unwrap().join(file).exists() {
+                wrong.push(format!("{}: {target}", page.display()));
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "{wrong:#?}");
+}
+
+fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap().to_owned()
+}
+
+fn page(name: &str) -> String {
+    fs::read_to_string(root().join(name)).unwrap()
+}
+
+/// The first block of this kind.
+fn block<'a>(page: &'a str, kind: &str) -> &'a str {
+    let (_, rest) = page.split_once(&format!("```{kind}\n")).unwrap_or_else(|| panic!("no block of {kind}"));
+    rest.split_once("```").unwrap().0
+}
+
+fn assert_shown(page: &str, kind: &str, actual: &str) {
+    assert_eq!(block(page, kind).trim_end(), actual.trim_end(), "the page should show:\n{actual}");
+}
+
+fn schema(schema: &Schema) -> String {
+    let mut text = format!("id {}, probe {}, event {}, {} bytes\n", schema.id, schema.probe, schema.name, schema.size);
+    for field in &schema.fields {
+        let _ = writeln!(text, "offset {}: {}, {}", field.offset, field.name, kind_name(&field.kind));
+    }
+    text
+}
+
+/// As `hexdump -C` shows bytes.
+fn dump(bytes: &[u8]) -> String {
+    let mut text = String::new();
+    for (line, number) in bytes.chunks(16).zip(0..) {
+        let hex: Vec<String> = line.iter().map(|b| format!("{b:02x}")).collect();
+        let shown = line.iter().map(|b| if b.is_ascii_graphic() || *b == b' ' { char::from(*b) } else { '.' });
+        let _ = writeln!(text, "{:3}  {:<47}  {}", 16 * number, hex.join(" "), shown.collect::<String>());
+    }
+    text
+}

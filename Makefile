@@ -31,7 +31,7 @@ plugins: ## build the examples
 guests: plugins ## build the examples and the plugins that the tests run
 	@script/setup $(WASM) wasm32-wasip2
 	cd tests/guests && cargo build --locked --release --target $(WASM)
-	cd tests/guests && cargo build --locked --release --target wasm32-wasip2 -p calls
+	cd tests/guests && cargo build --locked --release --target wasm32-wasip2
 
 bench: plugins guests ## measure, side by side with bpftrace where it is installed
 	cargo build --locked --release -p porthole
@@ -42,9 +42,9 @@ install: ## build for speed, and install the host into cargo's bin folder
 	cargo install --locked --path host
 
 check: ## formatting and lints, with warnings denied
-	cargo fmt --all --check
-	cd examples && cargo fmt --all --check
-	cd tests/guests && cargo fmt --all --check
+	cargo fmt --check
+	cd examples && cargo fmt --check
+	cd tests/guests && cargo fmt --check
 	cargo clippy $(CARGO_ALL) --all-targets -- -D warnings
 	cd examples && cargo clippy --locked --all-targets -- -D warnings
 	cd tests/guests && cargo clippy --locked --target $(WASM) -- -D warnings

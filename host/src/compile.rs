@@ -25,7 +25,7 @@ pub enum CompileError {
     TooLarge(#[from] LowerError),
     /// An expression needs more values at once than a program can hold. The user can change that.
     #[error(
-        "probe `{probe}` is too complex: it needs {bytes} bytes of stack in the kernel, and {} is the most; name parts of its expressions by `bind` steps, or use two probes",
+        "probe `{probe}` is too complex: it needs {bytes} bytes of stack in the kernel, and {} is the most; bind fewer values, write shorter expressions, or use two probes",
         codegen::MAX_STACK
     )]
     TooComplex { probe: String, bytes: u32 },

@@ -11,7 +11,7 @@ use super::Cache;
 use porthole::compile::compile;
 use porthole::kernel::KernelFacts;
 use porthole::output::escape_terminal;
-use porthole::plan::{self, Plan, Type};
+use porthole::plan::{self, Plan, Type, Typed};
 use porthole::plugin::{Limits, Runtime, RuntimeOptions};
 use porthole::run;
 
@@ -42,11 +42,10 @@ pub fn check(arguments: &CheckArguments) -> anyhow::Result<ExitCode> {
         &facts,
     ));
     let declared = declared.with_context(|| escape_terminal(&name))?;
-    let compiled = compile(&declared.plan, &declared.name, RING).with_context(|| declared.name.clone())?;
+    let compiled = compile(&declared.plan, &declared.name, RING).with_context(|| escape_terminal(&name))?;
     let mut text = describe(&declared.plan, &facts);
     text.push_str(&compiled.object.disassemble());
-    // Where stdout is closed, nobody wants to read on.
-    let _ = std::io::Write::write_all(&mut std::io::stdout(), text.as_bytes());
+    super::print(&text)?;
     Ok(ExitCode::SUCCESS)
 }
 
@@ -64,14 +63,19 @@ fn describe(plan: &Plan, facts: &KernelFacts) -> String {
             for step in &point.steps {
                 match step {
                     plan::PlanStep::Bind { value, .. } => {
-                        line(format!("    bind {} : {}", value.text, shown(&value.node.ty, facts)))
+                        line(format!("    bind {} : {}", one_line(value), shown(&value.node.ty, facts)))
                     }
-                    plan::PlanStep::When(condition) => line(format!("    when {}", condition.text)),
+                    plan::PlanStep::When(condition) => line(format!("    when {}", one_line(condition))),
                     plan::PlanStep::Emit(fields) => {
                         let schema = &plan.schemas[usize::from(probe.schema)];
                         line(format!("    emit {}", schema.name));
                         for (field, layout) in fields.iter().zip(&schema.fields) {
-                            line(format!("      {} = {} : {}", layout.name, field.text, shown(&field.node.ty, facts)));
+                            line(format!(
+                                "      {} = {} : {}",
+                                layout.name,
+                                one_line(field),
+                                shown(&field.node.ty, facts)
+                            ));
                         }
                     }
                 }
@@ -92,6 +96,11 @@ fn describe(plan: &Plan, facts: &KernelFacts) -> String {
     }
     out.push('\n');
     out
+}
+
+/// An expression as the plugin wrote it, on one line.
+fn one_line(value: &Typed) -> String {
+    escape_terminal(&value.text)
 }
 
 fn shown(ty: &Type, facts: &KernelFacts) -> String {

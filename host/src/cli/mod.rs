@@ -4,9 +4,12 @@ mod check;
 mod doctor;
 mod run;
 
+use std::fmt::Display;
+use std::io::{self, ErrorKind, Write};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
+use anyhow::Context;
 use clap::{Args, Parser, Subcommand};
 
 use porthole::plugin::default_cache_dir;
@@ -53,7 +56,12 @@ pub fn main() -> ExitCode {
     let arguments = Arguments::parse();
     let filter = tracing_subscriber::EnvFilter::try_from_env("PORTHOLE_LOG")
         .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("warn"));
-    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).without_time().init();
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(io::stderr)
+        .without_time()
+        .log_internal_errors(false)
+        .init();
     let result = match arguments.command {
         Command::Run(arguments) => run::run(&arguments, begun),
         Command::Check(arguments) => check::check(&arguments),
@@ -70,11 +78,27 @@ pub fn main() -> ExitCode {
 
 /// Tells an error, with its causes behind it.
 fn fail(error: &anyhow::Error) {
-    eprintln!("error: {error:#}");
+    say(format_args!("error: {error:#}"));
+}
+
+/// A line on stderr. Where that is closed nobody is there to be told; `eprintln!` would panic.
+fn say(line: impl Display) {
+    let _ = writeln!(io::stderr(), "{line}");
+}
+
+/// Prints to stdout. Where its reader has gone away nobody wants to read on, as in `porthole check … | head`; any other failure is an error.
+fn print(text: &str) -> anyhow::Result<()> {
+    let mut stdout = io::stdout();
+    let printed = stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush());
+    printed.or_else(ignore_closed).context("stdout cannot be written")
+}
+
+fn ignore_closed(error: io::Error) -> io::Result<()> {
+    if error.kind() == ErrorKind::BrokenPipe { Ok(()) } else { Err(error) }
 }
 
 /// A tokio runtime of few threads: plugins are tasks, and each runs one handler at a time.
-fn runtime() -> std::io::Result<tokio::runtime::Runtime> {
+fn runtime() -> io::Result<tokio::runtime::Runtime> {
     let threads = std::thread::available_parallelism().map_or(1, usize::from).min(4);
     tokio::runtime::Builder::new_multi_thread().worker_threads(threads).enable_all().build()
 }

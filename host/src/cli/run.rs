@@ -9,14 +9,18 @@ use std::time::{Duration, Instant};
 use anyhow::Context;
 use clap::Args;
 use serde::Serialize;
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::mpsc::UnboundedReceiver;
 use tokio::task::JoinSet;
 
-use super::Cache;
+use super::{Cache, ignore_closed, say};
 use porthole::kernel::KernelFacts;
-use porthole::output::{self, Format, Output, Renderer};
+use porthole::load::check_privileges;
+use porthole::output::{self, Format, Output, Renderer, escape_terminal};
 use porthole::plugin::{Limits, Runtime, RuntimeOptions};
-use porthole::run::{self, Account, Options, Prepared, RunError, Running, Stop, Stopper, Usage, stopper};
+use porthole::run::{
+    self, Account, Asked, Asker, Options, Prepared, RunError, Running, Stop, Stopper, Usage, asker, stopper,
+};
 
 #[derive(Args)]
 pub struct RunArguments {
@@ -84,35 +88,37 @@ fn create(path: &Path) -> anyhow::Result<(File, &Path)> {
 }
 
 async fn trace(arguments: &RunArguments, begun: Instant) -> anyhow::Result<(ExitCode, Option<Usage>, Vec<Account>)> {
-    let (stopper, stop) = stopper();
-    // From here on a signal ends the run in order, whatever it is doing.
-    let signals = Signals::new()?;
     let start = boot_time();
     let runtime = Runtime::new(&RuntimeOptions { cache: arguments.cache.directory() })?;
     let Some(running) = attach_all(arguments, &runtime).await else {
         return Ok((ExitCode::FAILURE, None, Vec::new()));
     };
+    // From here on a signal ends the run in order. Before, it ends the process, and nothing is lost with that.
+    let signals = Signals::new()?;
+    let (stopper, stop) = stopper();
+    let (asker, asked, answers) = asker();
+    let teller = tokio::spawn(tell_accounts(signal(SignalKind::user_defined1())?, asker, answers));
     let startup = Usage::since(begun);
     let points: usize = running.iter().map(Running::attach_points).sum();
-    eprintln!(
+    say(format_args!(
         "Attached to {points} attach point{} for {} plugin{}.",
         if points == 1 { "" } else { "s" },
         running.len(),
         if running.len() == 1 { "" } else { "s" }
-    );
+    ));
 
     let (output, writer) = output::writer(std::io::stdout());
     let ender = tokio::spawn(end(signals, arguments.duration, stopper.clone()));
-    let (accounts, failed) = feed_all(running, arguments.format, output, &stop, start).await;
-    ender.abort();
-    // A reader that has gone away is not an error of ours: `porthole … | head` is fine.
+    let (accounts, mut failed) = feed_all(running, arguments.format, output, &stop, &asked, start).await;
     let written = tokio::task::spawn_blocking(move || writer.join()).await?;
+    // Not before: what is left may be more than its reader ever takes.
+    ender.abort();
+    teller.abort();
     let written = written.unwrap_or_else(|_| Err(std::io::Error::other("the writer panicked")));
-    match written {
-        Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => {
-            eprintln!("error: stdout cannot be written: {error}")
-        }
-        _ => {}
+    // A reader that has gone away is not an error of ours: `porthole … | head` is fine.
+    if let Err(error) = written.or_else(ignore_closed) {
+        failed = true;
+        say(format_args!("error: stdout cannot be written: {error}"));
     }
     print_accounts(&accounts);
     Ok((if failed { ExitCode::FAILURE } else { ExitCode::SUCCESS }, Some(startup), accounts))
@@ -132,6 +138,10 @@ async fn attach_all(arguments: &RunArguments, runtime: &Runtime) -> Option<Vec<R
             Err(error) => {
                 failed = true;
                 tell(&stem(path), &error);
+                // Without privileges the declaration may fail for want of facts, before it comes to loading: all that is missing is told at once.
+                if let (RunError::Declaration(_), Err(error)) = (&error, check_privileges()) {
+                    tell(&stem(path), &error.into());
+                }
             }
         }
     }
@@ -159,14 +169,15 @@ async fn feed_all(
     format: Format,
     output: Output,
     stop: &Stop,
+    asked: &Asked,
     start: u64,
 ) -> (Vec<Account>, bool) {
     let several = running.len() > 1;
     let mut tasks = JoinSet::new();
     for (i, plugin) in running.into_iter().enumerate() {
         let renderer = Renderer::new(plugin.name(), format, plugin.schemas().to_vec(), several, start);
-        let (output, stop) = (output.clone(), stop.clone());
-        tasks.spawn(async move { (i, plugin.run(renderer, output, stop).await) });
+        let (output, stop, asked) = (output.clone(), stop.clone(), asked.clone());
+        tasks.spawn(async move { (i, plugin.run(renderer, output, stop, asked).await) });
     }
     drop(output);
     let mut accounts = Vec::new();
@@ -182,7 +193,7 @@ async fn feed_all(
             }
             Err(error) => {
                 failed = true;
-                eprintln!("error: a plugin's task ended early: {error}");
+                say(format_args!("error: a plugin's task ended early: {error}"));
             }
         }
     }
@@ -192,9 +203,9 @@ async fn feed_all(
 
 /// The signals that end a run.
 struct Signals {
-    interrupt: tokio::signal::unix::Signal,
-    terminate: tokio::signal::unix::Signal,
-    hangup: tokio::signal::unix::Signal,
+    interrupt: Signal,
+    terminate: Signal,
+    hangup: Signal,
 }
 
 impl Signals {
@@ -223,12 +234,22 @@ async fn end(mut signals: Signals, duration: Option<Duration>, stopper: Stopper)
     }
     stopper.stop();
     signals.next().await;
-    eprintln!("error: ended by a second signal before all events were delivered");
+    say("error: ended by a second signal before all events were delivered");
     std::process::exit(1);
 }
 
+/// Prints each plugin's account at each SIGUSR1.
+async fn tell_accounts(mut signals: Signal, asker: Asker, mut answers: UnboundedReceiver<Account>) {
+    loop {
+        tokio::select! {
+            _ = signals.recv() => asker.ask(),
+            Some(account) = answers.recv() => print_accounts(&[account]),
+        }
+    }
+}
+
 fn tell(plugin: &str, error: &RunError) {
-    eprintln!("error: {}: {error}", output::escape_terminal(plugin));
+    say(format_args!("error: {}: {error}", escape_terminal(plugin)));
 }
 
 fn stem(path: &Path) -> String {
@@ -242,7 +263,16 @@ fn print_accounts(accounts: &[Account]) {
         for p in &account.probes {
             let numbers = [p.hits, p.filtered, p.emitted, p.delivered, p.lost, p.missed].map(|n| n.to_string());
             let [hits, filtered, emitted, delivered, lost, missed] = numbers;
-            rows.push([account.plugin.clone(), p.probe.clone(), hits, filtered, emitted, delivered, lost, missed]);
+            rows.push([
+                escape_terminal(&account.plugin),
+                p.probe.clone(),
+                hits,
+                filtered,
+                emitted,
+                delivered,
+                lost,
+                missed,
+            ]);
         }
     }
     let widths: Vec<usize> = (0..8).map(|c| rows.iter().map(|r| r[c].chars().count()).max().unwrap_or(0)).collect();
@@ -252,7 +282,7 @@ fn print_accounts(accounts: &[Account]) {
             .zip(&widths)
             .enumerate()
             .map(|(c, (cell, width))| if c < 2 { format!("{cell:<width$}") } else { format!("{cell:>width$}") });
-        eprintln!("{}", cells.collect::<Vec<_>>().join("  "));
+        say(cells.collect::<Vec<_>>().join("  "));
     }
 }
 

@@ -154,12 +154,14 @@ fn run(code: &Code, argument: u64) -> u64 {
     for count in 0..6u32 {
         vm.register_helper(100 + count, HELPERS[count as usize]).expect("a helper");
     }
-    let mut memory = argument.to_le_bytes();
+    let memory = argument.to_le_bytes();
     // r1 of this machine is the metadata buffer.
-    vm.execute_program(&[], &mut memory).expect("runs")
+    vm.execute_program(&[], &memory).expect("runs")
 }
 
-const HELPERS: [fn(u64, u64, u64, u64, u64) -> u64; 6] = [
+type Helper = fn(u64, u64, u64, u64, u64) -> u64;
+
+const HELPERS: [Helper; 6] = [
     |_, _, _, _, _| 1,
     |a, _, _, _, _| fold(&[a]),
     |a, b, _, _, _| fold(&[a, b]),

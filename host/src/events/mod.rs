@@ -13,6 +13,7 @@ use std::time::Duration;
 use libbpf_rs::{MapCore, RingBuffer, RingBufferBuilder};
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
+use tokio::time::Instant;
 
 use crate::plan::layout::{HEADER, LENGTH, MAX_RECORD, SCHEMA};
 
@@ -48,6 +49,8 @@ pub struct Ring {
     /// Before the ring: it must be forgotten by the reactor before its descriptor is closed.
     ready: AsyncFd<Epoll>,
     ring: RingBuffer<'static>,
+    /// Until when a batch gathers whose wake-up has been taken: there is no other until the ring has been read.
+    gathers: Option<Instant>,
     batch: Arc<Mutex<Batch>>,
 }
 
@@ -72,14 +75,23 @@ impl Ring {
         // SAFETY: the descriptor is the ring's, which is dropped behind `ready`, and it never changes.
         let ready = unsafe { AsyncFd::register_with_interest(epoll, Interest::READABLE) };
         let ready = ready.map_err(|e| RingError::Wait(e.into()))?;
-        Ok(Ring { ready, ring, batch })
+        Ok(Ring { ready, ring, gathers: None, batch })
     }
 
-    /// Waits until there may be records, and a moment longer.
+    /// Waits until there may be records, and a moment longer. Dropped before it is ready, it goes on where it was when it is called again.
     pub async fn wait(&mut self) -> Result<(), RingError> {
-        // Cleared before the ring is read: a record that comes later than that finds the ring empty, and wakes again.
-        self.ready.readable().await?.clear_ready();
-        tokio::time::sleep(LINGER).await;
+        let until = match self.gathers {
+            Some(until) => until,
+            None => {
+                // Cleared before the ring is read: a record that comes later than that finds the ring empty, and wakes again.
+                self.ready.readable().await?.clear_ready();
+                *self.gathers.insert(Instant::now() + LINGER)
+            }
+        };
+        if Instant::now() < until {
+            tokio::time::sleep_until(until).await;
+        }
+        self.gathers = None;
         Ok(())
     }
 

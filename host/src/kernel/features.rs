@@ -51,18 +51,11 @@ pub fn checks(facts: &KernelFacts) -> Vec<Check> {
     checks
 }
 
-/// The capabilities that this process lacks to trace (capabilities(7)); empty where it has all. CAP_SYS_ADMIN stands for CAP_BPF and
-/// CAP_PERFMON. Those that tracefs asks for are named only where it cannot be read without them.
+/// The capabilities that this process lacks to load and attach programs (capabilities(7)); empty where it has all. CAP_SYS_ADMIN stands for both.
+/// What tracefs asks for is not among them: not every plugin needs it, and where it cannot be read the error says so.
 pub fn missing_privileges() -> Vec<&'static str> {
     let machine = Machine::this();
-    let mut missing: Vec<_> = TRACING.iter().filter(|capability| !machine.may(capability)).collect();
-    match KernelFacts::running().tracepoint_systems() {
-        Err(FactError::NoTracefs { .. }) => missing.extend([&CAP_SYS_ADMIN, &CAP_DAC_READ_SEARCH]),
-        Err(FactError::TracefsUnreadable { .. }) => missing.push(&CAP_DAC_READ_SEARCH),
-        _ => {}
-    }
-    missing.retain(|capability| !machine.has(capability));
-    missing.into_iter().map(|capability| capability.name).collect()
+    TRACING.iter().filter(|capability| !machine.may(capability)).map(|capability| capability.name).collect()
 }
 
 impl Check {

@@ -37,8 +37,8 @@ pub enum FactError {
     #[error("the kernel type information (BTF) at {} cannot be read: {reason}", path.display())]
     BadBtf { path: PathBuf, reason: String },
     #[error(
-        "tracefs is not mounted, and a private mount of it failed: {source}; run `mount -t tracefs tracefs /sys/kernel/tracing`, \
-         or run with CAP_SYS_ADMIN"
+        "tracefs is not mounted, and a private mount of it failed: {source}; run `mount -t tracefs tracefs /sys/kernel/tracing` \
+         as root, or run as root (CAP_SYS_ADMIN and CAP_DAC_READ_SEARCH are enough)"
     )]
     NoTracefs { source: Arc<io::Error> },
     #[error(

@@ -21,6 +21,8 @@ use crate::plan::{AttachPoint, Plan};
 
 /// Links that are closed by one thread at most, one after the other: closing one waits for the kernel, up to 100 ms.
 const DETACH_THREADS: usize = 32;
+/// How often counters are read before they are taken as they are.
+const READS: u32 = 1000;
 
 /// Why programs could not be loaded, attached or read.
 #[derive(Debug, thiserror::Error)]
@@ -86,12 +88,18 @@ pub struct Counts {
     pub missed: u64,
 }
 
+/// Whether this process may load programs at all.
+///
+/// # Errors
+/// [`LoadError::Privileges`], with the capabilities that it lacks.
+pub fn check_privileges() -> Result<(), LoadError> {
+    let missing = crate::kernel::features::missing_privileges();
+    if missing.is_empty() { Ok(()) } else { Err(LoadError::Privileges(missing)) }
+}
+
 /// Loads the programs of one plugin.
 pub fn load(compiled: &Compiled) -> Result<Loaded, LoadError> {
-    let missing = crate::kernel::features::missing_privileges();
-    if !missing.is_empty() {
-        return Err(LoadError::Privileges(missing));
-    }
+    check_privileges()?;
     let (result, log) = log::capture(|| ObjectBuilder::default().open_memory(&compiled.bytes)?.load());
     match result {
         Ok(object) => {
@@ -152,24 +160,32 @@ impl Attached {
         Ok(Ring::new(&map)?)
     }
 
-    /// What became of the hits of each probe, by the probe's index in the plan.
+    /// What became of the hits of each probe, by the probe's index in the plan: also while programs run.
     pub fn counts(&self, probes: usize) -> Result<Vec<Counts>, LoadError> {
-        let failed = |e: &dyn std::fmt::Display| LoadError::Counters(e.to_string());
-        let map = self.object.maps().find(|m| m.name() == OsStr::new("counters"));
-        let map = map.ok_or_else(|| failed(&"the map is missing"))?;
+        let map = self.counters()?;
         let mut counts = vec![Counts::default(); probes];
         for (program, number) in self.programs.iter().zip(0u32..) {
-            let values = map.lookup_percpu(&number.to_ne_bytes(), MapFlags::ANY).map_err(|e| failed(&e))?;
-            for value in values.unwrap_or_default() {
-                counts[program.of.probe].add(&value);
-            }
+            counts[program.of.probe].add(&settled(&map, number)?);
         }
         for program in self.object.progs_mut() {
             if let Some(named) = self.programs.iter().find(|n| OsStr::new(&n.name) == program.name()) {
-                counts[named.of.probe].missed += perf::recursion_misses(program.as_fd()).map_err(|e| failed(&e))?;
+                let missed = perf::recursion_misses(program.as_fd());
+                counts[named.of.probe].missed += missed.map_err(|e| LoadError::Counters(e.to_string()))?;
             }
         }
         Ok(counts)
+    }
+
+    /// How many events have been lost, of all probes together.
+    pub fn lost(&self) -> Result<u64, LoadError> {
+        let map = self.counters()?;
+        let of_program = |number| Ok(per_cpu(&map, number)?.iter().map(|counts| counts.lost).sum::<u64>());
+        (0u32..).take(self.programs.len()).map(of_program).sum()
+    }
+
+    fn counters(&self) -> Result<impl MapCore, LoadError> {
+        let map = self.object.maps().find(|m| m.name() == OsStr::new("counters"));
+        map.ok_or_else(|| LoadError::Counters("the map is missing".to_owned()))
     }
 
     /// Stops the programs and waits until none of them runs any more. Blocks for up to about 100 ms.
@@ -187,16 +203,59 @@ impl Attached {
     }
 }
 
+/// The counters of one program on each CPU.
+fn per_cpu(counters: &impl MapCore, number: u32) -> Result<Vec<Counts>, LoadError> {
+    let values = counters.lookup_percpu(&number.to_ne_bytes(), MapFlags::ANY);
+    let values = values.map_err(|e| LoadError::Counters(e.to_string()))?;
+    Ok(values.unwrap_or_default().iter().map(|value| Counts::read(value)).collect())
+}
+
+/// The counters of one program, all CPUs together, such that they add up.
+///
+/// A program counts its hit first and what became of it last, so where a CPU's counters add up, none was between the two there; they are read again until
+/// they do. A CPU on which the program never rests long enough keeps what was read last.
+fn settled(counters: &impl MapCore, number: u32) -> Result<Counts, LoadError> {
+    let mut cpus = per_cpu(counters, number)?;
+    for _ in 0..READS {
+        if cpus.iter().all(Counts::add_up) {
+            break;
+        }
+        for (old, new) in cpus.iter_mut().zip(per_cpu(counters, number)?) {
+            if !old.add_up() {
+                *old = new;
+            }
+        }
+    }
+    let mut sum = Counts::default();
+    cpus.iter().for_each(|counts| sum.add(counts));
+    Ok(sum)
+}
+
 impl Counts {
-    /// Adds the counters of one program on one CPU: [`Counter`]s as the program keeps them.
-    fn add(&mut self, value: &[u8]) {
+    /// Of [`Counter`]s as a program keeps them.
+    fn read(value: &[u8]) -> Counts {
         let mut counters = [0; COUNTER_COUNT];
         for (counter, bytes) in counters.iter_mut().zip(value.chunks_exact(8)) {
             *counter = u64::from_ne_bytes(bytes.try_into().unwrap_or_default());
         }
-        self.hits += counters[Counter::Hits as usize];
-        self.filtered += counters[Counter::Filtered as usize];
-        self.emitted += counters[Counter::Emitted as usize];
-        self.lost += counters[Counter::Lost as usize];
+        Counts {
+            hits: counters[Counter::Hits as usize],
+            filtered: counters[Counter::Filtered as usize],
+            emitted: counters[Counter::Emitted as usize],
+            lost: counters[Counter::Lost as usize],
+            missed: 0,
+        }
+    }
+
+    fn add_up(&self) -> bool {
+        self.hits == self.filtered + self.emitted + self.lost
+    }
+
+    fn add(&mut self, other: &Counts) {
+        self.hits += other.hits;
+        self.filtered += other.filtered;
+        self.emitted += other.emitted;
+        self.lost += other.lost;
+        self.missed += other.missed;
     }
 }

@@ -2,6 +2,8 @@
 
 use std::fmt::Write;
 
+use crate::plan::is_unsafe;
+
 /// Text for a terminal: control characters, and those that change the direction of text, escaped; a backslash stays as it is.
 pub fn terminal(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
@@ -10,7 +12,7 @@ pub fn terminal(text: &str) -> String {
             '\n' => out.push_str("\\n"),
             '\t' => out.push_str("\\t"),
             '\r' => out.push_str("\\r"),
-            c if c.is_control() || is_bidirectional(c) => push(&mut out, format_args!("\\u{{{:x}}}", u32::from(c))),
+            c if is_unsafe(c) => push(&mut out, format_args!("\\u{{{:x}}}", u32::from(c))),
             c => out.push(c),
         }
     }
@@ -37,10 +39,6 @@ pub fn bytes(bytes: &[u8]) -> String {
 fn push(out: &mut String, text: std::fmt::Arguments<'_>) {
     // Writing to a String cannot fail.
     let _ = out.write_fmt(text);
-}
-
-fn is_bidirectional(c: char) -> bool {
-    matches!(c, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
 }
 
 #[cfg(test)]

@@ -1,24 +1,44 @@
 //! A row as a JSON object on a line of its own: `{"plugin":…,"event":…,"time_ns":…,"fields":{…}}`.
 //!
 //! Integers are exact, absent is null, floats that JSON has no number for are strings, and text that is not UTF-8 is `{"escaped":"…"}`: backslashes
-//! doubled and every byte that is not UTF-8 as `\xNN`. A column name that comes twice gets a number behind its second coming.
+//! doubled and every byte that is not UTF-8 as `\xNN`. A column name that comes twice gets a number behind its second coming. Characters that a
+//! terminal obeys are written as JSON's `\uNNNN`.
 
 use std::collections::HashMap;
+use std::io;
 
 use serde::ser::{Serialize, SerializeMap, Serializer};
+use serde_json::ser::Formatter;
 
 use super::{as_text, escape_bytes};
+use crate::plan::is_unsafe;
 use crate::plugin::{Row, Value};
 
 /// Appends the row's line.
 pub fn row(plugin: &str, row: &Row, to: &mut Vec<u8>) {
     let before = to.len();
     // Serialising into memory fails only where a map's key is no string, and all of ours are.
-    if serde_json::to_writer(&mut *to, &Line { plugin, row }).is_err() {
+    let mut serializer = serde_json::Serializer::with_formatter(&mut *to, Tame);
+    if (Line { plugin, row }).serialize(&mut serializer).is_err() {
         to.truncate(before);
         return;
     }
     to.push(b'\n');
+}
+
+/// JSON as serde_json has it, with characters that a terminal obeys written as `\uNNNN`.
+struct Tame;
+
+impl Formatter for Tame {
+    fn write_string_fragment<W: ?Sized + io::Write>(&mut self, writer: &mut W, fragment: &str) -> io::Result<()> {
+        let mut rest = fragment;
+        while let Some((at, c)) = rest.char_indices().find(|(_, c)| is_unsafe(*c)) {
+            // None of them is beyond U+FFFF.
+            write!(writer, "{}\\u{:04x}", &rest[..at], u32::from(c))?;
+            rest = &rest[at + c.len_utf8()..];
+        }
+        writer.write_all(rest.as_bytes())
+    }
 }
 
 struct Line<'a> {
@@ -88,7 +108,7 @@ mod tests {
             ("a", Value::Signed(i64::MIN)),
             ("b", Value::Unsigned(u64::MAX)),
             ("c", Value::Absent),
-            ("d", Value::Text("x\"\u{1b}".into())),
+            ("d", Value::Text("x\"\u{1b}\u{9b}\u{7f}é\u{202e}".into())),
             ("e", Value::Bytes(b"/\xff\\".to_vec())),
             ("e", Value::Bytes(b"ok".to_vec())),
             ("f", Value::Float(f64::NAN)),
@@ -97,7 +117,7 @@ mod tests {
         let columns = columns.map(|(n, v)| (n.to_owned(), v)).to_vec();
         let mut line = Vec::new();
         row("p", &Row { name: "e".into(), time: Some(7), columns }, &mut line);
-        let wanted = r#"{"plugin":"p","event":"e","time_ns":7,"fields":{"a":-9223372036854775808,"b":18446744073709551615,"c":null,"d":"x\"\u001b","e":{"escaped":"/\\xff\\\\"},"e#2":"ok","f":"NaN","g":true}}"#;
+        let wanted = r#"{"plugin":"p","event":"e","time_ns":7,"fields":{"a":-9223372036854775808,"b":18446744073709551615,"c":null,"d":"x\"\u001b\u009b\u007fé\u202e","e":{"escaped":"/\\xff\\\\"},"e#2":"ok","f":"NaN","g":true}}"#;
         assert_eq!(String::from_utf8(line).expect("UTF-8"), format!("{wanted}\n"));
     }
 }

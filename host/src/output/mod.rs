@@ -78,7 +78,7 @@ impl Renderer {
     /// since boot.
     pub fn new(plugin: &str, format: Format, schemas: Vec<Schema>, several: bool, start: u64) -> Renderer {
         let sink = match format {
-            Format::Text => Sink::Text(text::Table::new(several.then(|| plugin.to_owned()), start)),
+            Format::Text => Sink::Text(text::Table::new(several.then(|| escape_terminal(plugin)), start)),
             Format::Json => Sink::Json { plugin: plugin.to_owned() },
         };
         Renderer { plugin: plugin.to_owned(), schemas, sink }
@@ -116,8 +116,17 @@ impl Sink {
     }
 }
 
+/// The log lines of what a plugin has sent, on stderr, where there is no [`Renderer`] for the rest.
+pub fn logs(plugin: &str, sent: Vec<Emitted>) {
+    for item in sent {
+        if let Emitted::Log { level, text } = item {
+            log(plugin, level, &text);
+        }
+    }
+}
+
 /// One line on stderr.
-pub fn log(plugin: &str, level: Level, text: &str) {
+fn log(plugin: &str, level: Level, text: &str) {
     let level = match level {
         Level::Debug => "debug: ",
         Level::Info => "",
@@ -125,7 +134,7 @@ pub fn log(plugin: &str, level: Level, text: &str) {
         Level::Error => "error: ",
     };
     // Where stderr is closed, nobody is there to be told.
-    let _ = writeln!(io::stderr().lock(), "{plugin}: {level}{}", escape_terminal(text));
+    let _ = writeln!(io::stderr(), "{}: {level}{}", escape_terminal(plugin), escape_terminal(text));
 }
 
 /// The value's text, where it is one: bytes that are UTF-8 are text.

@@ -334,7 +334,7 @@ impl<'a> Checker<'a> {
             return Ok(Node { kind: context(8), ty, span });
         }
         let size = match field.size {
-            size @ (1 | 2 | 4 | 8) if field.offset % size == 0 => size as u8,
+            size @ (1 | 2 | 4 | 8) if field.offset.is_multiple_of(size) => size as u8,
             _ => return Err(one(Fault::new(span, format!("`{}` is `{c_type}`, which is no integer", field.name)))),
         };
         if c_type == "bool" && size == 1 {

@@ -145,8 +145,8 @@ impl fmt::Display for Shown<'_> {
     }
 }
 
-/// Control characters, and those that change the direction of text.
-fn is_unsafe(c: char) -> bool {
+/// Whether terminals obey the character: control characters, and those that change the direction of text.
+pub fn is_unsafe(c: char) -> bool {
     c.is_control() || matches!(c, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
 }
 

@@ -20,9 +20,9 @@ use std::time::Duration;
 
 pub use attach::AttachPoint;
 pub use check::{STR_DEFAULT, STR_MAX};
-pub use diagnostic::{Diagnostic, Diagnostics, Shown, Span};
+pub use diagnostic::{Diagnostic, Diagnostics, Shown, Span, is_unsafe};
 use diagnostic::{Fault, shortened};
-pub use validate::{MAX_ATTACH_LENGTH, MAX_ATTACH_POINTS, MAX_NAME, MAX_PROBES, MAX_STEPS, TICK};
+pub use validate::{MAX_ATTACH_LENGTH, MAX_ATTACH_POINTS, MAX_NAME, MAX_PROBES, MAX_STEPS, MAX_TEXT, TICK};
 
 use crate::declare::{Declaration, Probe, Step};
 use crate::kernel::{KernelFacts, TypeId};

@@ -16,6 +16,8 @@ pub const MAX_ATTACH_POINTS: usize = 1024;
 pub const MAX_ATTACH_LENGTH: usize = 256;
 /// Steps of a body at most.
 pub const MAX_STEPS: usize = 128;
+/// Bytes of all expressions at most, each counted once for each attach point of its probe: as often it is checked and compiled.
+pub const MAX_TEXT: usize = 1 << 20;
 /// Bytes of a name at most.
 pub const MAX_NAME: usize = 64;
 /// Milliseconds between ticks.
@@ -36,6 +38,12 @@ pub fn bounds(declaration: &Declaration) -> Result<(), Diagnostics> {
     if points > MAX_ATTACH_POINTS {
         refuse(format!("it has {points} attach points, and {MAX_ATTACH_POINTS} is the most"));
     }
+    let text: usize = declaration.probes.iter().map(|p| p.attach.len().saturating_mul(expressions(p))).sum();
+    if text > MAX_TEXT {
+        refuse(format!(
+            "its expressions, counted once for each attach point, have {text} bytes, and {MAX_TEXT} is the most"
+        ));
+    }
     if let Some(tick) = declaration.tick.filter(|tick| !TICK.contains(tick)) {
         refuse(format!("its tick is {tick} ms; it can be from {} to {} ms", TICK.start(), TICK.end()));
     }
@@ -46,6 +54,17 @@ pub fn bounds(declaration: &Declaration) -> Result<(), Diagnostics> {
         refuse("maps are not there yet; its list of maps must be empty".to_owned());
     }
     if faults.is_empty() { Ok(()) } else { Err(Diagnostics(faults)) }
+}
+
+/// Bytes of a probe's expressions.
+fn expressions(probe: &Probe) -> usize {
+    let of_step = |step: &Step| match step {
+        Step::Bind(binding) => binding.value.len(),
+        Step::When(condition) => condition.len(),
+        Step::Emit(event) => event.fields.iter().map(|f| f.value.len()).sum(),
+        Step::Update(_) => 0,
+    };
+    probe.body.iter().map(of_step).sum()
 }
 
 /// Names, and the form of the body. `seen` are the names of the probes before.

@@ -11,7 +11,7 @@ use wasmtime::{Config, Engine, OptLevel};
 use super::bindings;
 use super::cache::{Cache, CacheError, Key};
 use super::contract;
-use super::error::PluginError;
+use super::error::{PluginError, shown};
 use super::host::{self, State};
 use super::ticker::Ticker;
 
@@ -80,7 +80,7 @@ impl Runtime {
         let component = self.compile_anew(path, bytes)?;
         let stored = component.serialize().map_err(io::Error::other).and_then(|compiled| cache.put(&key, &compiled));
         if let Err(error) = stored {
-            tracing::warn!("{}: cannot be kept in the compile cache: {error}", path.display());
+            tracing::warn!("{}: cannot be kept in the compile cache: {error}", shown(path));
         }
         Ok(component)
     }
@@ -92,10 +92,7 @@ impl Runtime {
 
     fn cached(&self, cache: &Cache, key: &Key, path: &Path) -> Option<wasmtime::component::Component> {
         let refused = |error: &dyn std::fmt::Display| {
-            tracing::warn!(
-                "{}: is compiled again: its entry in the compile cache is not used: {error}",
-                path.display()
-            );
+            tracing::warn!("{}: is compiled again: its entry in the compile cache is not used: {error}", shown(path));
         };
         let entry = cache.get(key).inspect_err(|error| refused(error)).ok()??;
         // SAFETY: the bytes must come from `Component::serialize` unaltered. Only this user can have written the entry, only this
@@ -160,7 +157,7 @@ fn config() -> Config {
 
 fn open_cache(path: &Path) -> Option<Cache> {
     let refused = |error: &CacheError| {
-        tracing::warn!("compiled components are not kept: {} cannot be used as compile cache: {error}", path.display());
+        tracing::warn!("compiled components are not kept: {} cannot be used as compile cache: {error}", shown(path));
     };
     Cache::open(path).inspect_err(refused).ok()
 }

@@ -307,7 +307,7 @@ async fn traps_name_the_handler_and_the_functions() {
         Guest::new().items("(func $deep unreachable) (func $less (call $deep))").on_tick(&and_ok("(call $less)"));
     let error = tick_fails(guest).await;
     let message = error.to_string();
-    assert!(message.starts_with("guest: trap in on-tick: wasm `unreachable` instruction executed"), "{message}");
+    assert!(message.starts_with("trap in on-tick: wasm `unreachable` instruction executed"), "{message}");
     assert!(message.contains("in deep\n    in less"), "{message}");
 }
 
@@ -339,7 +339,7 @@ async fn errors_returned() {
     let guest = Guest::new().data(DATA, &result).data(DATA + 16, b"so sad").on_tick(&format!("(i32.const {DATA})"));
     let error = tick_fails(guest).await;
     assert!(matches!(&error, PluginError::Returned { handler: Handler::OnTick, message, .. } if message == "so sad"));
-    assert_eq!(error.to_string(), "guest: on-tick: so sad");
+    assert_eq!(error.to_string(), "on-tick: so sad");
 }
 
 #[tokio::test]
@@ -428,7 +428,7 @@ async fn memory_is_bounded() {
     plugin.on_tick(1).await.unwrap();
     let error = tick_fails(Guest::new().on_tick(&and_ok(&grow(63)))).await;
     assert!(matches!(error, PluginError::OutOfMemory { handler: Handler::OnTick, limit, .. } if limit == SHORT.memory));
-    assert_eq!(error.to_string(), "guest: on-tick ran out of memory: the plugin may have 4096 KiB");
+    assert_eq!(error.to_string(), "on-tick ran out of memory: the plugin may have 4096 KiB");
     let error = instantiate(&Guest::new().memory("65")).await.err().unwrap();
     assert!(matches!(error, PluginError::OutOfMemory { handler: Handler::Instantiate, .. }), "{error}");
     let table = "(table $t 0 funcref)";

@@ -5,6 +5,7 @@
 //! holds up nobody else.
 
 mod account;
+mod ask;
 mod end;
 
 use std::path::Path;
@@ -16,11 +17,12 @@ use crate::compile::{CompileError, compile};
 use crate::events::{Batch, Ring, RingError};
 use crate::kernel::KernelFacts;
 use crate::load::{Attached, LoadError, Loaded, load};
-use crate::output::{Closed, Output, Renderer};
+use crate::output::{self, Closed, Output, Renderer};
 use crate::plan::{Diagnostics, Plan, Shown, plan};
 use crate::plugin::{Limits, Plugin, PluginError, Runtime};
 
 pub use account::{Account, ProbeAccount, Usage};
+pub use ask::{Asked, Asker, asker};
 pub use end::{Stop, Stopper, stopper};
 
 /// What a plugin can fail by. Each message stands behind the plugin's name.
@@ -86,7 +88,10 @@ pub async fn declare(
 ) -> Result<Declared, RunError> {
     let component = runtime.load(path)?;
     let mut plugin = Plugin::instantiate(runtime, &component, limits).await?;
-    let declaration = plugin.declare(args).await?;
+    let declaration = plugin.declare(args).await.inspect_err(|_| {
+        // Often the plugin's last words say more than the error does.
+        output::logs(component.name(), plugin.take_output());
+    })?;
     let plan = plan(&declaration, facts)?;
     Ok(Declared { name: component.name().to_owned(), plugin, plan })
 }
@@ -131,9 +136,16 @@ impl Running {
 
     /// Feeds the plugin until it finishes, fails, or `stop` says so; then detaches, delivers what is left, and returns the account. The error is what the
     /// plugin failed by.
-    pub async fn run(self, mut renderer: Renderer, output: Output, mut stop: Stop) -> (Account, Result<(), RunError>) {
+    pub async fn run(
+        self,
+        mut renderer: Renderer,
+        output: Output,
+        mut stop: Stop,
+        mut asked: Asked,
+    ) -> (Account, Result<(), RunError>) {
         let Running { name, plugin, plan, mut attached, ring } = self;
         let mut feed = Feed {
+            name: &name,
             plugin,
             ring,
             renderer: &mut renderer,
@@ -144,7 +156,7 @@ impl Running {
         };
         let mut result = feed.start(&plan).await;
         if result.is_ok() {
-            result = feed.until_stopped(&plan, &attached, &mut stop).await;
+            result = feed.until_stopped(&plan, &attached, &mut stop, &mut asked).await;
         }
 
         // Detaching blocks for as long as the kernel takes; others go on meanwhile.
@@ -155,7 +167,7 @@ impl Running {
         let counts = match detached.await {
             Ok(attached) => {
                 if result.is_ok() {
-                    result = feed.drain(&plan, &attached).await;
+                    result = feed.drain(&attached).await;
                 }
                 attached.counts(plan.probes.len()).map_err(RunError::from)
             }
@@ -175,6 +187,7 @@ impl Running {
 
 /// What a running plugin is fed with, and where what it says goes.
 struct Feed<'a> {
+    name: &'a str,
     plugin: Plugin,
     ring: Ring,
     renderer: &'a mut Renderer,
@@ -194,7 +207,13 @@ impl Feed<'_> {
         Ok(result?)
     }
 
-    async fn until_stopped(&mut self, plan: &Plan, attached: &Attached, stop: &mut Stop) -> Result<(), RunError> {
+    async fn until_stopped(
+        &mut self,
+        plan: &Plan,
+        attached: &Attached,
+        stop: &mut Stop,
+        asked: &mut Asked,
+    ) -> Result<(), RunError> {
         let period = plan.tick.unwrap_or(Duration::MAX);
         let begun = Instant::now();
         // A period that never ends stands for no ticks: 30 years from now.
@@ -202,7 +221,7 @@ impl Feed<'_> {
         let mut ticks = interval_at(first, plan.tick.unwrap_or(Duration::from_secs(86_400)));
         ticks.set_missed_tick_behavior(MissedTickBehavior::Skip);
         while self.plugin.finished().is_none() {
-            // No handler runs while this waits, so leaving it half-way loses nothing.
+            // No handler runs while this waits, and each wait can be left half-way without a loss.
             tokio::select! {
                 () = stop.asked() => return Ok(()),
                 () = self.output.closed() => { stop.everything(); return Ok(()) }
@@ -214,8 +233,9 @@ impl Feed<'_> {
                 }
                 ready = self.ring.wait() => {
                     ready?;
-                    self.deliver_all(plan, attached, Some(stop)).await?;
+                    self.deliver_all(attached, Some(stop)).await?;
                 }
+                () = asked.asked() => asked.answer(self.account(plan, attached, stop).await?),
             }
         }
         match self.plugin.finished() {
@@ -225,12 +245,12 @@ impl Feed<'_> {
     }
 
     /// Gives the plugin what is in the ring, batch by batch, until that is empty, `stop` says so, or it finishes.
-    async fn deliver_all(&mut self, plan: &Plan, attached: &Attached, stop: Option<&Stop>) -> Result<(), RunError> {
+    async fn deliver_all(&mut self, attached: &Attached, stop: Option<&Stop>) -> Result<(), RunError> {
         loop {
             let batch = self.ring.take(std::mem::take(&mut self.spare))?;
             let (more, empty) = (batch.is_full(), batch.count == 0);
             if !empty {
-                self.deliver(plan, attached, batch).await?;
+                self.deliver(attached, batch).await?;
             }
             if !more || self.plugin.finished().is_some() || stop.is_some_and(Stop::is_asked) {
                 return Ok(());
@@ -238,8 +258,8 @@ impl Feed<'_> {
         }
     }
 
-    async fn deliver(&mut self, plan: &Plan, attached: &Attached, batch: Batch) -> Result<(), RunError> {
-        let lost: u64 = attached.counts(plan.probes.len())?.iter().map(|c| c.lost).sum();
+    async fn deliver(&mut self, attached: &Attached, batch: Batch) -> Result<(), RunError> {
+        let lost = attached.lost()?;
         let since = lost.saturating_sub(self.lost);
         self.lost = lost;
         let result = self.plugin.on_events(&batch.records, batch.count, since).await;
@@ -252,12 +272,26 @@ impl Feed<'_> {
         Ok(())
     }
 
-    /// Delivers what was sent before the probes were detached.
-    async fn drain(&mut self, plan: &Plan, attached: &Attached) -> Result<(), RunError> {
+    /// What has become of every event so far. What comes later than the question is not in it, though it may be delivered with the rest.
+    async fn account(&mut self, plan: &Plan, attached: &Attached, stop: &Stop) -> Result<Account, RunError> {
+        let counts = attached.counts(plan.probes.len())?;
+        self.deliver_all(attached, Some(stop)).await?;
+        let mut account = Account::new(self.name, plan, &counts, &self.delivered);
+        for probe in &mut account.probes {
+            probe.delivered = probe.delivered.min(probe.emitted);
+        }
+        Ok(account)
+    }
+
+    /// Delivers what was sent before the probes were detached, and tells of what was lost behind it.
+    async fn drain(&mut self, attached: &Attached) -> Result<(), RunError> {
         if self.plugin.finished().is_some() {
             return Ok(());
         }
-        self.deliver_all(plan, attached, None).await?;
+        self.deliver_all(attached, None).await?;
+        if self.plugin.finished().is_none() && attached.lost()? > self.lost {
+            self.deliver(attached, Batch::default()).await?;
+        }
         match self.plugin.finished() {
             Some(Err(message)) => Err(RunError::Finished(message.clone())),
             _ => Ok(()),

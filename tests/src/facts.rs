@@ -21,11 +21,13 @@ pub fn recorded() -> KernelFacts {
 /// # Panics
 /// Where the directory cannot be written.
 pub fn made(directory: &Path) -> KernelFacts {
+    // Another process may have the same files mapped: they are replaced, never changed.
     let write = |path: &str, bytes: &[u8]| {
-        let path = directory.join(path);
+        let (path, new) = (directory.join(path), directory.join(format!("new-{}", std::process::id())));
         let parent = path.parent().unwrap_or(directory);
         fs::create_dir_all(parent)
-            .and_then(|()| fs::write(&path, bytes))
+            .and_then(|()| fs::write(&new, bytes))
+            .and_then(|()| fs::rename(&new, &path))
             .unwrap_or_else(|e| panic!("{}: {e}", path.display()));
     };
     let types = self::directory().join("btf/vmlinux");

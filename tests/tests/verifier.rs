@@ -101,7 +101,8 @@ fn root_every_raw_tracepoint_loads_with_all_it_has() {
 }
 
 fn expect_loaded(facts: &KernelFacts, probes: Vec<Probe>) {
-    let fields: usize = probes.iter().filter_map(|p| if let Step::Emit(e) = &p.body[0] { Some(e.fields.len()) } else { None }).sum();
+    let fields: usize =
+        probes.iter().filter_map(|p| if let Step::Emit(e) = &p.body[0] { Some(e.fields.len()) } else { None }).sum();
     let count = probes.len();
     println!("{count} programs with {fields} fields");
     let refused = load_all(facts, probes);

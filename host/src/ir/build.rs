@@ -12,6 +12,7 @@ pub struct FunctionBuilder {
     open: Vec<Option<Vec<Operation>>>,
     current: BlockId,
     reason: Option<ReasonId>,
+    operations: usize,
 }
 
 impl FunctionBuilder {
@@ -25,7 +26,8 @@ impl FunctionBuilder {
             registers: parameters,
             slots: Vec::new(),
         };
-        let mut builder = FunctionBuilder { function, open: Vec::new(), current: BlockId(0), reason: None };
+        let mut builder =
+            FunctionBuilder { function, open: Vec::new(), current: BlockId(0), reason: None, operations: 0 };
         builder.current = builder.block();
         builder
     }
@@ -64,6 +66,11 @@ impl FunctionBuilder {
         self.reason = reason;
     }
 
+    /// How many operations there are, the ends of blocks included.
+    pub fn operations(&self) -> usize {
+        self.operations
+    }
+
     /// The function, where every block that was made has been closed or is never reached.
     pub fn finish(self) -> Function {
         self.function
@@ -73,6 +80,7 @@ impl FunctionBuilder {
         let reason = self.reason;
         if let Some(operations) = &mut self.open[self.current.0 as usize] {
             operations.push(Operation { kind, reason });
+            self.operations += 1;
         }
     }
 
@@ -81,6 +89,7 @@ impl FunctionBuilder {
         // Code behind a jump is never reached: the first end stands.
         if let Some(operations) = self.open[at].take() {
             self.function.blocks[at] = Block { operations, end, end_reason: self.reason };
+            self.operations += 1;
         }
     }
 

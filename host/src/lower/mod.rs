@@ -10,7 +10,9 @@
 //!
 //! The verifier follows every path, and takes two paths that meet for one only where what it knows of the registers agrees. A value that is a known 1 on one path and
 //! a known 0 on the other would double its work, and again at the next such value. So where paths meet, such values are made of an *unknown zero*, read from
-//! memory that always holds 0, and a pointer never meets a 0 in one register.
+//! memory that always holds 0, and a pointer never meets a 0 in one register. For the same reason nothing is learned of what lives on: a test of a bound
+//! value, or of what a call has given once and for all, is a test of a *fresh* copy, the value plus the unknown zero. Without it twenty values that may be absent,
+//! each used twice, were a million paths.
 
 mod emit;
 mod text;
@@ -19,8 +21,8 @@ mod value;
 use std::collections::HashMap;
 
 use crate::ir::{
-    Address, AluOp, BlockId, Callee, Cond, FunctionBuilder, Map, MapId, MapKind, Module, Reason, ReasonId, Register,
-    Size, SlotId, Space,
+    Address, AluOp, BlockId, Callee, Cond, Function, FunctionBuilder, Map, MapId, MapKind, Module, Reason, ReasonId,
+    Register, Size, SlotId, Space,
 };
 use crate::plan::layout::Schema;
 use crate::plan::{AttachPoint, Builtin, Plan, PlanStep, PointPlan, Shown, Span, Type, Typed};
@@ -34,6 +36,15 @@ pub const COUNTERS: MapId = MapId(1);
 const SCRATCH: MapId = MapId(2);
 /// Bytes of scratch of one program at most (kernel/bpf/arraymap.c: PCPU_MIN_UNIT_SIZE).
 pub const MAX_SCRATCH: u32 = 32 * 1024;
+
+/// Bytes of texts that a program compares with one another at most; of two, those of the shorter. See [`MAX_OPERATIONS`].
+pub const MAX_COMPARED: u32 = 16 * 1024;
+/// Operations of a program at most, so that the verifier can follow each: it keeps in mind at most 8192 branches that it has still to look at
+/// (kernel/bpf/verifier.c: BPF_COMPLEXITY_LIMIT_JMP_SEQ). An operation is one branch at most, and a comparison two for each 8 bytes. Most operations
+/// become one to three instructions, none many more, so jumps, which reach 32767 instructions far, reach all of a program.
+pub const MAX_OPERATIONS: usize = 4096;
+/// Operations of all programs at most: what one plugin may keep the compiler busy with.
+pub const MAX_ALL_OPERATIONS: usize = 1 << 18;
 
 /// The counters of a program: u64 each, at 8 times their number.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -82,21 +93,32 @@ pub struct ProgramOf {
     pub point: usize,
 }
 
-/// A probe asks for more than a program can hold, although each part of it is within bounds.
+/// A probe asks for more than a program can hold, or all of them for more than is compiled in reasonable time, although each part is within bounds.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error(
-    "probe `{probe}`: its texts need {bytes} bytes in the kernel at once, and {MAX_SCRATCH} is the most; bound them: `str(pointer, 100)`"
-)]
-pub struct LowerError {
-    pub probe: String,
-    pub bytes: u32,
+pub enum LowerError {
+    #[error(
+        "probe `{probe}`: its texts need {bytes} bytes in the kernel at once, and {MAX_SCRATCH} is the most; bound them: `str(pointer, 100)`"
+    )]
+    Texts { probe: String, bytes: u32 },
+    #[error(
+        "probe `{probe}`: it compares texts of {bytes} bytes in all with one another, and {MAX_COMPARED} is the most; bound them: `str(pointer, 100)`"
+    )]
+    Comparisons { probe: String, bytes: u32 },
+    #[error(
+        "probe `{probe}`: it takes more than {MAX_OPERATIONS} operations; leave some to the plugin's handlers, or use several probes"
+    )]
+    Operations { probe: String },
+    #[error(
+        "the declaration: its programs, one for each attach point, take more than {MAX_ALL_OPERATIONS} operations; use fewer attach points, or leave more to the handlers"
+    )]
+    AllOperations,
 }
 
 /// Makes IR of a plan. `plugin` names the plugin in reasons; `ring` is the ring buffer's bytes: a power of two, and a multiple of the page size.
 pub fn lower(plan: &Plan, plugin: &str, ring: u32) -> Result<Ir, LowerError> {
     let mut module = Module::default();
     let mut programs = Vec::new();
-    let (mut scratch_entries, mut scratch_bytes) = (0, 0);
+    let (mut scratch_entries, mut scratch_bytes, mut operations) = (0, 0, 0);
     for (probe, p) in plan.probes.iter().enumerate() {
         for (point, body) in p.points.iter().enumerate() {
             let program = Program {
@@ -107,13 +129,15 @@ pub fn lower(plan: &Plan, plugin: &str, ring: u32) -> Result<Ir, LowerError> {
                 file: format!("{}:{}", Shown(plugin), p.name),
             };
             let schema = &plan.schemas[usize::from(p.schema)];
-            let (function, bytes) = Lower::new(&program, body, schema, &mut module.reasons).run();
-            if bytes > MAX_SCRATCH {
-                return Err(LowerError { probe: p.name.clone(), bytes });
+            let lowered = Lower::new(&program, body, schema, &mut module.reasons).run();
+            lowered.check(&p.name)?;
+            operations += lowered.operations;
+            if operations > MAX_ALL_OPERATIONS {
+                return Err(LowerError::AllOperations);
             }
-            scratch_entries += u32::from(bytes > 0);
-            scratch_bytes = scratch_bytes.max(bytes);
-            module.functions.push(function);
+            scratch_entries += u32::from(lowered.scratch > 0);
+            scratch_bytes = scratch_bytes.max(lowered.scratch);
+            module.functions.push(lowered.function);
             programs.push(ProgramOf { probe, point });
         }
     }
@@ -132,6 +156,32 @@ pub fn lower(plan: &Plan, plugin: &str, ring: u32) -> Result<Ir, LowerError> {
         module.maps.push(map("scratch", MapKind::PerCpuArray, 4, scratch_bytes.next_multiple_of(8), scratch_entries));
     }
     Ok(Ir { module, programs })
+}
+
+/// A function, and what it needs.
+struct Lowered {
+    function: Function,
+    /// Bytes of scratch.
+    scratch: u32,
+    /// Bytes of texts that are compared with one another.
+    compared: u32,
+    operations: usize,
+}
+
+impl Lowered {
+    fn check(&self, probe: &str) -> Result<(), LowerError> {
+        let probe = probe.to_owned();
+        if self.scratch > MAX_SCRATCH {
+            return Err(LowerError::Texts { probe, bytes: self.scratch });
+        }
+        if self.compared > MAX_COMPARED {
+            return Err(LowerError::Comparisons { probe, bytes: self.compared });
+        }
+        if self.operations > MAX_OPERATIONS {
+            return Err(LowerError::Operations { probe });
+        }
+        Ok(())
+    }
 }
 
 /// What tells one program from the others.
@@ -169,15 +219,18 @@ struct Lower<'a> {
     uid_gid: Option<Register>,
     locals: Vec<Local>,
     scratch: Scratch,
+    /// Bytes of texts that have been compared with one another.
+    compared: u32,
 }
 
 /// What a `bind` step has left.
 #[derive(Clone, Copy)]
 enum Local {
-    /// `present`: a register that is 0 where the value is absent; none: it never is.
+    /// `present`: a register that is 0 where the value is absent; none: it never is. `plain`: it is a number to the verifier, whatever it is to us.
     Value {
         value: Register,
         present: Option<Register>,
+        plain: bool,
     },
     Text {
         at: u32,
@@ -225,11 +278,11 @@ impl<'a> Lower<'a> {
             uid_gid: None,
             locals: Vec::new(),
             scratch: Scratch::default(),
+            compared: 0,
         }
     }
 
-    /// The function, and the bytes of scratch it needs.
-    fn run(mut self) -> (crate::ir::Function, u32) {
+    fn run(mut self) -> Lowered {
         self.explain(0, &self.body.attach.to_string(), Span::default());
         let counters = self.map_value(COUNTERS, self.program.number);
         self.b.copy(self.counters, counters);
@@ -238,6 +291,10 @@ impl<'a> Lower<'a> {
         self.b.copy(self.zero, zero);
         let body = self.body;
         for step in &body.steps {
+            if self.b.operations() > MAX_OPERATIONS {
+                // It is refused, however it goes on.
+                break;
+            }
             match step {
                 PlanStep::Bind { value, .. } => self.bind(value),
                 PlanStep::When(condition) => self.when(condition),
@@ -248,7 +305,8 @@ impl<'a> Lower<'a> {
         self.explain(0, &self.body.attach.to_string(), Span::default());
         self.count(Counter::Filtered);
         self.b.ret(0);
-        (self.b.finish(), self.scratch.most)
+        let operations = self.b.operations();
+        Lowered { function: self.b.finish(), scratch: self.scratch.most, compared: self.compared, operations }
     }
 
     fn when(&mut self, condition: &Typed) {
@@ -292,10 +350,14 @@ impl<'a> Lower<'a> {
         }
         self.b.enter(join);
         let present = exit.used().then_some(present);
-        self.locals.push(match text {
-            None => Local::Value { value: result, present },
-            Some(at) => Local::Text { at, length: result, cut, present },
-        });
+        let local = match text {
+            None => Local::Value { value: result, present, plain: self.is_plain(&value.node) },
+            Some(at) => {
+                let length = self.bounded(result, text::max(&value.node));
+                Local::Text { at, length, cut, present }
+            }
+        };
+        self.locals.push(local);
     }
 
     /// Makes `typed` the expression at hand, and the scratch ready if it needs it.
@@ -367,6 +429,11 @@ impl<'a> Lower<'a> {
             self.pid_tgid.filter(|_| known.contains_key(&Builtin::Pid) || known.contains_key(&Builtin::Tid));
         self.uid_gid = self.uid_gid.filter(|_| known.contains_key(&Builtin::Uid) || known.contains_key(&Builtin::Gid));
         self.known = known;
+    }
+
+    /// The value, of which the verifier knows nothing, and what it learns of it by a test it learns of nothing else.
+    fn fresh(&mut self, value: Register) -> Register {
+        self.b.alu(AluOp::Add, value, self.zero)
     }
 
     fn helper(&mut self, id: u32, arguments: &[crate::ir::Operand]) -> Register {

@@ -97,7 +97,7 @@ impl Lower<'_> {
                     l.b.copy(result.length, found.length);
                     l.b.copy(result.cut, found.cut);
                 });
-                result
+                Found { length: self.bounded(result.length, max(node)), ..result }
             }
             // Nothing else is a text.
             _ => self.found(0),
@@ -128,8 +128,11 @@ impl Lower<'_> {
         self.b.alu_to(AluOp::Sub, length, read, 1);
         let cut = self.b.constant(0);
         if !array {
-            let (long, join) = (self.b.block(), self.b.block());
-            self.b.branch(Cond::Gt, length, max as i32, long, join);
+            // The verifier goes on behind a branch first, and what it has seen with a length of 0 to `max` it need not see again with one of `max`.
+            let (long, fits, join) = (self.b.block(), self.b.block(), self.b.block());
+            self.b.branch(Cond::Gt, length, max as i32, long, fits);
+            self.b.enter(fits);
+            self.b.jump(join);
             self.b.enter(long);
             self.b.set(length, i64::from(max));
             self.b.set(cut, i64::from(CUT));
@@ -137,6 +140,14 @@ impl Lower<'_> {
             self.b.enter(join);
         }
         Found { length, cut }
+    }
+
+    /// A length that is at most `max`, of which the verifier knows that and nothing more, on whatever path it has come.
+    pub fn bounded(&mut self, length: Register, max: u32) -> Register {
+        let length = self.fresh(length);
+        // It never is.
+        self.b.leave_if(Cond::Gt, length, max as i32, self.filtered);
+        length
     }
 
     fn comm_into(&mut self, to: Register, space: Space) -> Found {
@@ -236,7 +247,8 @@ impl Lower<'_> {
         let at = self.reserve(room(&node));
         let to = self.scratch_at(at);
         let found = self.text_into(&node, to, Space::MapValue, exit);
-        self.b.leave_if(Cond::Ne, found.length, length as i32, no);
+        let found = self.fresh(found.length);
+        self.b.leave_if(Cond::Ne, found, length as i32, no);
         if length <= max(&node) {
             for (chunk, at) in chunks(literal) {
                 self.leave_unless_equal(Address::at(to, Space::MapValue, at as i32), chunk, no);
@@ -260,31 +272,37 @@ impl Lower<'_> {
         self.b.leave_if(Cond::Ne, loaded, wanted, no);
     }
 
-    /// Two texts that are known only when the probe fires: their lengths, then byte by byte.
+    /// Two texts that are known only when the probe fires: their lengths, then 8 bytes at a time, with zeros behind each text.
     fn same_bytes(&mut self, left: &Node, right: &Node, yes: BlockId, no: BlockId, exit: &Exit) {
         let before = self.scratch.used;
-        let (left_at, right_at) = (self.reserve(room(left)), self.reserve(room(right)));
+        let (left_at, right_at) = (self.reserve(room(left) + 8), self.reserve(room(right) + 8));
         let left_to = self.scratch_at(left_at);
         let found_left = self.text_into(left, left_to, Space::MapValue, exit);
         let right_to = self.scratch_at(right_at);
         let found_right = self.text_into(right, right_to, Space::MapValue, exit);
-        self.b.leave_if(Cond::Ne, found_left.length, found_right.length, no);
+        let [length, other] = [found_left.length, found_right.length].map(|length| self.fresh(length));
+        self.b.leave_if(Cond::Ne, length, other, no);
+        for (to, found) in [(left_to, &found_left), (right_to, &found_right)] {
+            let end = self.b.alu(AluOp::Add, to, found.length);
+            self.b.store(Address::at(end, Space::MapValue, 0), 0, Size::B8);
+        }
         // The verifier follows the loop round by round, so its bound must be plain to it: the shorter of the two.
         let most = max(left).min(max(right));
-        self.b.leave_if(Cond::Gt, found_left.length, most as i32, no);
+        self.compared += most;
+        self.b.leave_if(Cond::Gt, length, most as i32, no);
         let (head, body, next) = (self.b.block(), self.b.block(), self.b.block());
         let index = self.b.constant(0);
         self.b.jump(head);
         self.b.enter(head);
-        self.b.branch(Cond::Ge, index, found_left.length, yes, body);
+        self.b.branch(Cond::Ge, index, length, yes, body);
         self.b.enter(body);
-        let left_byte = self.b.alu(AluOp::Add, left_to, index);
-        let left_byte = self.b.load(Address::at(left_byte, Space::MapValue, 0), Size::B1);
-        let right_byte = self.b.alu(AluOp::Add, right_to, index);
-        let right_byte = self.b.load(Address::at(right_byte, Space::MapValue, 0), Size::B1);
-        self.b.branch(Cond::Ne, left_byte, right_byte, no, next);
+        let [left_word, right_word] = [left_to, right_to].map(|to| {
+            let at = self.b.alu(AluOp::Add, to, index);
+            self.b.load(Address::at(at, Space::MapValue, 0), Size::B8)
+        });
+        self.b.branch(Cond::Ne, left_word, right_word, no, next);
         self.b.enter(next);
-        self.b.alu_to(AluOp::Add, index, index, 1);
+        self.b.alu_to(AluOp::Add, index, index, 8);
         self.b.jump(head);
         self.release(before);
     }

@@ -125,16 +125,54 @@ impl Lower<'_> {
                 self.apart(next, |l| l.branch_on(right, yes, no, exit));
             }
             NodeKind::Arithmetic { op, unsigned, left, right } if op.is_comparison() => {
-                let left = self.value(left, exit);
-                let right = self.operand(right, exit);
+                let left = self.tested(left, exit);
+                let right = match right.kind {
+                    NodeKind::Constant(_) => self.operand(right, exit),
+                    _ => self.tested(right, exit).into(),
+                };
                 self.explain_node(node);
                 self.b.branch(condition(*op, *unsigned), left, right, yes, no);
             }
             NodeKind::SameText(left, right) => self.same_text(left, right, yes, no, exit),
             _ => {
-                let value = self.value(node, exit);
+                let value = self.tested(node, exit);
                 self.b.branch(Cond::Ne, value, 0, yes, no);
             }
+        }
+    }
+
+    /// The node's value, to be tested.
+    fn tested(&mut self, node: &Node, exit: &Exit) -> Register {
+        let value = self.value(node, exit);
+        if self.lives_on(node) { self.fresh(value) } else { value }
+    }
+
+    /// Whether the node's register, or one that the verifier knows to be as far from it as a constant says, is used again. Pointers that the verifier
+    /// keeps an eye on are left out: it must learn whether they are null, and adds no unknown number to them.
+    fn lives_on(&self, node: &Node) -> bool {
+        match &node.kind {
+            NodeKind::Local(_) => self.is_plain(node),
+            NodeKind::Builtin(builtin) => *builtin != Builtin::Task,
+            NodeKind::Arithmetic { op: Op::Add | Op::Subtract, left, right, .. } => {
+                self.lives_on(left) || self.lives_on(right)
+            }
+            NodeKind::Conditional { then, otherwise, .. } => {
+                self.is_plain(node) && (self.lives_on(then) || self.lives_on(otherwise))
+            }
+            _ => false,
+        }
+    }
+
+    /// Whether the node's value is a plain number to the verifier, on all paths.
+    pub fn is_plain(&self, node: &Node) -> bool {
+        let Type::Pointer { origin, .. } = node.ty else { return true };
+        match &node.kind {
+            NodeKind::Local(local) => matches!(self.locals[*local as usize], Local::Value { plain: true, .. }),
+            NodeKind::Conditional { then, otherwise, .. } => self.is_plain(then) && self.is_plain(otherwise),
+            NodeKind::Argument { .. } => origin != Origin::Trusted,
+            // `value` reads what it loads by a helper.
+            NodeKind::Load { .. } | NodeKind::Context { .. } => true,
+            _ => false,
         }
     }
 
@@ -206,7 +244,7 @@ impl Lower<'_> {
 
     fn local(&mut self, local: u32, exit: &Exit) -> Register {
         match self.locals[local as usize] {
-            Local::Value { value, present } | Local::Text { length: value, present, .. } => {
+            Local::Value { value, present, .. } | Local::Text { length: value, present, .. } => {
                 self.need(present, exit);
                 value
             }
@@ -216,6 +254,7 @@ impl Lower<'_> {
     /// Goes to `exit` where a bound value is absent.
     pub fn need(&mut self, present: Option<Register>, exit: &Exit) {
         if let Some(present) = present {
+            let present = self.fresh(present);
             self.b.leave_if(Cond::Eq, present, 0, exit.take());
         }
     }
@@ -249,7 +288,8 @@ impl Lower<'_> {
             _ => self.value(pointer, exit),
         };
         if !never_null(pointer) && !is_number(pointer) {
-            self.b.leave_if(Cond::Eq, value, 0, exit.take());
+            let tested = if self.lives_on(pointer) { self.fresh(value) } else { value };
+            self.b.leave_if(Cond::Eq, tested, 0, exit.take());
         }
         value
     }
@@ -297,7 +337,8 @@ impl Lower<'_> {
     fn divisor(&mut self, node: &Node, exit: &Exit) -> Register {
         let value = self.value(node, exit);
         if !matches!(node.kind, NodeKind::Constant(n) if n != 0) {
-            self.b.leave_if(Cond::Eq, value, 0, exit.take());
+            let tested = if self.lives_on(node) { self.fresh(value) } else { value };
+            self.b.leave_if(Cond::Eq, tested, 0, exit.take());
         }
         value
     }

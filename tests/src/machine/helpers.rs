@@ -61,10 +61,10 @@ pub const HELPERS: [(u32, Helper); 13] = [
         0
     }),
     (80, |_, _, _, _, _| with(|run| run.world.cgroup)),
-    (112, |to, size, from, _, _| read(to, size, user(from))),
-    (113, |to, size, from, _, _| read(to, size, kernel(from))),
-    (114, |to, size, from, _, _| read_text(to, size, user(from))),
-    (115, |to, size, from, _, _| read_text(to, size, kernel(from))),
+    (112, |to, size, from, _, _| read(to, size, user(from, size))),
+    (113, |to, size, from, _, _| read(to, size, kernel(from, size))),
+    (114, |to, size, from, _, _| read_text(to, size, user(from, size))),
+    (115, |to, size, from, _, _| read_text(to, size, kernel(from, size))),
     (125, |_, _, _, _, _| with(|run| run.world.nsecs)),
     (130, |_, data, size, _, _| {
         if with(|run| run.world.full) {
@@ -111,19 +111,24 @@ fn read_text(to: u64, size: u64, from: Option<Vec<u8>>) -> u64 {
     }
 }
 
-fn user(address: u64) -> Option<Vec<u8>> {
-    with(|run| run.world.memory.from(Space::User, address).map(<[u8]>::to_vec))
+/// Bytes of the process's memory: as many, or fewer where it ends sooner.
+fn user(address: u64, size: u64) -> Option<Vec<u8>> {
+    with(|run| run.world.memory.from(Space::User, address).map(|bytes| first(bytes, size)))
 }
 
-/// Memory of the kernel: what the test has put there, the context, and map values.
-fn kernel(address: u64) -> Option<Vec<u8>> {
+/// The same of the kernel's: what the test has put there, the context, and map values.
+fn kernel(address: u64, size: u64) -> Option<Vec<u8>> {
     with(|run| {
         if let Some(bytes) = run.world.memory.from(Space::Kernel, address) {
-            return Some(bytes.to_vec());
+            return Some(first(bytes, size));
         }
         let range = run.maps.iter().chain([&run.context]).find(|range| range.contains(&address))?;
-        Some(own(address, range.end - address))
+        Some(own(address, size.min(range.end - address)))
     })
+}
+
+fn first(bytes: &[u8], size: u64) -> Vec<u8> {
+    bytes[..bytes.len().min(size as usize)].to_vec()
 }
 
 /// Bytes of the program's own memory.

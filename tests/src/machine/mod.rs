@@ -7,7 +7,7 @@
 //! what was there before, and what lies behind scratch is looked at after each run.
 //!
 //! It is no verifier. Of memory it knows only what is the program's and what the test has put there; whether a pointer may be null, and which
-//! loads a kernel allows, is tried on a kernel (tests/verifier.rs). Nor does it run every instruction as it is: [`linked`] says which are
+//! loads a kernel allows, is tried on a kernel (tests/verifier.rs, tests/programs.rs). Nor does it run every instruction as it is: [`linked`] says which are
 //! replaced, and by what.
 
 mod helpers;

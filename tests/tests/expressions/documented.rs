@@ -1,10 +1,12 @@
 //! docs/expressions.md: each row of its examples, its limits, and its order of operators.
 
 use porthole::codegen::MAX_STACK;
-use porthole::lower::MAX_SCRATCH;
+use porthole::lower::{MAX_ALL_OPERATIONS, MAX_COMPARED, MAX_OPERATIONS, MAX_SCRATCH};
 use porthole::plan::layout::{MAX_FIELDS, MAX_RECORD};
 use porthole::plan::syntax::{self, ExprKind, MAX_HEIGHT, MAX_LENGTH, MAX_NESTING};
-use porthole::plan::{self, MAX_ATTACH_LENGTH, MAX_ATTACH_POINTS, MAX_NAME, MAX_PROBES, MAX_STEPS, TICK, kind_name};
+use porthole::plan::{
+    self, MAX_ATTACH_LENGTH, MAX_ATTACH_POINTS, MAX_NAME, MAX_PROBES, MAX_STEPS, MAX_TEXT, TICK, kind_name,
+};
 use porthole_tests::machine::{Memory, Space};
 
 use super::*;
@@ -201,6 +203,7 @@ fn limits_are_those_of_the_compiler() {
         to(MAX_ATTACH_POINTS),
         MAX_ATTACH_LENGTH.to_string(),
         format!("{} to {}", TICK.start(), TICK.end()),
+        MAX_TEXT.to_string(),
         to(MAX_STEPS),
         format!("0 to {MAX_FIELDS}"),
         to(MAX_NAME),
@@ -211,7 +214,10 @@ fn limits_are_those_of_the_compiler() {
         to(plan::STR_MAX as usize),
         MAX_RECORD.to_string(),
         MAX_SCRATCH.to_string(),
+        MAX_COMPARED.to_string(),
         MAX_STACK.to_string(),
+        MAX_OPERATIONS.to_string(),
+        MAX_ALL_OPERATIONS.to_string(),
     ];
     let told: Vec<String> = tables(section("Limits")).remove(0).into_iter().skip(1).map(|row| row[1].clone()).collect();
     assert_eq!(told, limits);

@@ -7,9 +7,10 @@ use std::thread;
 
 use porthole::compile::{CompileError, compile};
 use porthole::declare::{Declaration, Event, Field, Probe, Step, Update};
+use porthole::lower::lower;
 
-use super::random::{Random, seed};
 use super::*;
+use porthole_tests::random::{Random, SEED, seed};
 
 /// Declarations made.
 const DECLARATIONS: u64 = 3000;
@@ -45,7 +46,7 @@ struct ToldOnPanic(u64);
 impl Drop for ToldOnPanic {
     fn drop(&mut self) {
         if thread::panicking() {
-            println!("{}={}", random::SEED, self.0);
+            println!("{SEED}={}", self.0);
         }
     }
 }
@@ -76,7 +77,7 @@ const EXPRESSIONS: [&str; 14] = [
     "args.b ? args.u32 : -args.s64",
     "args.name == args.wide || args.p && !args.s32",
     "(args.p ? args.p : task).comm",
-    "a + 1",
+    "a == a",
     "task.in_iowait ? \"yes\" : comm",
     "args.u8 % 10 >= 0x1f",
 ];
@@ -158,9 +159,12 @@ fn mutated(random: &mut Random) -> Declaration {
     let mut declaration = Declaration::default();
     for n in 0..1 + random.below(2) {
         let probe = if usual { format!("p{n}") } else { name(random) };
-        let attach = random.pick(&[MADE, MADE, MADE, CALL, "rawtracepoint:sched_switch", "tracepoint:made:none", "x"]);
+        let attach = match random.below(12) {
+            0 => random.pick(&[CALL, "rawtracepoint:sched_switch", "tracepoint:made:none", "x"]),
+            _ => MADE,
+        };
         let mut body = vec![declaration::bind("a", &expression(random))];
-        for _ in 0..random.below(3) {
+        for _ in 0..random.below(2) {
             body.push(Step::When(expression(random)));
         }
         if !usual && random.below(4) == 0 {
@@ -223,6 +227,22 @@ fn depth() {
     };
     // 2 MiB is what threads have unless they ask for more.
     thread::Builder::new().stack_size(2 << 20).spawn(deep).unwrap().join().unwrap();
+}
+
+#[test]
+fn many_probes_each_within_its_bounds() {
+    let refusal = |expression: &str, probes| {
+        let fields = ["a", "b", "c", "d"].map(|name| (name, expression));
+        let named = |n| Probe { name: format!("p{n}"), ..declaration::of_fields(MADE, fields).probes.remove(0) };
+        let declaration = Declaration { probes: (0..probes).map(named).collect(), ..Declaration::default() };
+        let lowered = plan(&declaration, &FACTS).map(|plan| lower(&plan, "plugin", 4096).map(drop));
+        lowered.map_or_else(|e| e.to_string(), |lowered| lowered.map_or_else(|e| e.to_string(), |()| String::new()))
+    };
+    let (division, sum) = (vec!["tid"; 60].join("/"), vec!["0xffffffffffff"; 256].join("+"));
+    assert_eq!(refusal(&division, 10), "");
+    assert!(refusal(&division, 100).contains("more than 262144 operations"), "{}", refusal(&division, 100));
+    assert_eq!(refusal(&sum, 10), "");
+    assert!(refusal(&sum, 100).contains("1535600 bytes, and 1048576 is the most"), "{}", refusal(&sum, 100));
 }
 
 #[test]

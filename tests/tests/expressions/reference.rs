@@ -20,11 +20,22 @@ pub struct Scope {
 }
 
 impl Scope {
+    /// Names the value of an expression; where it is a pointer, these members of what it points to as well.
+    pub fn bind(&mut self, name: &str, expr: &Expr, members: &[&str]) {
+        for member in members {
+            let value = self.place(expr).and_then(|place| self.known[&format!("{place}.{member}")].value);
+            let unsigned = self.known[&format!("{}.{member}", path(expr))].unsigned;
+            self.known.insert(format!("{name}.{member}"), Known { value, unsigned });
+        }
+        let known = Known { value: self.evaluate(expr), unsigned: self.is_unsigned(expr) };
+        self.known.insert(name.to_owned(), known);
+    }
+
     /// The expression's value; none where it is absent.
     pub fn evaluate(&self, expr: &Expr) -> Option<i64> {
         match &expr.kind {
             ExprKind::Integer(value) => Some(*value as i64),
-            ExprKind::Name(_) | ExprKind::Field { .. } => self.known(expr).value,
+            ExprKind::Name(_) | ExprKind::Field { .. } => self.place(expr).and_then(|place| self.known[&place].value),
             ExprKind::Unary { op, value } => {
                 let value = self.evaluate(value)?;
                 Some(match op {
@@ -60,7 +71,7 @@ impl Scope {
     pub fn is_unsigned(&self, expr: &Expr) -> bool {
         match &expr.kind {
             ExprKind::Integer(value) => i64::try_from(*value).is_err(),
-            ExprKind::Name(_) | ExprKind::Field { .. } => self.known(expr).unsigned,
+            ExprKind::Name(_) | ExprKind::Field { .. } => self.known[&path(expr)].unsigned,
             ExprKind::Unary { op: UnaryOp::Not, .. } => false,
             // -9223372036854775808 is a signed number.
             ExprKind::Unary { op: UnaryOp::Negate, value } if self.constant(value) == Some(i64::MIN) => false,
@@ -91,9 +102,15 @@ impl Scope {
         }
     }
 
-    fn known(&self, expr: &Expr) -> Known {
-        let path = path(expr);
-        *self.known.get(&path).unwrap_or_else(|| panic!("the reference knows no {path}"))
+    /// The path by which a name or field is known, the right pointer chosen where one is chosen; none where that is absent.
+    fn place(&self, expr: &Expr) -> Option<String> {
+        match &expr.kind {
+            ExprKind::Field { base, name, .. } => Some(format!("{}.{name}", self.place(base)?)),
+            ExprKind::Conditional { condition, then, otherwise } => {
+                self.place(if self.evaluate(condition)? != 0 { then } else { otherwise })
+            }
+            _ => Some(path(expr)),
+        }
     }
 
     /// Whether the thread's name is the text, where that is asked.
@@ -105,8 +122,10 @@ impl Scope {
     }
 }
 
+/// A path that has the expression's type: of two pointers, the first.
 fn path(expr: &Expr) -> String {
     match &expr.kind {
+        ExprKind::Conditional { then, .. } => path(then),
         ExprKind::Name(name) => name.clone(),
         ExprKind::Field { base, name, .. } => format!("{}.{name}", path(base)),
         other => panic!("{other:?} is no path"),

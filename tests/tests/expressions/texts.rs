@@ -80,7 +80,7 @@ fn what_cannot_be_read_is_absent() {
 #[test]
 fn arrays_may_be_full() {
     let table = [
-        (&b"\0123456789"[..], text("")),
+        (&b"\x00123456789"[..], text("")),
         (b"nine.....\0", text("nine.....")),
         (b"ten bytes!", text("ten bytes!")),
         (b"a\0leftover", text("a")),
@@ -123,12 +123,12 @@ fn names_of_threads() {
         let world = Rc::new(World { comm: name, ..World::new() });
         let (same, empty) = (format!("comm == \"{name}\""), name.is_empty());
         let expressions = ["comm", same.as_str(), "comm != \"\"", "comm == \"sixteen bytes!!!\"", "comm == comm"];
-        let values = evaluate(&FACTS, MADE, &expressions, &vec![0; facts::RECORD], &world);
+        let values = evaluate(&FACTS, MADE, &expressions, &[0; facts::RECORD], &world);
         let wanted = [true, !empty, false, true].map(Value::Boolean);
         assert_eq!(values[0], text(name));
         assert_eq!(values[1..], wanted, "{name}");
         // Beside a long text a record is put together elsewhere.
-        let values = evaluate(&FACTS, MADE, &["comm", "\"a text\"", "comm"], &vec![0; facts::RECORD], &world);
+        let values = evaluate(&FACTS, MADE, &["comm", "\"a text\"", "comm"], &[0; facts::RECORD], &world);
         assert_eq!(values, [text(name), text("a text"), text(name)]);
     }
 }

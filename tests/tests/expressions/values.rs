@@ -188,30 +188,19 @@ fn absent_is_neither_true_nor_false() {
     ]);
 }
 
-/// Bytes of a `task_struct` with these members, which are whole bytes.
-fn task(members: &[(&str, i64, usize)]) -> Vec<u8> {
-    let btf = FACTS.btf().unwrap();
-    let id = btf.structure("task_struct").unwrap();
-    let mut bytes = vec![0; 16 * 1024];
-    for (name, value, size) in members {
-        let member = btf.member(id, name).unwrap();
-        put(&mut bytes, member.bit_offset as usize / 8, &value.to_le_bytes()[..*size]);
-    }
-    bytes
-}
-
 #[test]
 fn structures() {
     let mut memory = Memory::default();
-    let grandparent = memory.add(Space::Kernel, &task(&[("pid", -7, 4), ("start_time", -1, 8)]));
-    let parent = memory.add(Space::Kernel, &task(&[("tgid", 5, 4), ("real_parent", grandparent as i64, 8)]));
-    let mut bytes =
-        task(&[("pid", 9, 4), ("real_parent", parent as i64, 8), ("parent", 0, 8), ("comm", 0x0064_6d73, 8)]);
-    let btf = FACTS.btf().unwrap();
-    let bit = btf.member(btf.structure("task_struct").unwrap(), "in_iowait").unwrap();
-    assert_eq!(bit.bit_size, Some(1), "the test wants a bit field");
-    bytes[bit.bit_offset as usize / 8] |= 1 << (bit.bit_offset % 8);
-    let child = memory.add(Space::Kernel, &bytes);
+    let mut task = |members: &[(&str, &[u8])]| memory.add(Space::Kernel, &structure("task_struct", members));
+    let grandparent = task(&[("pid", &(-7i32).to_le_bytes()), ("start_time", &[0xff; 8])]);
+    let parent = task(&[("tgid", &[5]), ("real_parent", &grandparent.to_le_bytes())]);
+    let child = task(&[
+        ("pid", &[9]),
+        ("real_parent", &parent.to_le_bytes()),
+        ("comm", b"smd"),
+        ("in_iowait", &[1]),
+        ("rcu_users.refs.counter", &[3]),
+    ]);
     let cases = [
         ("$.pid", "9"),
         ("$->pid", "9"),
@@ -220,6 +209,8 @@ fn structures() {
         ("$.real_parent.real_parent.start_time", "18446744073709551615"),
         ("$.in_iowait", "1"),
         ("$.in_execve", "0"),
+        // A member of an unnamed union.
+        ("$.rcu_users.refs.counter", "3"),
         ("$.comm", "\"smd\""),
         ("$.comm[1]", "109"),
         ("$.parent", "0"),
@@ -265,4 +256,33 @@ fn arguments_of_raw_tracepoints_are_narrowed() {
     let names = ["args.preempt", "args.prev", "args.prev_state", "args.prev.pid"];
     let values = shown("rawtracepoint:sched_switch", &names, &context, World::new());
     assert_eq!(values, ["false", "0", "4294967295", "absent"]);
+}
+
+#[test]
+fn each_field_has_its_own_presence_bit() {
+    for absent in [0u64, u64::MAX, 0x5555_5555_5555_5555, 1 << 31, 1 << 32, 1 << 63] {
+        let expressions: Vec<&str> =
+            (0..64).map(|bit| if absent >> bit & 1 == 1 { "args.u64 / (args.b - 1)" } else { "args.u8" }).collect();
+        let values = evaluate(&FACTS, MADE, &expressions, &record(), &Rc::new(World::new()));
+        let wanted = (0..64).map(|bit| if absent >> bit & 1 == 1 { Value::Absent } else { Value::Unsigned(255) });
+        assert_eq!(values, wanted.collect::<Vec<_>>(), "{absent:#x}");
+    }
+}
+
+#[test]
+fn what_the_ring_has_no_room_for_is_counted() {
+    let plan =
+        plan(&declaration::parse(&format!("probe p\nattach {MADE}\nwhen args.u8\nemit e\n")).unwrap(), &FACTS).unwrap();
+    let mut machine = Machine::new(&plan).unwrap();
+    let (room, full) = (Rc::new(World::new()), Rc::new(World { full: true, ..World::new() }));
+    let (yes, no) = (record(), vec![0; facts::RECORD]);
+    // Hits, filtered, emitted, lost.
+    for (context, world, counters) in [
+        (&yes, &room, [1, 0, 1, 0]),
+        (&no, &room, [2, 1, 1, 0]),
+        (&yes, &full, [3, 1, 1, 1]),
+        (&no, &full, [4, 2, 1, 1]),
+    ] {
+        assert_eq!(machine.run(0, context, world).counters, counters);
+    }
 }

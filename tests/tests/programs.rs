@@ -1,0 +1,201 @@
+//! What the compiler accepts, the verifier accepts: whole programs, at the edge of the compiler's bounds, and at random.
+//!
+//! The bounds are there because the verifier has some. Each shape is a program of n parts; the largest n that is accepted is looked for and loaded.
+
+use porthole::compile::{CompileError, compile};
+use porthole::declare::{Declaration, Step};
+use porthole::kernel::KernelFacts;
+use porthole::load::{check_privileges, load};
+use porthole::plan::plan;
+use porthole_tests::declaration::{self, bind};
+use porthole_tests::random::{Names, Program, Random, SEED, seed};
+
+const RING: u32 = 1 << 16;
+const SWITCH: &str = "rawtracepoint:sched_switch";
+const OPENAT: &str = "tracepoint:syscalls:sys_enter_openat";
+
+/// A shape: its name, where it fires, the most parts it could have, and how it is made.
+type Shape = (&'static str, &'static str, usize, fn(usize) -> Parts);
+
+/// Steps, and the values of fields.
+type Parts = (Vec<Step>, Vec<String>);
+
+const SHAPES: [Shape; 21] = [
+    ("sums", OPENAT, 64, |n| (vec![], vec![chain("nsecs", "+", 256); n])),
+    ("conditions", OPENAT, 127, |n| (vec![Step::When(chain("nsecs", "||", 250)); n], vec![])),
+    ("unlike conditions", OPENAT, 127, |n| (whens(n, |i| format!("tid % {} != {}", i + 2, i)), vec![])),
+    ("sums of conditions", OPENAT, 64, |n| (vec![], vec![chain("(tid>gid)", "+", 100); n])),
+    ("divisions", OPENAT, 64, |n| (vec![], vec![chain("tid", "/", 20); n])),
+    ("choices", OPENAT, 64, |n| (vec![], vec![chain("tid", "?1:", 60); n])),
+    ("absent values", OPENAT, 30, |n| {
+        (
+            (0..n).map(|i| bind(&format!("b{i}"), "1000/tid")).collect(),
+            (0..n).map(|i| format!("b{i}/(b{}+1)", n - 1 - i)).collect(),
+        )
+    }),
+    ("bound numbers", OPENAT, 30, |n| twice(n, |i| format!("nsecs * {i}"), "b# > 5", "b# < 6")),
+    ("bound texts", OPENAT, 30, |n| {
+        twice(n, |i| format!("str(args.filename, {})", 20 + i), "b# == \"abc\"", "b# == \"abd\"")
+    }),
+    ("bound pointers", SWITCH, 30, |n| twice(n, |_| "args.prev.real_parent".to_owned(), "b#.pid", "b#.tgid")),
+    ("vouched pointers", SWITCH, 30, |n| {
+        twice(n, |i| format!("cpu > {i} ? args.prev : args.next"), "b#.pid", "b#.tgid")
+    }),
+    ("ranges", OPENAT, 64, |n| {
+        (vec![], (0..n).map(|i| format!("(pid > {i}) + (uid > {i}) + (gid > {i}) + (cpu > {i})")).collect())
+    }),
+    ("names", OPENAT, 127, |n| (vec![Step::When(chain("comm!=\"exactly-15-byte\"", "&&", 40)); n], vec![])),
+    ("texts and literals", OPENAT, 120, |n| {
+        (with_text(whens(n, |_| chain("a!=\"exactly-15-byte\"", "&&", 20))), vec![])
+    }),
+    ("texts and texts", OPENAT, 250, |n| {
+        (vec![bind("a", "str(args.filename)"), Step::When(chain("a==a", "&&", n))], vec![])
+    }),
+    ("long texts", OPENAT, 20, |n| (vec![], vec!["str(args.filename,4096)==str(args.filename,4096)".to_owned(); n])),
+    ("texts", OPENAT, 64, |n| (vec![], vec!["str(args.filename)".to_owned(); n])),
+    ("texts of many lengths", OPENAT, 40, |n| {
+        (vec![], (0..n).map(|i| format!("str(args.filename, {})", 20 + i)).collect())
+    }),
+    ("chosen texts", OPENAT, 40, |n| {
+        (
+            vec![],
+            (0..n)
+                .map(|i| format!("tid > {i} ? str(args.filename, {}) : str(args.filename, {})", 20 + i, 90 - i))
+                .collect(),
+        )
+    }),
+    ("bound names", SWITCH, 40, |n| {
+        twice(n, |i| if i % 2 == 0 { "comm" } else { "args.prev.comm" }.to_owned(), "b# == \"a\"", "b#")
+    }),
+    ("walks", SWITCH, 64, |n| (vec![], vec![chain(WALK, "+", 10); n])),
+];
+
+const WALK: &str = "args.prev.real_parent.real_parent.real_parent.real_parent.tgid";
+
+/// n bound values, each used first in one way and then, the last first, in another.
+fn twice(n: usize, value: impl Fn(usize) -> String, first: &str, then: &str) -> Parts {
+    let binds = (0..n).map(|i| bind(&format!("b{i}"), &value(i))).collect();
+    let used = |i: usize, how: &str| how.replace('#', &i.to_string());
+    (binds, (0..n).map(|i| used(i, first)).chain((0..n).rev().map(|i| used(i, then))).collect())
+}
+
+fn chain(part: &str, by: &str, times: usize) -> String {
+    vec![part; times].join(by)
+}
+
+fn whens(n: usize, condition: impl Fn(usize) -> String) -> Vec<Step> {
+    (0..n).map(|i| Step::When(condition(i))).collect()
+}
+
+fn with_text(steps: Vec<Step>) -> Vec<Step> {
+    [vec![bind("a", "str(args.filename)")], steps].concat()
+}
+
+fn declared((_, attach, _, parts): &Shape, n: usize) -> Declaration {
+    let (steps, fields) = parts(n);
+    let names: Vec<String> = (0..fields.len()).map(|n| format!("f{n}")).collect();
+    let fields = names.iter().map(String::as_str).zip(fields.iter().map(String::as_str));
+    let mut declaration = declaration::of_fields(attach, fields);
+    declaration.probes[0].body.splice(0..0, steps);
+    declaration
+}
+
+/// The most parts that are accepted.
+fn most(shape: &Shape, facts: &KernelFacts) -> usize {
+    let accepted = |n| plan(&declared(shape, n), facts).is_ok_and(|plan| compile(&plan, "test", RING).is_ok());
+    let (mut yes, mut no) = (0, shape.2 + 1);
+    while no - yes > 1 {
+        let n = usize::midpoint(yes, no);
+        *(if accepted(n) { &mut yes } else { &mut no }) = n;
+    }
+    yes
+}
+
+/// Whether programs can be loaded at all; where not, it is said.
+fn privileged() -> bool {
+    let checked = check_privileges();
+    if let Err(error) = &checked {
+        println!("skipped: {error}");
+    }
+    checked.is_ok()
+}
+
+#[test]
+fn root_the_largest_programs_load() {
+    if !privileged() {
+        return;
+    }
+    let facts = KernelFacts::running();
+    for shape in &SHAPES {
+        let n = most(shape, &facts);
+        assert!(n > 0, "{}: not even one", shape.0);
+        let plan = plan(&declared(shape, n), &facts).unwrap();
+        let compiled = compile(&plan, "test", RING).unwrap();
+        println!(
+            "{}: {n} of {} at most, {} instructions",
+            shape.0,
+            shape.2,
+            compiled.object.functions[0].code.insns.len()
+        );
+        if let Err(error) = load(&compiled) {
+            panic!("{n} of {}: {error}", shape.0);
+        }
+    }
+}
+
+/// Random programs for each of [`NAMES`].
+const PROGRAMS: u64 = 100;
+
+const NAMES: [Names; 3] = [
+    Names {
+        attach: SWITCH,
+        numbers: &[
+            "args.preempt",
+            "args.prev_state",
+            "args.prev.pid",
+            "args.next.start_time",
+            "args.next.in_iowait",
+            "args.prev.se.load.weight",
+        ],
+        pointers: &["args.prev", "args.next", "args.prev.real_parent", "task"],
+        members: &MEMBERS,
+    },
+    Names {
+        attach: "tracepoint:sched:sched_switch",
+        numbers: &["args.prev_pid", "args.prev_state", "args.next_prio", "args.next_pid"],
+        pointers: &["task", "task.real_parent", "task.group_leader.real_parent"],
+        members: &MEMBERS,
+    },
+    Names {
+        attach: OPENAT,
+        numbers: &["args.dfd", "args.flags", "args.mode", "args.__syscall_nr"],
+        pointers: &["task", "task.real_parent", "task.group_leader"],
+        members: &MEMBERS,
+    },
+];
+
+const MEMBERS: [&str; 8] =
+    ["pid", "flags", "start_time", "real_parent.tgid", "exit_code", "in_execve", "cred.uid.val", "group_leader.pid"];
+
+#[test]
+fn root_random_programs_load() {
+    if !privileged() {
+        return;
+    }
+    let facts = KernelFacts::running();
+    for seed in seed()..seed() + PROGRAMS {
+        let random = &mut Random::new(seed);
+        for names in &NAMES {
+            let program = Program::new(random, names, 14);
+            let declaration = program.declaration(names.attach);
+            let plan = plan(&declaration, &facts).unwrap_or_else(|e| panic!("{SEED}={seed}\n{e}"));
+            let compiled = match compile(&plan, "test", RING) {
+                Err(CompileError::TooComplex { .. } | CompileError::TooLarge(_)) => continue,
+                compiled => compiled.unwrap_or_else(|e| panic!("{SEED}={seed}: {e}")),
+            };
+            if let Err(error) = load(&compiled) {
+                panic!("{SEED}={seed}: {error}\n{declaration:#?}");
+            }
+        }
+    }
+}

@@ -234,6 +234,23 @@ fn root_events_come_at_once() {
     }
 }
 
+/// A ring that is sent to and read at the same time, for seconds on end: were one wake-up lost, the rest would never come.
+#[test]
+fn root_no_wake_up_is_lost_at_full_speed() {
+    if !is_root() {
+        return;
+    }
+    let (comm, calls) = (unique(), 1_000_000);
+    let run = Run::new(&plugin("calls")).option("--ring-size=256M").args(&format!("--every {calls}"));
+    let host = run.arg("--comm").arg(&comm).attach();
+    for n in 1..=5 {
+        getppid(&comm, calls);
+        host.wait_for_rows(n);
+    }
+    let counts = host.interrupt().successful().counts("calls", "call");
+    assert_eq!((counts.delivered, counts.lost), (5 * calls, 0));
+}
+
 #[test]
 fn root_ctrl_c_drains_what_is_in_the_ring() {
     if !is_root() {

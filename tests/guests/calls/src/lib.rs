@@ -4,6 +4,7 @@
 //!
 //! * `--comm NAME`: only of threads of this name;
 //! * `--rows`: a row for each call as well;
+//! * `--every N`: the row `total` also behind each N calls;
 //! * `--tick MS`: a tick that often, which does nothing;
 //! * `--spin N`: so many turns of an empty loop for each call. It makes the handler slow.
 
@@ -21,6 +22,7 @@ struct Call {
 #[derive(Default)]
 struct Calls {
     rows: bool,
+    every: u64,
     spin: u32,
     events: u64,
     lost: u64,
@@ -38,6 +40,7 @@ impl Plugin for Calls {
             declaration.tick(milliseconds);
         }
         self.rows = args.flag("--rows");
+        self.every = args.value("--every")?.unwrap_or(u64::MAX);
         self.spin = args.value("--spin")?.unwrap_or_default();
         Ok(())
     }
@@ -57,9 +60,18 @@ impl Plugin for Calls {
         if self.rows {
             out.forward();
         }
+        if self.events.is_multiple_of(self.every) {
+            self.total(out);
+        }
     }
 
     fn stop(&mut self, out: &mut Output) {
+        self.total(out);
+    }
+}
+
+impl Calls {
+    fn total(&self, out: &mut Output) {
         out.new_row("total").column("events", self.events).column("lost", self.lost).column("sum", self.sum).send();
     }
 }

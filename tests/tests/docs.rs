@@ -71,6 +71,8 @@ fn the_guides_plugin_builds_and_is_accepted() {
     assert!(built.status.success(), "{}", String::from_utf8_lossy(&built.stderr));
 
     let component = target.join("wasm32-unknown-unknown/release/unlinks.wasm");
+    // What the SDK promises of plugins that pull in no formatting.
+    assert!(fs::metadata(&component).unwrap().len() < 60_000, "the component has grown");
     let checked = e2e::porthole().args(["check", "--no-cache"]).arg(&component).output().unwrap();
     let text = String::from_utf8_lossy(&checked.stdout);
     assert!(checked.status.success(), "{}", String::from_utf8_lossy(&checked.stderr));

@@ -25,7 +25,7 @@ use crate::ir::{
     Register, Size, SlotId, Space,
 };
 use crate::plan::layout::Schema;
-use crate::plan::{AttachPoint, Builtin, Plan, PlanStep, PointPlan, Shown, Span, Type, Typed};
+use crate::plan::{Builtin, Plan, PlanStep, PointPlan, Shown, Span, Type, Typed};
 use value::Exit;
 
 /// The map of events: a ring buffer.
@@ -252,11 +252,7 @@ struct Scratch {
 
 impl<'a> Lower<'a> {
     fn new(program: &'a Program, body: &'a PointPlan, schema: &'a Schema, reasons: &'a mut Vec<Reason>) -> Lower<'a> {
-        let section = match &body.attach {
-            AttachPoint::Tracepoint(format) => format!("tracepoint/{}/{}", format.system, format.name),
-            AttachPoint::RawTracepoint(point) => format!("tp_btf/{}", point.name),
-        };
-        let mut b = FunctionBuilder::new(program.name.clone(), Some(section), 1);
+        let mut b = FunctionBuilder::new(program.name.clone(), Some(body.attach.section()), 1);
         let (context, counters, zero) = (b.parameter(0), b.register(), b.register());
         let (filtered, word) = (b.block(), b.slot(8));
         Lower {

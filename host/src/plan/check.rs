@@ -15,7 +15,7 @@ use super::diagnostic::{Fault, Span, did_you_mean};
 use super::familiar;
 use super::syntax::{BinaryOp, Expr, ExprKind, UnaryOp};
 use super::{Access, AttachPoint, Builtin, Node, NodeKind, Origin, Target, Type};
-use crate::kernel::{Btf, FieldLocation, KernelFacts, Kind, RawTracepoint, TracepointField, TracepointFormat, TypeId};
+use crate::kernel::{Btf, KernelFacts, Kind, TypeId};
 
 /// Bytes of `str(pointer)` at most, where no other number is given.
 pub const STR_DEFAULT: u32 = 256;
@@ -158,7 +158,7 @@ impl<'a> Checker<'a> {
 
     fn unknown_name(&self, name: &str, span: Span) -> Fault {
         let fault = Fault::new(span, format!("unknown name `{name}`"));
-        if self.argument_names().iter().any(|a| a == name) {
+        if self.attach.argument_names().iter().any(|a| a == name) {
             return fault.help(format!("there is `args.{name}`"));
         }
         if let Some(help) = familiar::name(name) {
@@ -266,29 +266,14 @@ impl<'a> Checker<'a> {
 
     /// `args.name`.
     fn argument(&self, name: &str, at: Span) -> Checked<Walk> {
-        match self.attach {
-            AttachPoint::Tracepoint(format) => match format.fields.iter().find(|f| f.name == name) {
-                Some(field) if readable(format, field) => self.tracepoint_field(format, field, at).map(Walk::Value),
-                _ => Err(one(self.unknown_argument(name, at))),
-            },
-            AttachPoint::RawTracepoint(point) => match point.params.iter().zip(0..).find(|((n, _), _)| n == name) {
-                Some(((_, ty), index)) => self.raw_argument(point, index, *ty, at).map(Walk::Value),
-                None => Err(one(self.unknown_argument(name, at))),
-            },
-        }
-    }
-
-    fn argument_names(&self) -> Vec<String> {
-        match self.attach {
-            AttachPoint::Tracepoint(format) => {
-                format.fields.iter().filter(|f| readable(format, f)).map(|f| f.name.clone()).collect()
-            }
-            AttachPoint::RawTracepoint(point) => point.params.iter().map(|(name, _)| name.clone()).collect(),
+        match self.attach.argument(name, self.facts, at) {
+            Some(argument) => argument.map(Walk::Value).map_err(one),
+            None => Err(one(self.unknown_argument(name, at))),
         }
     }
 
     fn unknown_argument(&self, name: &str, at: Span) -> Fault {
-        let names = self.argument_names();
+        let names = self.attach.argument_names();
         let fault = Fault::new(at, format!("`args` has no field `{name}` here"));
         match did_you_mean(name, names.iter().map(String::as_str)) {
             Some(help) => fault.help(help),
@@ -297,124 +282,12 @@ impl<'a> Checker<'a> {
         }
     }
 
-    fn tracepoint_field(&self, format: &TracepointFormat, field: &TracepointField, span: Span) -> Checked<Node> {
-        let c_type = field.c_type.trim();
-        let is_char = matches!(c_type, "char" | "const char");
-        let node = |kind, ty| Ok(Node { kind, ty, span });
-        match (field.location, field.array) {
-            (FieldLocation::DataLoc | FieldLocation::RelLoc, _) if is_char => {
-                let relative = field.location == FieldLocation::RelLoc;
-                node(NodeKind::LocatedText { offset: field.offset, relative }, Type::Text { max: STR_DEFAULT })
-            }
-            (FieldLocation::Fixed, Some(count)) if is_char && count == field.size => {
-                node(NodeKind::ContextText { offset: field.offset }, Type::Text { max: count.min(STR_MAX) })
-            }
-            (FieldLocation::Fixed, None) => self.tracepoint_scalar(format, field, c_type, span),
-            _ => Err(one(Fault::new(
-                span,
-                format!("`{}` is an array of `{c_type}`, and only arrays of characters can be read yet", field.name),
-            ))),
-        }
-    }
-
-    fn tracepoint_scalar(
-        &self,
-        format: &TracepointFormat,
-        field: &TracepointField,
-        c_type: &str,
-        span: Span,
-    ) -> Checked<Node> {
-        let context = |bytes| NodeKind::Context { offset: field.offset, bytes };
-        if let Some(target) = c_type.strip_suffix('*') {
-            if field.size != 8 {
-                return Err(one(Fault::new(span, format!("`{}` is a pointer of {} bytes", field.name, field.size))));
-            }
-            let origin = if format.system == "syscalls" { Origin::User } else { Origin::Kernel };
-            let ty = Type::Pointer { target: self.named_target(target), origin };
-            return Ok(Node { kind: context(8), ty, span });
-        }
-        let size = match field.size {
-            size @ (1 | 2 | 4 | 8) if field.offset.is_multiple_of(size) => size as u8,
-            _ => return Err(one(Fault::new(span, format!("`{}` is `{c_type}`, which is no integer", field.name)))),
-        };
-        if c_type == "bool" && size == 1 {
-            return Ok(Node { kind: context(1), ty: Type::Boolean, span });
-        }
-        // A system call's arguments come as registers of 8 bytes, whatever their type; of an `int`, the upper half means nothing.
-        let narrow = if format.system == "syscalls" { self.named_integer(c_type) } else { None };
-        let (bytes, signed) = narrow.filter(|(bytes, _)| *bytes <= size).unwrap_or((size, field.signed));
-        Ok(Node { kind: context(bytes), ty: Type::Integer { bytes, signed }, span })
-    }
-
-    /// What `T` of `T *` is, by its name as tracepoint formats write it.
-    fn named_target(&self, text: &str) -> Target {
-        let words: Vec<&str> =
-            text.split_whitespace().filter(|w| !matches!(*w, "const" | "volatile" | "__user" | "__rcu")).collect();
-        match words.as_slice() {
-            ["char"] | ["signed" | "unsigned", "char"] => Target::Char,
-            ["struct" | "union", name] => {
-                self.facts.btf().ok().and_then(|btf| btf.structure(name)).map_or(Target::Unknown, Target::Type)
-            }
-            _ => Target::Unknown,
-        }
-    }
-
-    /// Bytes and signedness of a C integer type by its name.
-    fn named_integer(&self, name: &str) -> Option<(u8, bool)> {
-        let known = match name {
-            "int" | "pid_t" | "clockid_t" | "timer_t" | "key_t" | "mqd_t" | "s32" | "__s32" | "key_serial_t"
-            | "rwf_t" => (4, true),
-            "unsigned" | "unsigned int" | "uid_t" | "gid_t" | "qid_t" | "u32" | "__u32" | "aio_context_t32" => {
-                (4, false)
-            }
-            "umode_t" | "unsigned short" | "u16" | "__u16" => (2, false),
-            "short" => (2, true),
-            "char" => (1, true),
-            "unsigned char" | "u8" | "__u8" | "bool" => (1, false),
-            "long" | "off_t" | "loff_t" | "ssize_t" | "s64" | "__s64" => (8, true),
-            "unsigned long" | "size_t" | "u64" | "__u64" | "aio_context_t" => (8, false),
-            _ => {
-                let btf = self.facts.btf().ok()?;
-                let id = btf.typedef(name).or_else(|| btf.find(name.strip_prefix("enum ")?).first().copied())?;
-                return match btf.kind(btf.strip(id).id) {
-                    Kind::Int { bytes, signed, .. } | Kind::Enum { bytes, signed, .. } => {
-                        u8::try_from(bytes).ok().map(|bytes| (bytes, signed))
-                    }
-                    _ => None,
-                };
-            }
-        };
-        Some(known)
-    }
-
-    fn raw_argument(&self, point: &RawTracepoint, index: u32, ty: TypeId, span: Span) -> Checked<Node> {
-        let btf = self.btf(span)?;
-        let stripped = btf.strip(ty);
-        let kind = NodeKind::Argument { index };
-        let refuse = |why: &str| {
-            let name = &point.params[index as usize].0;
-            Err(one(Fault::new(span, format!("`{name}` is `{}`, {why}", btf.c_name(ty)))))
-        };
-        match btf.kind(stripped.id) {
-            Kind::Int { bool: true, .. } => Ok(Node { kind, ty: Type::Boolean, span }),
-            Kind::Int { bytes, signed, .. } | Kind::Enum { bytes, signed, .. } => match u8::try_from(bytes) {
-                Ok(bytes @ (1 | 2 | 4 | 8)) => Ok(Node { kind, ty: Type::Integer { bytes, signed }, span }),
-                _ => refuse("an integer of a width that cannot be read"),
-            },
-            Kind::Pointer(to) => match pointer_argument(btf, to) {
-                Some((target, origin)) => Ok(Node { kind, ty: Type::Pointer { target, origin }, span }),
-                None => refuse("a pointer that the kernel lets no tp_btf program read"),
-            },
-            _ => refuse("which is no integer and no pointer"),
-        }
-    }
-
     /// A place becomes a value.
     fn finish(&self, walk: Walk, span: Span) -> Checked<Node> {
         let (base, origin, offset, ty, bits) = match walk {
             Walk::Value(node) => return Ok(Node { span, ..node }),
             Walk::Arguments => {
-                let names = self.argument_names();
+                let names = self.attach.argument_names();
                 let fault = Fault::new(span, "`args` is not a value");
                 let help = if names.is_empty() {
                     "this attach point has no arguments".to_owned()
@@ -725,30 +598,7 @@ impl<'a> Checker<'a> {
     }
 }
 
-/// Whether a program may read this field of its context. A system call's context holds the number and the arguments and nothing of what
-/// newer kernels append for perf (kernel/trace/trace_syscalls.c: struct syscall_tp_t).
-fn readable(format: &TracepointFormat, field: &TracepointField) -> bool {
-    format.system != "syscalls"
-        || (field.location == FieldLocation::Fixed && field.array.is_none() && field.offset < 64)
-}
-
-/// What a pointer argument of a tp_btf program points to and how the verifier takes it (kernel/bpf/btf.c: btf_ctx_access); none where it
-/// refuses to load it.
-fn pointer_argument(btf: &Btf, to: TypeId) -> Option<(Target, Origin)> {
-    let stripped = btf.strip(to);
-    let target = target(btf, to);
-    let walked = if stripped.tags.user { Origin::User } else { Origin::Kernel };
-    match btf.kind(stripped.id) {
-        Kind::Struct { .. } | Kind::Union { .. } if stripped.tags.user || stripped.tags.percpu => {
-            Some((target, walked))
-        }
-        Kind::Struct { .. } | Kind::Union { .. } => Some((target, Origin::Trusted)),
-        Kind::Void | Kind::Int { .. } => Some((target, walked)),
-        _ => None,
-    }
-}
-
-fn target(btf: &Btf, to: TypeId) -> Target {
+pub(super) fn target(btf: &Btf, to: TypeId) -> Target {
     let id = btf.strip(to).id;
     match btf.kind(id) {
         Kind::Int { bytes: 1, .. } => Target::Char,

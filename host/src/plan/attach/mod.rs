@@ -1,11 +1,18 @@
 //! Attach points: their text, and what the kernel knows of them.
+//!
+//! A file for each family of kinds. What differs between kinds is asked of the [`AttachPoint`], by the checker (which arguments there are, and how
+//! they are read) and by lowering (the section, which tells libbpf the program's type); only `load` looks at the variants itself, to attach.
+
+mod raw;
+mod tracepoint;
+mod typed;
 
 use std::fmt;
 use std::sync::Arc;
 
 use super::diagnostic::{Fault, Span, did_you_mean};
-use super::familiar;
 use super::validate::MAX_ATTACH_LENGTH;
+use super::{Node, familiar};
 use crate::kernel::{FactError, KernelFacts, RawTracepoint, TracepointFormat};
 
 /// Where a probe fires, found on this kernel.
@@ -22,6 +29,32 @@ impl fmt::Display for AttachPoint {
         match self {
             AttachPoint::Tracepoint(format) => write!(f, "tracepoint:{}:{}", format.system, format.name),
             AttachPoint::RawTracepoint(point) => write!(f, "rawtracepoint:{}", point.name),
+        }
+    }
+}
+
+impl AttachPoint {
+    /// The section of the program in the object, by which libbpf knows its type and what it is bound to.
+    pub fn section(&self) -> String {
+        match self {
+            AttachPoint::Tracepoint(format) => format!("tracepoint/{}/{}", format.system, format.name),
+            AttachPoint::RawTracepoint(point) => format!("tp_btf/{}", point.name),
+        }
+    }
+
+    /// The fields of `args`.
+    pub fn argument_names(&self) -> Vec<String> {
+        match self {
+            AttachPoint::Tracepoint(format) => tracepoint::argument_names(format),
+            AttachPoint::RawTracepoint(point) => point.params.iter().map(|(name, _)| name.clone()).collect(),
+        }
+    }
+
+    /// `args.name`; none where `args` has no such field here.
+    pub fn argument(&self, name: &str, facts: &KernelFacts, span: Span) -> Option<Result<Node, Fault>> {
+        match self {
+            AttachPoint::Tracepoint(format) => tracepoint::argument(format, name, facts, span),
+            AttachPoint::RawTracepoint(point) => raw::argument(point, name, facts, span),
         }
     }
 }
@@ -63,13 +96,6 @@ const LATER: [&str; 24] = [
 
 /// What an attach point looks like.
 const FORM: &str = "an attach point is `tracepoint:SYSTEM:NAME` or `rawtracepoint:NAME`";
-
-/// Where the names of tracepoints can be read.
-const LISTED: &str = "/sys/kernel/tracing/available_events lists them";
-
-/// Which names raw tracepoints have.
-const RAW_NAMES: &str =
-    "raw tracepoints have the names of tracepoints, without the system; those of modules are not there yet";
 
 /// Reads an attach point's text.
 pub fn parse(text: &str) -> Result<Spec, Fault> {
@@ -128,42 +154,9 @@ fn check_name(name: &str, span: Span) -> Result<(), Fault> {
 /// Finds an attach point on the kernel.
 pub fn resolve(spec: &Spec, facts: &KernelFacts) -> Result<AttachPoint, Fault> {
     match spec {
-        Spec::Tracepoint { system, name } => match facts.tracepoint(system, name) {
-            Ok(Some(format)) => Ok(AttachPoint::Tracepoint(format)),
-            Ok(None) => Err(unknown_tracepoint(system, name, facts)),
-            Err(error) => Err(no_facts(&error)),
-        },
-        Spec::RawTracepoint { name } => match facts.raw_tracepoint(name) {
-            Ok(Some(point)) => Ok(AttachPoint::RawTracepoint(point)),
-            Ok(None) => {
-                let names = facts.raw_tracepoint_names().unwrap_or_default();
-                let start = "rawtracepoint:".len();
-                let span = Span::new(start, start + name.len());
-                let fault = Fault::new(span, format!("this kernel has no raw tracepoint `{name}`"));
-                let near = did_you_mean(name, names.iter().map(String::as_str));
-                Err(fault.help(near.unwrap_or_else(|| RAW_NAMES.to_owned())))
-            }
-            Err(error) => Err(no_facts(&error)),
-        },
+        Spec::Tracepoint { system, name } => tracepoint::resolve(system, name, facts).map(AttachPoint::Tracepoint),
+        Spec::RawTracepoint { name } => raw::resolve(name, facts).map(AttachPoint::RawTracepoint),
     }
-}
-
-fn unknown_tracepoint(system: &str, name: &str, facts: &KernelFacts) -> Fault {
-    let all = facts.tracepoint_names().unwrap_or_default();
-    let start = "tracepoint:".len();
-    if all.iter().any(|(s, _)| s == system) {
-        let start = start + system.len() + 1;
-        let span = Span::new(start, start + name.len());
-        let names = all.iter().filter(|(s, _)| s == system).map(|(_, n)| n.as_str());
-        let elsewhere = all.iter().find(|(_, n)| n == name).map(|(s, n)| format!("there is `tracepoint:{s}:{n}`"));
-        let fault = Fault::new(span, format!("this kernel has no tracepoint `{name}` in `{system}`"));
-        return fault.help(did_you_mean(name, names).or(elsewhere).unwrap_or_else(|| LISTED.to_owned()));
-    }
-    let mut systems: Vec<&str> = all.iter().map(|(s, _)| s.as_str()).collect();
-    systems.dedup();
-    let fault =
-        Fault::new(Span::new(start, start + system.len()), format!("this kernel has no tracepoints in `{system}`"));
-    fault.help(did_you_mean(system, systems).unwrap_or_else(|| LISTED.to_owned()))
 }
 
 fn no_facts(error: &FactError) -> Fault {

@@ -146,7 +146,7 @@ fn root_the_largest_programs_load() {
 /// Random programs for each of [`NAMES`].
 const PROGRAMS: u64 = 100;
 
-const NAMES: [Names; 3] = [
+const NAMES: [Names; 7] = [
     Names {
         attach: SWITCH,
         numbers: &[
@@ -170,6 +170,30 @@ const NAMES: [Names; 3] = [
         attach: OPENAT,
         numbers: &["args.dfd", "args.flags", "args.mode", "args.__syscall_nr"],
         pointers: &["task", "task.real_parent", "task.group_leader"],
+        members: &MEMBERS,
+    },
+    Names {
+        attach: "iter:task",
+        numbers: &["args.meta.seq_num", "args.task.pid", "args.task.start_time", "args.task.mm.total_vm"],
+        pointers: &["args.task", "args.task.real_parent", "task"],
+        members: &MEMBERS,
+    },
+    Names {
+        attach: "iter:task_file",
+        numbers: &["args.fd", "args.file.f_flags", "args.file.f_pos", "args.meta.session_id"],
+        pointers: &["args.task", "args.task.group_leader", "task"],
+        members: &MEMBERS,
+    },
+    Names {
+        attach: "software:page-faults:1",
+        numbers: &["args.addr", "args.sample_period", "args.addr - args.sample_period"],
+        pointers: &["task", "task.real_parent", "task.group_leader"],
+        members: &MEMBERS,
+    },
+    Names {
+        attach: "profile:hz:99",
+        numbers: &["args.sample_period", "nsecs"],
+        pointers: &["task", "task.real_parent", "task.group_leader.real_parent"],
         members: &MEMBERS,
     },
 ];

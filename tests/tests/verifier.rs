@@ -100,6 +100,57 @@ fn root_every_raw_tracepoint_loads_with_all_it_has() {
     expect_loaded(&facts, all);
 }
 
+#[test]
+fn root_every_iterator_loads_with_all_it_has() {
+    let facts = KernelFacts::running();
+    let btf = facts.btf().expect("BTF");
+    let mut all = Vec::new();
+    for kind in ITERATORS {
+        let Some(Kind::Function { proto, .. }) = btf.function(&format!("bpf_iter_{kind}")).map(|id| btf.kind(id))
+        else {
+            println!("skipped: this kernel has no iterator {kind}");
+            continue;
+        };
+        let Kind::Prototype { params, .. } = btf.kind(proto) else { panic!("{kind}: a function has a prototype") };
+        let mut expressions = Vec::new();
+        for (arg, ty) in params {
+            expressions.push(format!("args.{arg}"));
+            if let Kind::Pointer(to) = btf.kind(btf.strip(ty).id) {
+                let members = btf.member_names(btf.strip(to).id);
+                expressions.extend(members.into_iter().map(|m| format!("args.{arg}.{m}")));
+            }
+        }
+        all.extend(probes(&facts, &format!("iter:{kind}"), &expressions));
+    }
+    expect_loaded(&facts, all);
+}
+
+const ITERATORS: [&str; 15] = [
+    "bpf_link",
+    "bpf_map",
+    "bpf_prog",
+    "cgroup",
+    "dmabuf",
+    "ipv6_route",
+    "kmem_cache",
+    "ksym",
+    "netlink",
+    "task",
+    "task_file",
+    "task_vma",
+    "tcp",
+    "udp",
+    "unix",
+];
+
+#[test]
+fn root_every_perf_event_loads_with_all_it_has() {
+    let facts = KernelFacts::running();
+    let all = ["profile:hz:99", "software:page-faults:1", "hardware:instructions", "watchpoint:0x1000:8:rw"];
+    let args = ["args.sample_period", "args.addr"].map(str::to_owned);
+    expect_loaded(&facts, all.into_iter().flat_map(|attach| probes(&facts, attach, &args)).collect());
+}
+
 fn expect_loaded(facts: &KernelFacts, probes: Vec<Probe>) {
     let fields: usize =
         probes.iter().filter_map(|p| if let Step::Emit(e) = &p.body[0] { Some(e.fields.len()) } else { None }).sum();

@@ -5,8 +5,10 @@
 //!
 //! A program that the verifier refuses is a fault of Porthole: what the checker accepts, the verifier accepts.
 
+mod iter;
 mod log;
 mod perf;
+mod perf_event;
 
 use std::ffi::OsStr;
 use std::io;
@@ -18,6 +20,9 @@ use crate::compile::Compiled;
 use crate::events::{Ring, RingError};
 use crate::lower::{COUNTER_COUNT, Counter, ProgramOf};
 use crate::plan::{AttachPoint, Plan};
+
+use iter::Iterated;
+pub use iter::Walk;
 
 /// Links that are closed by one thread at most, one after the other: closing one waits for the kernel, up to 100 ms.
 const DETACH_THREADS: usize = 32;
@@ -38,6 +43,8 @@ pub enum LoadError {
     Load { source: libbpf_rs::Error, log: String },
     #[error("{at} cannot be attached to: {source}")]
     Attach { at: String, source: io::Error },
+    #[error("the walk of {at} ended early: {source}")]
+    Walk { at: String, source: io::Error },
     #[error("the programs' counters cannot be read: {0}")]
     Counters(String),
     #[error(transparent)]
@@ -69,6 +76,7 @@ struct Named {
 pub struct Attached {
     /// Before the object: a link is closed while its program is still there.
     links: Vec<Link>,
+    iterators: Vec<Iterated>,
     object: Object,
     programs: Vec<Named>,
 }
@@ -119,15 +127,26 @@ impl Loaded {
     /// Makes the programs fire: all of them, or none.
     pub fn attach(self, plan: &Plan) -> Result<Attached, LoadError> {
         let Loaded { object, programs } = self;
-        let mut links = Vec::new();
+        let ring = object.maps().find(|m| m.name() == OsStr::new("events")).map_or(0, |m| m.max_entries());
+        let (mut links, mut iterators) = (Vec::new(), Vec::new());
         for program in &programs {
-            let point = &plan.probes[program.of.probe].points[program.of.point].attach;
+            let body = &plan.probes[program.of.probe].points[program.of.point];
+            let point = &body.attach;
             let failed = |source| LoadError::Attach { at: point.to_string(), source };
             let found = object.progs_mut().find(|p| p.name() == OsStr::new(&program.name));
             let found = found.ok_or_else(|| failed(io::Error::other("the program is missing")))?;
-            links.push(attach(&found, point).map_err(failed)?);
+            match point {
+                AttachPoint::Perf(event) => links.extend(perf_event::attach(&found, event).map_err(failed)?),
+                AttachPoint::Iter(iter) => {
+                    // Half of the ring: the other half is for the plugin's other probes.
+                    let room = u64::from(ring) / 2 / plan.largest_record(program.of.probe, body);
+                    let iterator = Iterated::new(&found, iter, point.to_string(), room as usize);
+                    iterators.push(iterator.map_err(failed)?);
+                }
+                _ => links.push(attach(&found, point).map_err(failed)?),
+            }
         }
-        Ok(Attached { links, object, programs })
+        Ok(Attached { links, iterators, object, programs })
     }
 }
 
@@ -142,15 +161,25 @@ fn attach(program: &ProgramMut<'_>, point: &AttachPoint) -> io::Result<Link> {
             }
             link
         }
-        AttachPoint::RawTracepoint(_) => program.attach_trace(),
+        _ => program.attach_trace(),
     };
     link.map_err(io::Error::other)
 }
 
 impl Attached {
     /// How many attach points.
-    pub fn links(&self) -> usize {
-        self.links.len()
+    pub fn points(&self) -> usize {
+        self.programs.len()
+    }
+
+    /// Whether nothing ever fires by itself: all attach points are iterators.
+    pub fn only_walks(&self) -> bool {
+        self.iterators.len() == self.programs.len()
+    }
+
+    /// A walk of each iterator, all before their first object.
+    pub fn walks(&self) -> Result<Vec<Walk>, LoadError> {
+        self.iterators.iter().map(Iterated::walk).collect()
     }
 
     /// The ring that the programs write to.

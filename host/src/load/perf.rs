@@ -21,18 +21,18 @@ pub fn open_tracepoint(id: u64) -> io::Result<OwnedFd> {
         config: id,
         ..Default::default()
     };
-    let (any_process, first_cpu, no_group) = (-1, 0, -1);
-    // SAFETY: perf_event_open(2) reads `size` bytes of the attributes, which outlive the call. A BPF program of a tracepoint's event fires on every
-    // CPU, whatever CPU the event is opened for.
+    // A BPF program of a tracepoint's event fires on every CPU, whatever CPU the event is opened for.
+    let (any_process, first_cpu) = (-1, 0);
+    open(&attributes, any_process, first_cpu)
+}
+
+/// A perf event, of a thread (-1: of all) on a CPU (-1: on all).
+pub fn open(attributes: &perf_event_attr, thread: libc::pid_t, cpu: libc::c_int) -> io::Result<OwnedFd> {
+    const NO_GROUP: libc::c_int = -1;
+    let flags = libc::c_ulong::from(PERF_FLAG_FD_CLOEXEC);
+    // SAFETY: perf_event_open(2) reads `size` bytes of the attributes, which outlive the call.
     let fd = unsafe {
-        libc::syscall(
-            libc::SYS_perf_event_open,
-            &raw const attributes,
-            any_process,
-            first_cpu,
-            no_group,
-            libc::c_ulong::from(PERF_FLAG_FD_CLOEXEC),
-        )
+        libc::syscall(libc::SYS_perf_event_open, std::ptr::from_ref(attributes), thread, cpu, NO_GROUP, flags)
     };
     if fd < 0 {
         return Err(io::Error::last_os_error());

@@ -154,6 +154,7 @@ impl Lower<'_> {
             Place::Scratch(base) => base,
         };
         let failed = self.helper(helper::RINGBUF_OUTPUT, &[ring.into(), data.into(), length, 0.into()]);
+        self.tell_reader();
         let (lost, emitted) = (self.b.block(), self.b.block());
         self.b.branch(Cond::Ne, failed, 0, lost, emitted);
         for (block, counter) in [(emitted, Counter::Emitted), (lost, Counter::Lost)] {

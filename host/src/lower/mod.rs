@@ -15,6 +15,7 @@
 //! each used twice, were a million paths.
 
 mod emit;
+mod iter;
 mod text;
 mod value;
 
@@ -73,6 +74,7 @@ mod helper {
     pub const PROBE_READ_USER_STR: u32 = 114;
     pub const PROBE_READ_KERNEL_STR: u32 = 115;
     pub const KTIME_GET_BOOT_NS: u32 = 125;
+    pub const SEQ_WRITE: u32 = 127;
     pub const RINGBUF_OUTPUT: u32 = 130;
     pub const GET_CURRENT_TASK_BTF: u32 = 158;
 }
@@ -280,6 +282,7 @@ impl<'a> Lower<'a> {
 
     fn run(mut self) -> Lowered {
         self.explain(0, &self.body.attach.to_string(), Span::default());
+        self.leave_behind_the_last();
         let counters = self.map_value(COUNTERS, self.program.number);
         self.b.copy(self.counters, counters);
         self.count(Counter::Hits);

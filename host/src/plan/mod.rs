@@ -18,7 +18,7 @@ mod validate;
 use std::collections::HashSet;
 use std::time::Duration;
 
-pub use attach::AttachPoint;
+pub use attach::{Again, AttachPoint, Counted, Iter, PerfEvent};
 pub use check::{STR_DEFAULT, STR_MAX};
 pub use diagnostic::{Diagnostic, Diagnostics, Shown, Span, is_unsafe};
 use diagnostic::{Fault, shortened};
@@ -38,6 +38,24 @@ pub struct Plan {
     pub schemas: Vec<Schema>,
     /// Time between calls of `on-tick`.
     pub tick: Option<Duration>,
+}
+
+impl Plan {
+    /// Bytes that a record of the probe's takes in the ring at most, when `body` sends it.
+    pub fn largest_record(&self, probe: usize, body: &PointPlan) -> u64 {
+        // The kernel puts a header of 8 bytes in front of each.
+        const RING_HEADER: u64 = 8;
+        let fields =
+            body.steps.iter().find_map(|step| if let PlanStep::Emit(fields) = step { Some(fields) } else { None });
+        let schema = &self.schemas[usize::from(self.probes[probe].schema)];
+        RING_HEADER + largest_record(schema, fields.into_iter().flatten())
+    }
+}
+
+/// Bytes of a record at most, whose texts are these.
+fn largest_record<'a>(schema: &Schema, fields: impl Iterator<Item = &'a Typed>) -> u64 {
+    let texts = fields.map(|v| if let Type::Text { max } = v.node.ty { u64::from(max) } else { 0 }).sum::<u64>();
+    (u64::from(schema.size.next_multiple_of(8)) + texts).next_multiple_of(8)
 }
 
 /// One probe: the same steps at each of its attach points.
@@ -394,9 +412,7 @@ impl<'a> Parsed<'a> {
     }
 
     fn bound_record(&self, schema: &Schema, values: &[Option<Typed>], faults: &mut Vec<Diagnostic>) {
-        let texts: u64 =
-            values.iter().flatten().map(|v| if let Type::Text { max } = v.node.ty { u64::from(max) } else { 0 }).sum();
-        let largest = (u64::from(schema.size.next_multiple_of(8)) + texts).next_multiple_of(8);
+        let largest = largest_record(schema, values.iter().flatten());
         if largest > u64::from(MAX_RECORD) {
             faults.push(Diagnostic {
                 probe: Some(shortened(&self.probe.name)),

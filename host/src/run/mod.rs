@@ -7,6 +7,7 @@
 mod account;
 mod ask;
 mod end;
+mod walk;
 
 use std::path::Path;
 use std::time::Duration;
@@ -127,7 +128,7 @@ impl Running {
 
     /// How many attach points its probes are attached to.
     pub fn attach_points(&self) -> usize {
-        self.attached.links()
+        self.attached.points()
     }
 
     pub fn schemas(&self) -> &[crate::plan::layout::Schema] {
@@ -220,12 +221,22 @@ impl Feed<'_> {
         let first = begun.checked_add(period).unwrap_or(begun + Duration::from_secs(30 * 365 * 86_400));
         let mut ticks = interval_at(first, plan.tick.unwrap_or(Duration::from_secs(86_400)));
         ticks.set_missed_tick_behavior(MissedTickBehavior::Skip);
+        if plan.tick.is_none() {
+            self.walk_all(attached, stop).await?;
+            if attached.only_walks() {
+                return self.finished();
+            }
+        }
         while self.plugin.finished().is_none() {
             // No handler runs while this waits, and each wait can be left half-way without a loss.
             tokio::select! {
                 () = stop.asked() => return Ok(()),
                 () = self.output.closed() => { stop.everything(); return Ok(()) }
                 at = ticks.tick(), if plan.tick.is_some() => {
+                    self.walk_all(attached, stop).await?;
+                    if self.plugin.finished().is_some() {
+                        continue;
+                    }
                     let n = at.duration_since(begun).as_nanos() / period.as_nanos().max(1);
                     let result = self.plugin.on_tick(n as u64).await;
                     self.pass_on().await;
@@ -238,6 +249,11 @@ impl Feed<'_> {
                 () = asked.asked() => asked.answer(self.account(plan, attached, stop).await?),
             }
         }
+        self.finished()
+    }
+
+    /// The error that the plugin has finished with, if it has.
+    fn finished(&self) -> Result<(), RunError> {
         match self.plugin.finished() {
             Some(Err(message)) => Err(RunError::Finished(message.clone())),
             _ => Ok(()),
@@ -292,10 +308,7 @@ impl Feed<'_> {
         if self.plugin.finished().is_none() && attached.lost()? > self.lost {
             self.deliver(attached, Batch::default()).await?;
         }
-        match self.plugin.finished() {
-            Some(Err(message)) => Err(RunError::Finished(message.clone())),
-            _ => Ok(()),
-        }
+        self.finished()
     }
 
     async fn stop(&mut self) -> Result<(), RunError> {

@@ -3,12 +3,17 @@
 //! A file for each family of kinds. What differs between kinds is asked of the [`AttachPoint`], by the checker (which arguments there are, and how
 //! they are read) and by lowering (the section, which tells libbpf the program's type); only `load` looks at the variants itself, to attach.
 
+mod iter;
+mod perf;
 mod raw;
 mod tracepoint;
 mod typed;
 
 use std::fmt;
 use std::sync::Arc;
+
+pub use iter::{Again, Iter};
+pub use perf::{Counted, PerfEvent};
 
 use super::diagnostic::{Fault, Span, did_you_mean};
 use super::validate::MAX_ATTACH_LENGTH;
@@ -22,6 +27,10 @@ pub enum AttachPoint {
     Tracepoint(Arc<TracepointFormat>),
     /// A raw tracepoint, as a tp_btf program: the context is the tracepoint's arguments, typed by BTF.
     RawTracepoint(RawTracepoint),
+    /// A perf event on each CPU, or of one process: the context is `struct bpf_perf_event_data`.
+    Perf(PerfEvent),
+    /// A walk over the kernel's objects of a kind: the context is the iterator's arguments, typed by BTF.
+    Iter(Iter),
 }
 
 impl fmt::Display for AttachPoint {
@@ -29,6 +38,8 @@ impl fmt::Display for AttachPoint {
         match self {
             AttachPoint::Tracepoint(format) => write!(f, "tracepoint:{}:{}", format.system, format.name),
             AttachPoint::RawTracepoint(point) => write!(f, "rawtracepoint:{}", point.name),
+            AttachPoint::Perf(event) => event.fmt(f),
+            AttachPoint::Iter(iter) => write!(f, "iter:{}", iter.kind),
         }
     }
 }
@@ -39,6 +50,8 @@ impl AttachPoint {
         match self {
             AttachPoint::Tracepoint(format) => format!("tracepoint/{}/{}", format.system, format.name),
             AttachPoint::RawTracepoint(point) => format!("tp_btf/{}", point.name),
+            AttachPoint::Perf(_) => "perf_event".to_owned(),
+            AttachPoint::Iter(iter) => format!("iter/{}", iter.kind),
         }
     }
 
@@ -47,6 +60,8 @@ impl AttachPoint {
         match self {
             AttachPoint::Tracepoint(format) => tracepoint::argument_names(format),
             AttachPoint::RawTracepoint(point) => point.params.iter().map(|(name, _)| name.clone()).collect(),
+            AttachPoint::Perf(event) => event.argument_names().iter().map(|name| (*name).to_owned()).collect(),
+            AttachPoint::Iter(iter) => iter.params.iter().map(|(name, _)| name.clone()).collect(),
         }
     }
 
@@ -55,6 +70,8 @@ impl AttachPoint {
         match self {
             AttachPoint::Tracepoint(format) => tracepoint::argument(format, name, facts, span),
             AttachPoint::RawTracepoint(point) => raw::argument(point, name, facts, span),
+            AttachPoint::Perf(event) => event.argument(name, facts, span),
+            AttachPoint::Iter(iter) => iter.argument(name, facts, span),
         }
     }
 }
@@ -64,10 +81,12 @@ impl AttachPoint {
 pub enum Spec {
     Tracepoint { system: String, name: String },
     RawTracepoint { name: String },
+    Perf(PerfEvent),
+    Iter { kind: String, at: Span },
 }
 
 /// Kinds that bpftrace's users know and this version does not have.
-const LATER: [&str; 24] = [
+const LATER: [&str; 19] = [
     "fentry",
     "fexit",
     "kfunc",
@@ -78,13 +97,8 @@ const LATER: [&str; 24] = [
     "uprobe",
     "uretprobe",
     "usdt",
-    "profile",
     "interval",
-    "software",
-    "hardware",
-    "watchpoint",
     "asyncwatchpoint",
-    "iter",
     "lsm",
     "begin",
     "end",
@@ -93,6 +107,9 @@ const LATER: [&str; 24] = [
     "self",
     "bench",
 ];
+
+/// Kinds that there are.
+const KINDS: [&str; 7] = ["tracepoint", "rawtracepoint", "profile", "software", "hardware", "watchpoint", "iter"];
 
 /// What an attach point looks like.
 const FORM: &str = "an attach point is `tracepoint:SYSTEM:NAME` or `rawtracepoint:NAME`";
@@ -108,6 +125,9 @@ pub fn parse(text: &str) -> Result<Spec, Fault> {
     }
     let mut parts = text.split(':');
     let kind = parts.next().unwrap_or_default();
+    if let Some(spec) = parse_self_described(kind, text) {
+        return spec;
+    }
     if !matches!(kind, "tracepoint" | "t" | "rawtracepoint" | "rt") {
         return Err(unknown_kind(kind));
     }
@@ -126,6 +146,17 @@ pub fn parse(text: &str) -> Result<Spec, Fault> {
     }
 }
 
+/// Kinds of which the text says all that there is to know, or that name no path; none where `kind` is none of them.
+fn parse_self_described(kind: &str, text: &str) -> Option<Result<Spec, Fault>> {
+    let (mut parts, mut start) = (Vec::new(), kind.len() + 1);
+    for part in text.split(':').skip(1) {
+        parts.push((part, Span::new(start, start + part.len())));
+        start += part.len() + 1;
+    }
+    let whole = Span::new(0, text.len());
+    perf::parse(kind, &parts, whole).or_else(|| iter::parse(kind, &parts, whole))
+}
+
 fn unknown_kind(kind: &str) -> Fault {
     let span = Span::new(0, kind.len());
     if LATER.contains(&kind) {
@@ -133,7 +164,7 @@ fn unknown_kind(kind: &str) -> Fault {
         return fault.help(familiar::attach_kind(kind).unwrap_or(FORM));
     }
     let fault = Fault::new(span, format!("there is no kind of attach point named `{kind}`"));
-    match did_you_mean(kind, ["tracepoint", "rawtracepoint"]) {
+    match did_you_mean(kind, KINDS) {
         Some(help) => fault.help(help),
         None => fault.help(FORM),
     }
@@ -156,6 +187,8 @@ pub fn resolve(spec: &Spec, facts: &KernelFacts) -> Result<AttachPoint, Fault> {
     match spec {
         Spec::Tracepoint { system, name } => tracepoint::resolve(system, name, facts).map(AttachPoint::Tracepoint),
         Spec::RawTracepoint { name } => raw::resolve(name, facts).map(AttachPoint::RawTracepoint),
+        Spec::Perf(event) => Ok(AttachPoint::Perf(event.clone())),
+        Spec::Iter { kind, at } => iter::resolve(kind, *at, facts).map(AttachPoint::Iter),
     }
 }
 

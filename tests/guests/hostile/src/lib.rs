@@ -6,8 +6,8 @@
 //! * `--do DEED`: see [`Hostile::misbehave`];
 //! * `--text TEXT`: what it says there.
 //!
-//! The others change the declaration: first `--attach A,B`, `--when EXPRESSION`, `--value EXPRESSION` (of a second field, `value`), `--name NAME`
-//! (of the probe) and `--comm NAME` (only of threads of this name); then `--value-bytes N` (an expression that long), `--value-depth N` (so many
+//! The others change the declaration: first `--attach A,B`, `--when EXPRESSION`, `--value EXPRESSION` (of a second field, `value`), `--fields
+//! "A = EXPRESSION; B = EXPRESSION"` (of more fields), `--name NAME` (of the probe), `--tick MILLISECONDS` and `--comm NAME` (only of threads of this name); then `--value-bytes N` (an expression that long), `--value-depth N` (so many
 //! parentheses), `--twice probe|field|bind`, and `--probes N` (as many copies, with names of their own).
 
 mod reach;
@@ -117,6 +117,9 @@ fn distort(args: &mut Args, declaration: &mut Declaration) -> Result<(), String>
     if let Some(comm) = args.value::<String>("--comm")? {
         declaration.when(&format!("comm == {}", quote(&comm)));
     }
+    if let Some(milliseconds) = args.value("--tick")? {
+        declaration.tick(milliseconds);
+    }
     if let Some(condition) = args.value::<String>("--when")? {
         declaration.when(&condition);
     }
@@ -136,6 +139,10 @@ fn distort(args: &mut Args, declaration: &mut Declaration) -> Result<(), String>
     }
     if let Some(value) = value {
         fields(probe).push(Field { name: "value".to_owned(), value });
+    }
+    for field in args.value::<String>("--fields")?.unwrap_or_default().split(';').filter(|field| !field.is_empty()) {
+        let (name, value) = field.split_once('=').ok_or("--fields: NAME = EXPRESSION is expected")?;
+        fields(probe).push(Field { name: name.trim().to_owned(), value: value.trim().to_owned() });
     }
     match args.value::<String>("--twice")?.as_deref() {
         Some("probe") => declaration.probes.push(declaration.probes[0].clone()),

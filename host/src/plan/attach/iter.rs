@@ -1,0 +1,110 @@
+//! Iterators: the kernel walks all objects of a kind and runs the program for each, when the host asks it to.
+//!
+//! A kind is known by the function `bpf_iter_KIND`, whose parameters are the program's arguments: first `meta`, then the object at hand. The kernel
+//! calls the program once more when it is at the end, mostly without an object, so that C programs can print a footer. There is nothing in that call to
+//! see: it is no hit, and counts as nothing.
+
+use super::{Spec, no_facts, typed};
+use crate::kernel::{Btf, KernelFacts, Kind, TypeId};
+use crate::plan::Node;
+use crate::plan::diagnostic::{Fault, Span, did_you_mean};
+
+/// The kinds that need to be told nothing but their name.
+const KINDS: [&str; 15] = [
+    "bpf_link",
+    "bpf_map",
+    "bpf_prog",
+    "cgroup",
+    "dmabuf",
+    "ipv6_route",
+    "kmem_cache",
+    "ksym",
+    "netlink",
+    "task",
+    "task_file",
+    "task_vma",
+    "tcp",
+    "udp",
+    "unix",
+];
+
+/// Those that walk one map's elements.
+const OF_A_MAP: [&str; 3] = ["bpf_map_elem", "bpf_sk_storage_map", "sockmap"];
+
+/// An iterator that the kernel has.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Iter {
+    pub kind: &'static str,
+    /// The program's arguments.
+    pub params: Vec<(String, TypeId)>,
+    /// Which of them is the object at hand: null at the end.
+    pub object: u32,
+    /// Where the last object comes again at the end, instead of null.
+    pub again: Option<Again>,
+}
+
+/// How `ksym` tells that it is at its end, where it has the last symbol once more (kernel/kallsyms.c: ksym_prog_seq_show, update_iter): while it
+/// goes over the kernel's own symbols `pos` is one ahead of the number of objects, and `pos_mod_end` is 0; behind them both are the same, until there
+/// is no further symbol.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Again {
+    /// Offset of `pos` in `struct kallsym_iter`.
+    pub pos: u32,
+    /// Offset of `pos_mod_end`.
+    pub pos_mod_end: u32,
+}
+
+/// Reads `iter:KIND`; none where `kind` is another. `parts` are what stands behind it, each with its place.
+pub fn parse(kind: &str, parts: &[(&str, Span)], whole: Span) -> Option<Result<Spec, Fault>> {
+    if !matches!(kind, "iter" | "it") {
+        return None;
+    }
+    Some(match parts {
+        [(of, at)] if !of.is_empty() => Ok(Spec::Iter { kind: (*of).to_owned(), at: *at }),
+        _ => Err(Fault::new(whole, "an iterator is written `iter:KIND`, such as `iter:task`")),
+    })
+}
+
+/// Finds an iterator on the kernel.
+pub fn resolve(kind: &str, at: Span, facts: &KernelFacts) -> Result<Iter, Fault> {
+    let btf = facts.btf().map_err(|error| no_facts(&error))?;
+    if let Some(iter) = KINDS.iter().find(|k| **k == kind).and_then(|kind| find(btf, kind)) {
+        return Ok(iter);
+    }
+    if OF_A_MAP.contains(&kind) {
+        return Err(Fault::new(at, format!("`{kind}` walks one map, and iterators of that kind are not there yet")));
+    }
+    let had: Vec<&str> = KINDS.into_iter().filter(|kind| find(btf, kind).is_some()).collect();
+    let fault = Fault::new(at, format!("this kernel has no iterator `{kind}`"));
+    Err(fault.help(did_you_mean(kind, had.iter().copied()).unwrap_or_else(|| there_are(&had))))
+}
+
+fn there_are(kinds: &[&str]) -> String {
+    if kinds.is_empty() { "it has none at all".to_owned() } else { format!("there are {}", kinds.join(", ")) }
+}
+
+fn find(btf: &Btf, kind: &'static str) -> Option<Iter> {
+    let Kind::Function { proto, .. } = btf.kind(btf.function(&format!("bpf_iter_{kind}"))?) else { return None };
+    let Kind::Prototype { params, .. } = btf.kind(proto) else { return None };
+    // What owns the object, where something does, comes before it (kernel/bpf/task_iter.c: task, then file or vma).
+    let is_pointer = |(_, ty): &(String, TypeId)| matches!(btf.kind(btf.strip(*ty).id), Kind::Pointer(_));
+    let object = params.iter().rposition(is_pointer).filter(|index| *index > 0)?;
+    Some(Iter { kind, object: object as u32, params, again: if kind == "ksym" { Some(again(btf)?) } else { None } })
+}
+
+fn again(btf: &Btf) -> Option<Again> {
+    let offset = |name| Some(btf.member(btf.structure("kallsym_iter")?, name)?.bit_offset / 8);
+    Some(Again { pos: offset("pos")?, pos_mod_end: offset("pos_mod_end")? })
+}
+
+impl Iter {
+    /// `args.name`; none where there is no such argument.
+    pub fn argument(&self, name: &str, facts: &KernelFacts, span: Span) -> Option<Result<Node, Fault>> {
+        let index = self.params.iter().position(|(n, _)| n == name)?;
+        let btf = match facts.btf() {
+            Ok(btf) => btf,
+            Err(error) => return Some(Err(Fault::new(span, error.to_string()))),
+        };
+        Some(typed::argument(btf, name, index as u32, self.params[index].1, span))
+    }
+}

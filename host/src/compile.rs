@@ -4,7 +4,7 @@ use crate::codegen::{self, CodegenError, Program};
 use crate::ir;
 use crate::lower::{self, LowerError, ProgramOf};
 use crate::objfile::{self, Linkage, MapDef, Object, Role, WriteError};
-use crate::plan::Plan;
+use crate::plan::{AttachPoint, Plan};
 
 /// A declaration as libbpf takes it.
 #[derive(Clone, Debug)]
@@ -15,6 +15,8 @@ pub struct Compiled {
     pub object: Object,
     /// Which attach point each of the object's functions serves.
     pub programs: Vec<ProgramOf>,
+    /// The attach points, in the order of the functions.
+    pub points: Vec<AttachPoint>,
 }
 
 /// Why a plan cannot be compiled.
@@ -50,7 +52,8 @@ pub fn compile(plan: &Plan, plugin: &str, ring: u32) -> Result<Compiled, Compile
     })?;
     let object = object(program);
     let bytes = objfile::write(&object)?;
-    Ok(Compiled { bytes, object, programs: ir.programs })
+    let points = ir.programs.iter().map(|of| plan.probes[of.probe].points[of.point].attach.clone()).collect();
+    Ok(Compiled { bytes, object, programs: ir.programs, points })
 }
 
 /// A program as parts of an object file.

@@ -146,7 +146,7 @@ fn root_the_largest_programs_load() {
 /// Random programs for each of [`NAMES`].
 const PROGRAMS: u64 = 100;
 
-const NAMES: [Names; 7] = [
+const NAMES: [Names; 8] = [
     Names {
         attach: SWITCH,
         numbers: &[
@@ -194,6 +194,12 @@ const NAMES: [Names; 7] = [
         attach: "profile:hz:99",
         numbers: &["args.sample_period", "nsecs"],
         pointers: &["task", "task.real_parent", "task.group_leader.real_parent"],
+        members: &MEMBERS,
+    },
+    Names {
+        attach: "kprobe:wake_up_new_task",
+        numbers: &["arg0", "arg5", "reg(\"sp\")", "reg(\"flags\")", "args.p.pid"],
+        pointers: &["task", "args.p", "args.p.real_parent"],
         members: &MEMBERS,
     },
 ];

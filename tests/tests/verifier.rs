@@ -151,6 +151,39 @@ fn root_every_perf_event_loads_with_all_it_has() {
     expect_loaded(&facts, all.into_iter().flat_map(|attach| probes(&facts, attach, &args)).collect());
 }
 
+/// Functions whose programs are loaded; they have all kinds of arguments between them.
+const FUNCTIONS: usize = 400;
+
+/// A kprobe and a kretprobe of functions spread over all there are, with every argument, what it points to, and the result.
+#[test]
+fn root_kprobes_load_with_all_they_have() {
+    let facts = KernelFacts::running();
+    let btf = facts.btf().expect("BTF");
+    let names = facts.function_names("").expect("functions");
+    let mut all = Vec::new();
+    for name in names.iter().step_by(names.len() / FUNCTIONS) {
+        let function = facts.function(name).expect("facts").expect("it was listed");
+        let attach = format!("kprobe:{name}");
+        // Not every function of BTF is one that can be attached to.
+        let alone = probe("p".into(), attach.clone(), Vec::new());
+        if plan(&Declaration { probes: vec![alone], ..Declaration::default() }, &facts).is_err() {
+            continue;
+        }
+        let mut expressions = vec!["reg(\"ip\")".to_owned(), "arg5".to_owned()];
+        for (arg, ty) in &function.params {
+            expressions.push(format!("args.{arg}"));
+            if let Kind::Pointer(to) = btf.kind(btf.strip(*ty).id) {
+                let members = btf.member_names(btf.strip(to).id);
+                expressions.extend(members.into_iter().take(40).map(|m| format!("args.{arg}.{m}")));
+            }
+        }
+        all.extend(probes(&facts, &attach, &expressions));
+        all.extend(probes(&facts, &format!("kretprobe:{name}"), &["retval".to_owned(), "reg(\"ax\")".to_owned()]));
+    }
+    assert!(all.len() > FUNCTIONS, "only {} programs", all.len());
+    expect_loaded(&facts, all);
+}
+
 fn expect_loaded(facts: &KernelFacts, probes: Vec<Probe>) {
     let fields: usize =
         probes.iter().filter_map(|p| if let Step::Emit(e) = &p.body[0] { Some(e.fields.len()) } else { None }).sum();

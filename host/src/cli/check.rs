@@ -11,7 +11,7 @@ use super::Cache;
 use porthole::compile::compile;
 use porthole::kernel::KernelFacts;
 use porthole::output::escape_terminal;
-use porthole::plan::{self, Plan, Type, Typed};
+use porthole::plan::{self, AttachPoint, Plan, Type, Typed};
 use porthole::plugin::{Limits, Runtime, RuntimeOptions};
 use porthole::run;
 
@@ -59,7 +59,7 @@ fn describe(plan: &Plan, facts: &KernelFacts) -> String {
     for probe in &plan.probes {
         line(format!("probe {}", probe.name));
         for point in &probe.points {
-            line(format!("  at {}", point.attach));
+            line(format!("  at {}{}", point.attach, chosen(&point.attach)));
             for step in &point.steps {
                 match step {
                     plan::PlanStep::Bind { value, .. } => {
@@ -96,6 +96,16 @@ fn describe(plan: &Plan, facts: &KernelFacts) -> String {
     }
     out.push('\n');
     out
+}
+
+/// What is said of an attach point that was chosen on this kernel.
+fn chosen(point: &AttachPoint) -> String {
+    match point {
+        AttachPoint::Function(function) if function.chosen => {
+            format!(" (the best that this kernel has for func:{})", function.name)
+        }
+        _ => String::new(),
+    }
 }
 
 /// An expression as the plugin wrote it, on one line.

@@ -260,12 +260,21 @@ impl Btf {
 
     /// What follows `prefix` in the names of all typedefs that begin with it, in ascending order of ids. Reads every type (about 10 ms).
     pub(super) fn typedef_names(&self, prefix: &str) -> Vec<String> {
+        self.names_where(prefix, |ty| matches!(ty, Type::Typedef(_)))
+    }
+
+    /// The same of all functions.
+    pub(super) fn function_names(&self, prefix: &str) -> Vec<String> {
+        self.names_where(prefix, |ty| matches!(ty, Type::Func(_)))
+    }
+
+    fn names_where(&self, prefix: &str, wanted: impl Fn(&Type) -> bool) -> Vec<String> {
         let (first, last) = self.types.base().type_id_range();
-        let typedef = |id| match self.resolve(TypeId(id))? {
-            Type::Typedef(ty) => Some(self.name_of_any(&ty).strip_prefix(prefix)?.to_owned()),
-            _ => None,
+        let named = |id| {
+            let ty = self.resolve(TypeId(id)).filter(&wanted)?;
+            Some(self.name_of(&ty).strip_prefix(prefix)?.to_owned())
         };
-        (first..=last).filter_map(typedef).collect()
+        (first..=last).filter_map(named).collect()
     }
 
     /// Opens `path`, which holds `bytes`; `origin` is what errors name.

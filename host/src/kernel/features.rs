@@ -35,6 +35,70 @@ pub struct Check {
     pub advice: Option<String>,
 }
 
+/// A way to attach to the kernel's functions, which not every kernel offers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Feature {
+    /// Programs at the entry and the exit of functions, through ftrace's calls.
+    Fentry,
+    /// Breakpoints, or what the kernel makes of them.
+    Kprobe,
+    /// Programs at the hooks of security modules.
+    Lsm,
+}
+
+impl Feature {
+    /// As it is written in front of an attach point.
+    pub fn name(self) -> &'static str {
+        match self {
+            Feature::Fentry => "fentry",
+            Feature::Kprobe => "kprobe",
+            Feature::Lsm => "lsm",
+        }
+    }
+}
+
+/// Whether the running kernel offers it to this process. [`KernelFacts::offers`] remembers it.
+pub(super) fn offered(feature: Feature, facts: &KernelFacts) -> Answer {
+    let machine = Machine::this();
+    let loads = |wanted: ProgramKind| match PROGRAM_TYPES.iter().find(|program| program.kind == wanted) {
+        Some(program) => program_check(&machine, facts, program).answer,
+        None => Answer::Unknown("there is no trial of it".to_owned()),
+    };
+    match feature {
+        Feature::Fentry => loads((libbpf_sys::BPF_PROG_TYPE_TRACING, libbpf_sys::BPF_TRACE_FENTRY)),
+        Feature::Kprobe => match loads((libbpf_sys::BPF_PROG_TYPE_KPROBE, 0)) {
+            Answer::Yes => kprobe_event().answer,
+            answer => answer,
+        },
+        Feature::Lsm => match loads((libbpf_sys::BPF_PROG_TYPE_LSM, libbpf_sys::BPF_LSM_MAC)) {
+            Answer::Yes => lsm_is_active(),
+            answer => answer,
+        },
+    }
+}
+
+/// Whether a program can be bound to this function, as `fentry` or `fexit` or to the hook that it stands for: a program that does nothing is.
+pub fn binds(feature: Feature, exit: bool, function: TypeId) -> io::Result<()> {
+    match (feature, exit) {
+        (Feature::Lsm, _) => trial::program(libbpf_sys::BPF_PROG_TYPE_LSM, libbpf_sys::BPF_LSM_MAC, function),
+        (_, false) => trial::program(libbpf_sys::BPF_PROG_TYPE_TRACING, libbpf_sys::BPF_TRACE_FENTRY, function),
+        (_, true) => trial::program(libbpf_sys::BPF_PROG_TYPE_TRACING, libbpf_sys::BPF_TRACE_FEXIT, function),
+    }
+}
+
+/// Hooks call BPF only where BPF is among the security modules that the kernel was started with; else programs load and never fire.
+fn lsm_is_active() -> Answer {
+    match security_file("lsm") {
+        Ok(list) if list.trim().split(',').any(|module| module == "bpf") => Answer::Yes,
+        Ok(list) => Answer::No(format!(
+            "BPF is not among the security modules that are active ({}); boot with `lsm={0},bpf`",
+            list.trim()
+        )),
+        // It loads, and whether it fires cannot be told.
+        Err(error) => Answer::Unknown(format!("/sys/kernel/security/lsm cannot be read: {error}")),
+    }
+}
+
 /// Tries everything out. Takes some 100 ms: the kernel waits for a grace period after the trial event.
 pub fn checks(facts: &KernelFacts) -> Vec<Check> {
     let machine = Machine::this();
@@ -43,10 +107,7 @@ pub fn checks(facts: &KernelFacts) -> Vec<Check> {
     checks.extend([bpf_system_call(), lockdown(), memory_limit(&machine), kernel_types(facts), tracefs(facts)]);
     checks.extend([ring_buffer(&machine), kernel_reads(&machine), user_reads(&machine)]);
     checks.extend(PROGRAM_TYPES.iter().map(|program_type| program_check(&machine, facts, program_type)));
-    checks.extend([
-        tracepoint_event(&machine, facts),
-        probe_event("attaching kprobes", "kprobe", "CONFIG_KPROBE_EVENTS"),
-    ]);
+    checks.extend([tracepoint_event(&machine, facts), kprobe_event()]);
     checks.push(probe_event("attaching uprobes", "uprobe", "CONFIG_UPROBE_EVENTS"));
     checks
 }
@@ -205,18 +266,23 @@ fn lockdown() -> Check {
 
 /// `none`, `integrity` or `confidentiality`. Not found where the kernel has no lockdown.
 fn lockdown_mode() -> io::Result<String> {
-    let text = match fs::read_to_string("/sys/kernel/security/lockdown") {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => {
-            // Either there is no lockdown, or securityfs is not mounted.
-            let root = mount_detached("securityfs")?;
-            let file = rustix::fs::openat(&root, "lockdown", rustix::fs::OFlags::CLOEXEC, rustix::fs::Mode::empty())?;
-            io::read_to_string(fs::File::from(file))?
-        }
-        other => other?,
-    };
+    let text = security_file("lockdown")?;
     // The mode in force stands in brackets: `none [integrity] confidentiality`.
     let mode = text.split_once('[').and_then(|(_, rest)| rest.split_once(']'));
     Ok(mode.map_or("none", |(mode, _)| mode).to_owned())
+}
+
+/// A file of securityfs. Not found where the kernel has no such file.
+fn security_file(name: &str) -> io::Result<String> {
+    match fs::read_to_string(format!("/sys/kernel/security/{name}")) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            // Either there is none, or securityfs is not mounted.
+            let root = mount_detached("securityfs")?;
+            let file = rustix::fs::openat(&root, name, rustix::fs::OFlags::CLOEXEC, rustix::fs::Mode::empty())?;
+            io::read_to_string(fs::File::from(file))
+        }
+        other => other,
+    }
 }
 
 fn memory_limit(machine: &Machine) -> Check {
@@ -272,11 +338,13 @@ fn helper_answer(machine: &Machine, helper: libbpf_sys::bpf_func_id) -> Answer {
     }
 }
 
+/// A program's type and attach type, as bpf(2) takes them.
+type ProgramKind = (libbpf_sys::bpf_prog_type, libbpf_sys::bpf_attach_type);
+
 /// A type of program, and what it is tried on.
 struct ProgramType {
     name: &'static str,
-    program_type: libbpf_sys::bpf_prog_type,
-    attach_type: libbpf_sys::bpf_attach_type,
+    kind: ProgramKind,
     /// The type or function that a program of this type is bound to when it is loaded, if it is bound to one.
     target: Option<Target>,
     since: &'static str,
@@ -290,63 +358,55 @@ struct Target {
 const PROGRAM_TYPES: [ProgramType; 7] = [
     ProgramType {
         name: "tracepoint programs",
-        program_type: libbpf_sys::BPF_PROG_TYPE_TRACEPOINT,
-        attach_type: 0,
+        kind: (libbpf_sys::BPF_PROG_TYPE_TRACEPOINT, 0),
         target: None,
         since: "since 4.7, with CONFIG_BPF_EVENTS",
     },
     ProgramType {
         name: "raw tracepoint programs",
-        program_type: libbpf_sys::BPF_PROG_TYPE_RAW_TRACEPOINT,
-        attach_type: 0,
+        kind: (libbpf_sys::BPF_PROG_TYPE_RAW_TRACEPOINT, 0),
         target: None,
         since: "since 4.17, with CONFIG_BPF_EVENTS",
     },
     ProgramType {
         name: "typed raw tracepoint programs (tp_btf)",
-        program_type: libbpf_sys::BPF_PROG_TYPE_TRACING,
-        attach_type: libbpf_sys::BPF_TRACE_RAW_TP,
+        kind: (libbpf_sys::BPF_PROG_TYPE_TRACING, libbpf_sys::BPF_TRACE_RAW_TP),
         target: Some(Target { name: "btf_trace_sched_switch", find: Btf::typedef }),
         since: "since 5.5, with CONFIG_DEBUG_INFO_BTF",
     },
     ProgramType {
         name: "function entry programs (fentry)",
-        program_type: libbpf_sys::BPF_PROG_TYPE_TRACING,
-        attach_type: libbpf_sys::BPF_TRACE_FENTRY,
+        kind: (libbpf_sys::BPF_PROG_TYPE_TRACING, libbpf_sys::BPF_TRACE_FENTRY),
         target: Some(Target { name: "vfs_read", find: Btf::function }),
         since: "since 5.5, with CONFIG_DYNAMIC_FTRACE_WITH_DIRECT_CALLS",
     },
     ProgramType {
         name: "kprobe and uprobe programs",
-        program_type: libbpf_sys::BPF_PROG_TYPE_KPROBE,
-        attach_type: 0,
+        kind: (libbpf_sys::BPF_PROG_TYPE_KPROBE, 0),
         target: None,
         since: "since 4.1, with CONFIG_BPF_EVENTS",
     },
     ProgramType {
         name: "LSM programs",
-        program_type: libbpf_sys::BPF_PROG_TYPE_LSM,
-        attach_type: libbpf_sys::BPF_LSM_MAC,
+        kind: (libbpf_sys::BPF_PROG_TYPE_LSM, libbpf_sys::BPF_LSM_MAC),
         target: Some(Target { name: "bpf_lsm_file_open", find: Btf::function }),
         since: "since 5.7, with CONFIG_BPF_LSM",
     },
     ProgramType {
         name: "perf event programs",
-        program_type: libbpf_sys::BPF_PROG_TYPE_PERF_EVENT,
-        attach_type: 0,
+        kind: (libbpf_sys::BPF_PROG_TYPE_PERF_EVENT, 0),
         target: None,
         since: "since 4.9, with CONFIG_BPF_EVENTS",
     },
 ];
 
 fn program_check(machine: &Machine, facts: &KernelFacts, program: &ProgramType) -> Check {
+    let (program_type, attach_type) = program.kind;
     let answer = match (&program.target, facts.btf()) {
-        (None, _) => {
-            machine.judge(trial::program(program.program_type, program.attach_type, TypeId::VOID), program.since)
-        }
+        (None, _) => machine.judge(trial::program(program_type, attach_type, TypeId::VOID), program.since),
         (Some(_), Err(_)) => Answer::No("it needs the kernel's types (BTF)".to_owned()),
         (Some(target), Ok(btf)) => match (target.find)(btf, target.name) {
-            Some(id) => machine.judge(trial::program(program.program_type, program.attach_type, id), program.since),
+            Some(id) => machine.judge(trial::program(program_type, attach_type, id), program.since),
             None => Answer::Unknown(format!("this kernel has no {} to try it on ({})", target.name, program.since)),
         },
     };
@@ -362,6 +422,10 @@ fn tracepoint_event(machine: &Machine, facts: &KernelFacts) -> Check {
     let paranoid = fs::read_to_string("/proc/sys/kernel/perf_event_paranoid").unwrap_or_default();
     let advice = format!("run with CAP_PERFMON (perf_event_paranoid is {})", paranoid.trim());
     Check::new("attaching to tracepoints", answer, advice)
+}
+
+fn kprobe_event() -> Check {
+    probe_event("attaching kprobes", "kprobe", "CONFIG_KPROBE_EVENTS")
 }
 
 fn probe_event(name: &'static str, source: &str, config: &str) -> Check {

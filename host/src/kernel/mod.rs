@@ -12,6 +12,7 @@
 
 mod btf;
 pub mod features;
+mod function;
 mod name_index;
 mod tracefs;
 mod tracepoint;
@@ -22,6 +23,8 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 pub use btf::{Btf, Kind, Member, MemberAt, Stripped, Tags, TypeId};
+pub use features::{Answer, Feature};
+pub use function::{Function, Symbols};
 pub use tracepoint::{FieldLocation, FormatError, TracepointField, TracepointFormat};
 
 use tracefs::Events;
@@ -67,9 +70,14 @@ pub struct KernelFacts {
     btf_path: PathBuf,
     /// The directory that stands for tracefs; none for the running kernel's own.
     events_root: Option<PathBuf>,
+    kallsyms: PathBuf,
     btf: OnceLock<Result<Btf, FactError>>,
     events: OnceLock<Result<Events, FactError>>,
     formats: Mutex<Formats>,
+    symbols: OnceLock<Option<Symbols>>,
+    /// What ftrace can trace, sorted.
+    traceable: OnceLock<Option<Vec<String>>>,
+    features: Mutex<HashMap<Feature, Answer>>,
 }
 
 impl KernelFacts {
@@ -80,13 +88,27 @@ impl KernelFacts {
         KernelFacts::new(PathBuf::from("/sys/kernel/btf/vmlinux"), None)
     }
 
-    /// The facts of a kernel kept in a directory: `btf/vmlinux` and `events/SYSTEM/NAME/format`, as below /sys/kernel and in tracefs.
+    /// The facts of a kernel kept in a directory: `btf/vmlinux` and `events/SYSTEM/NAME/format`, as below /sys/kernel and in tracefs; `kallsyms` and
+    /// `available_filter_functions`, as in /proc and in tracefs; and `features`, which names the [`Feature`]s that it offers, one on a line. Without
+    /// the last it offers all, and without the other two nothing more is known of its functions than BTF tells.
     pub fn from_dir(path: &Path) -> KernelFacts {
         KernelFacts::new(path.join("btf/vmlinux"), Some(path.to_path_buf()))
     }
 
     fn new(btf_path: PathBuf, events_root: Option<PathBuf>) -> KernelFacts {
-        KernelFacts { btf_path, events_root, btf: OnceLock::new(), events: OnceLock::new(), formats: Mutex::default() }
+        let kallsyms =
+            events_root.as_ref().map_or_else(|| PathBuf::from("/proc/kallsyms"), |root| root.join("kallsyms"));
+        KernelFacts {
+            btf_path,
+            events_root,
+            kallsyms,
+            btf: OnceLock::new(),
+            events: OnceLock::new(),
+            formats: Mutex::default(),
+            symbols: OnceLock::new(),
+            traceable: OnceLock::new(),
+            features: Mutex::default(),
+        }
     }
 
     /// The kernel's types, without those of modules. The first call takes about 5 ms.
@@ -149,6 +171,25 @@ impl KernelFacts {
         names.sort_unstable();
         names.dedup();
         Ok(names)
+    }
+
+    /// Whether the kernel offers this: tried out once on the running one.
+    pub fn offers(&self, feature: Feature) -> Answer {
+        let known = self.features.lock().unwrap_or_else(PoisonError::into_inner).get(&feature).cloned();
+        if let Some(known) = known {
+            return known;
+        }
+        let answer = match &self.events_root {
+            None => features::offered(feature, self),
+            Some(root) => match std::fs::read_to_string(root.join("features")) {
+                Ok(list) if !list.lines().any(|line| line == feature.name()) => {
+                    Answer::No("the recorded kernel does not offer it".to_owned())
+                }
+                _ => Answer::Yes,
+            },
+        };
+        self.features.lock().unwrap_or_else(PoisonError::into_inner).insert(feature, answer.clone());
+        answer
     }
 
     fn events(&self) -> Result<&Events, FactError> {

@@ -54,6 +54,13 @@ impl Events {
         Ok(Some(text))
     }
 
+    /// The text of `available_filter_functions`, which stands beside the directory.
+    pub(super) fn traceable_functions(&self) -> io::Result<String> {
+        let path = "../available_filter_functions";
+        let file = openat(&self.directory, path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())?;
+        io::read_to_string(File::from(file))
+    }
+
     /// The systems, sorted.
     pub(super) fn systems(&self) -> Result<Vec<String>, FactError> {
         self.directories_in(".")

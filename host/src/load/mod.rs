@@ -7,19 +7,20 @@
 
 mod iter;
 mod log;
+mod offered;
 mod perf;
 mod perf_event;
 
 use std::ffi::OsStr;
 use std::io;
-use std::os::fd::{AsFd, AsRawFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 
 use libbpf_rs::{Link, MapCore, MapFlags, Object, ObjectBuilder, ProgramMut};
 
 use crate::compile::Compiled;
 use crate::events::{Ring, RingError};
 use crate::lower::{COUNTER_COUNT, Counter, ProgramOf};
-use crate::plan::{AttachPoint, Plan};
+use crate::plan::{AttachPoint, FunctionKind, Plan};
 
 use iter::Iterated;
 pub use iter::Walk;
@@ -41,6 +42,12 @@ pub enum LoadError {
     Refused { log: String },
     #[error("the kernel does not load the programs: {source}{}", detail(.log))]
     Load { source: libbpf_rs::Error, log: String },
+    /// This kernel has no way to attach there. Nothing has been attached.
+    #[error("this kernel does not offer {feature}, so nothing can be attached to {at}: {why}{}", help(.instead))]
+    NotOffered { feature: &'static str, at: String, why: String, instead: Option<String> },
+    /// The kernel lets no program be bound to that function, not even one that does nothing.
+    #[error("{at}: the kernel lets no program attach there ({source})")]
+    Bound { at: String, source: io::Error },
     #[error("{at} cannot be attached to: {source}")]
     Attach { at: String, source: io::Error },
     #[error("the walk of {at} ended early: {source}")]
@@ -53,6 +60,10 @@ pub enum LoadError {
 
 fn capabilities(missing: &[&str]) -> String {
     format!("{} {}", missing.join(" and "), if missing.len() == 1 { "is" } else { "are" })
+}
+
+fn help(instead: &Option<String>) -> String {
+    instead.as_ref().map(|instead| format!("; {instead}")).unwrap_or_default()
 }
 
 fn detail(log: &str) -> String {
@@ -115,17 +126,28 @@ pub fn load(compiled: &Compiled) -> Result<Loaded, LoadError> {
             let programs = names.zip(&compiled.programs).map(|(name, of)| Named { name, of: *of }).collect();
             Ok(Loaded { object, programs })
         }
-        Err(source) if log::is_refusal(&log) => {
+        Err(source) => Err(refused(compiled, source, &log)),
+    }
+}
+
+/// Why the kernel has refused. Where that lies in an attach point, it refuses any program there, and that is found out by trying.
+fn refused(compiled: &Compiled, source: libbpf_rs::Error, log: &str) -> LoadError {
+    if let Some(error) = offered::why_not_loaded(&compiled.points) {
+        return error;
+    }
+    match log::is_refusal(log) {
+        true => {
             tracing::debug!("{log}");
-            Err(LoadError::Refused { log: format!("{}\n{source}", log::tail(&log)) })
+            LoadError::Refused { log: format!("{}\n{source}", log::tail(log)) }
         }
-        Err(source) => Err(LoadError::Load { source, log: log::tail(&log) }),
+        false => LoadError::Load { source, log: log::tail(log) },
     }
 }
 
 impl Loaded {
     /// Makes the programs fire: all of them, or none.
     pub fn attach(self, plan: &Plan) -> Result<Attached, LoadError> {
+        offered::check(plan.probes.iter().flat_map(|probe| &probe.points).map(|point| &point.attach))?;
         let Loaded { object, programs } = self;
         let ring = object.maps().find(|m| m.name() == OsStr::new("events")).map_or(0, |m| m.max_entries());
         let (mut links, mut iterators) = (Vec::new(), Vec::new());
@@ -152,18 +174,28 @@ impl Loaded {
 
 fn attach(program: &ProgramMut<'_>, point: &AttachPoint) -> io::Result<Link> {
     let link = match point {
-        AttachPoint::Tracepoint(format) => {
-            let event = perf::open_tracepoint(format.id)?;
-            let link = program.attach_perf_event(event.as_raw_fd());
-            if link.is_ok() {
-                // The link has taken the descriptor over, and closes it.
-                std::mem::forget(event);
+        AttachPoint::Tracepoint(format) => attach_event(program, perf::open_tracepoint(format.id)?),
+        AttachPoint::Function(function) => match function.kind {
+            FunctionKind::Kprobe | FunctionKind::Kretprobe => {
+                let at_return = function.kind == FunctionKind::Kretprobe;
+                attach_event(program, perf::open_kprobe(&function.name, function.offset, at_return)?)
             }
-            link
-        }
-        _ => program.attach_trace(),
+            FunctionKind::Lsm => program.attach_lsm(),
+            FunctionKind::Fentry | FunctionKind::Fexit | FunctionKind::Func => program.attach_trace(),
+        },
+        // `Loaded::attach` deals with the rest.
+        AttachPoint::RawTracepoint(_) | AttachPoint::Perf(_) | AttachPoint::Iter(_) => program.attach_trace(),
     };
     link.map_err(io::Error::other)
+}
+
+fn attach_event(program: &ProgramMut<'_>, event: OwnedFd) -> libbpf_rs::Result<Link> {
+    let link = program.attach_perf_event(event.as_raw_fd());
+    if link.is_ok() {
+        // The link has taken the descriptor over, and closes it.
+        std::mem::forget(event);
+    }
+    link
 }
 
 impl Attached {

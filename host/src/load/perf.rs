@@ -1,5 +1,7 @@
 //! System calls that libbpf-rs has no name for.
 
+use std::ffi::CString;
+use std::fs;
 use std::io;
 use std::mem::{size_of, zeroed};
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
@@ -21,16 +23,53 @@ pub fn open_tracepoint(id: u64) -> io::Result<OwnedFd> {
         config: id,
         ..Default::default()
     };
-    // A BPF program of a tracepoint's event fires on every CPU, whatever CPU the event is opened for.
+    open_everywhere(&attributes)
+}
+
+/// Where the kernel tells the number of its events of kprobes.
+const KPROBE_TYPE: &str = "/sys/bus/event_source/devices/kprobe/type";
+/// The bit of `config` that asks for an event at the function's return (kernel/events/core.c: PERF_PROBE_CONFIG_IS_RETPROBE).
+const AT_RETURN: u64 = 1;
+
+/// A perf event of a function's entry (or of `offset` bytes behind it) or of its return, not enabled. It needs no tracefs, and goes with its descriptor.
+pub fn open_kprobe(function: &str, offset: u64, at_return: bool) -> io::Result<OwnedFd> {
+    let number = fs::read_to_string(KPROBE_TYPE)?;
+    let number = number.trim().parse().map_err(|_| io::Error::other(format!("{KPROBE_TYPE} holds no number")))?;
+    let name = CString::new(function)?;
+    let mut attributes = perf_event_attr {
+        type_: number,
+        size: size_of::<perf_event_attr>() as u32,
+        config: if at_return { AT_RETURN } else { 0 },
+        ..Default::default()
+    };
+    attributes.__bindgen_anon_3.kprobe_func = name.as_ptr() as u64;
+    attributes.__bindgen_anon_4.probe_offset = offset;
+    open_everywhere(&attributes).map_err(|error| explained(error, offset))
+}
+
+/// What the kernel means by an error of a kprobe (kernel/kprobes.c: check_kprobe_address_safe; kernel/trace/trace_kprobe.c).
+fn explained(error: io::Error, offset: u64) -> io::Error {
+    let meant = match error.raw_os_error() {
+        Some(libc::ENOENT) => "the kernel has no such function, or not so many bytes of it",
+        Some(libc::EINVAL) => "the kernel forbids probes there (its list of those is kprobes/blacklist in debugfs)",
+        Some(libc::EADDRNOTAVAIL) => "the kernel has several functions of that name",
+        Some(libc::EILSEQ) if offset > 0 => "no instruction begins at that offset",
+        _ => return error,
+    };
+    io::Error::new(error.kind(), format!("{meant} ({error})"))
+}
+
+/// Opens an event for all processes. A BPF program of a tracepoint's or a kprobe's event fires on every CPU, whatever CPU the event is opened for.
+fn open_everywhere(attributes: &perf_event_attr) -> io::Result<OwnedFd> {
     let (any_process, first_cpu) = (-1, 0);
-    open(&attributes, any_process, first_cpu)
+    open(attributes, any_process, first_cpu)
 }
 
 /// A perf event, of a thread (-1: of all) on a CPU (-1: on all).
 pub fn open(attributes: &perf_event_attr, thread: libc::pid_t, cpu: libc::c_int) -> io::Result<OwnedFd> {
     const NO_GROUP: libc::c_int = -1;
     let flags = libc::c_ulong::from(PERF_FLAG_FD_CLOEXEC);
-    // SAFETY: perf_event_open(2) reads `size` bytes of the attributes, which outlive the call.
+    // SAFETY: perf_event_open(2) reads `size` bytes of the attributes and what they point to, all of which outlive the call.
     let fd = unsafe {
         libc::syscall(libc::SYS_perf_event_open, std::ptr::from_ref(attributes), thread, cpu, NO_GROUP, flags)
     };

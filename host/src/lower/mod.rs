@@ -77,6 +77,8 @@ mod helper {
     pub const SEQ_WRITE: u32 = 127;
     pub const RINGBUF_OUTPUT: u32 = 130;
     pub const GET_CURRENT_TASK_BTF: u32 = 158;
+    pub const GET_FUNC_ARG: u32 = 183;
+    pub const GET_FUNC_RET: u32 = 184;
 }
 
 /// IR, and which function serves which attach point: the function with number n keeps its counters at n.

@@ -49,7 +49,11 @@ pub fn needs_scratch(node: &Node) -> bool {
         }
         // A name in a record is small, and a `bind` step reserves for itself.
         NodeKind::Comm => false,
-        NodeKind::Constant(_) | NodeKind::Builtin(_) | NodeKind::Context { .. } | NodeKind::Argument { .. } => false,
+        NodeKind::Constant(_)
+        | NodeKind::Builtin(_)
+        | NodeKind::Context { .. }
+        | NodeKind::Argument { .. }
+        | NodeKind::Fetched { .. } => false,
     }
 }
 

@@ -52,6 +52,7 @@ impl Lower<'_> {
                     _ => value,
                 }
             }
+            NodeKind::Fetched { argument } => self.fetched(*argument),
             NodeKind::Local(local) => self.local(*local, exit),
             NodeKind::Load { base, offset, bytes, bits, access } => {
                 // A pointer that is no base is wanted as a number.
@@ -171,7 +172,7 @@ impl Lower<'_> {
             NodeKind::Conditional { then, otherwise, .. } => self.is_plain(then) && self.is_plain(otherwise),
             NodeKind::Argument { .. } => origin != Origin::Trusted,
             // `value` reads what it loads by a helper.
-            NodeKind::Load { .. } | NodeKind::Context { .. } => true,
+            NodeKind::Load { .. } | NodeKind::Context { .. } | NodeKind::Fetched { .. } => true,
             _ => false,
         }
     }
@@ -257,6 +258,18 @@ impl Lower<'_> {
             let present = self.fresh(present);
             self.b.leave_if(Cond::Eq, present, 0, exit.take());
         }
+    }
+
+    /// What the traced function was passed, or returns, out of the verifier's sight. The helpers fail at no program that the checker lets use them.
+    fn fetched(&mut self, argument: Option<u32>) -> Register {
+        // Verifiers before 6.3 want memory that a helper writes to have been written to.
+        self.b.store(Address::slot(self.word, 0), 0, Size::B8);
+        let (context, to) = (self.context, self.b.address_of(self.word, 0));
+        match argument {
+            Some(slot) => self.helper(helper::GET_FUNC_ARG, &[context.into(), (slot as i32).into(), to.into()]),
+            None => self.helper(helper::GET_FUNC_RET, &[context.into(), to.into()]),
+        };
+        self.b.load(Address::slot(self.word, 0), Size::B8)
     }
 
     /// `bytes` at `base + offset`, zero-extended.
@@ -385,7 +398,7 @@ fn never_null(pointer: &Node) -> bool {
 fn is_number(pointer: &Node) -> bool {
     match &pointer.kind {
         NodeKind::Load { access, .. } => *access != Access::Direct,
-        NodeKind::Context { .. } => true,
+        NodeKind::Context { .. } | NodeKind::Fetched { .. } => true,
         NodeKind::Argument { .. } => matches!(pointer.ty, Type::Pointer { origin: Origin::Kernel | Origin::User, .. }),
         _ => false,
     }

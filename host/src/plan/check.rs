@@ -149,7 +149,10 @@ impl<'a> Checker<'a> {
                 let id = btf.structure(TASK).ok_or_else(|| one(Fault::new(span, "BTF has no struct task_struct")))?;
                 Type::Pointer { target: Target::Type(id), origin: Origin::Trusted }
             }
-            _ => return Err(one(self.unknown_name(name, span))),
+            _ => {
+                let here = self.attach.name(name, self.facts, span);
+                return here.unwrap_or_else(|| Err(self.unknown_name(name, span))).map(Walk::Value).map_err(one);
+            }
         };
         let builtin = BUILTINS.iter().find(|(n, _)| *n == name).map(|(_, b)| *b);
         let builtin = builtin.ok_or_else(|| one(self.unknown_name(name, span)))?;
@@ -287,6 +290,9 @@ impl<'a> Checker<'a> {
         let (base, origin, offset, ty, bits) = match walk {
             Walk::Value(node) => return Ok(Node { span, ..node }),
             Walk::Arguments => {
+                if let Some(fault) = self.attach.without_arguments(span) {
+                    return Err(one(fault));
+                }
                 let names = self.attach.argument_names();
                 let fault = Fault::new(span, "`args` is not a value");
                 let help = if names.is_empty() {
@@ -385,8 +391,10 @@ impl<'a> Checker<'a> {
     }
 
     fn call(&self, name: &str, at: Span, arguments: &[Expr], span: Span) -> Checked<Node> {
-        if name != "str" {
-            return Err(one(self.unknown_function(name, at)));
+        match name {
+            "str" => {}
+            "reg" => return self.register(arguments, span),
+            _ => return Err(one(self.unknown_function(name, at))),
         }
         let (pointer, max) = match arguments {
             [pointer] => (pointer, STR_DEFAULT),
@@ -411,13 +419,23 @@ impl<'a> Checker<'a> {
         }
     }
 
+    fn register(&self, arguments: &[Expr], span: Span) -> Checked<Node> {
+        let node = match arguments {
+            [Expr { kind: ExprKind::Text(name), span: at, .. }] => {
+                self.attach.register(&String::from_utf8_lossy(name), self.facts, *at)
+            }
+            _ => Err(Fault::new(span, "`reg` takes the name of a register as a text").help("`reg(\"ip\")`")),
+        };
+        node.map(|node| Node { span, ..node }).map_err(one)
+    }
+
     fn unknown_function(&self, name: &str, at: Span) -> Fault {
         let fault = Fault::new(at, format!("there is no function `{name}`"));
         let is_value = BUILTINS.iter().any(|(n, _)| *n == name) || self.bindings.contains_key(name) || name == "comm";
         if is_value {
             return fault.help(format!("`{name}` is a value, without parentheses"));
         }
-        let help = familiar::function(name).or_else(|| did_you_mean(name, ["str"]));
+        let help = familiar::function(name).or_else(|| did_you_mean(name, ["str", "reg"]));
         fault.help(help.unwrap_or_else(|| "there is `str(pointer)`, and `str(pointer, bytes)`".to_owned()))
     }
 

@@ -18,7 +18,7 @@ mod validate;
 use std::collections::HashSet;
 use std::time::Duration;
 
-pub use attach::{Again, AttachPoint, Counted, Iter, PerfEvent};
+pub use attach::{Again, AttachPoint, Counted, FunctionKind, Iter, KernelFunction, PerfEvent};
 pub use check::{STR_DEFAULT, STR_MAX};
 pub use diagnostic::{Diagnostic, Diagnostics, Shown, Span, is_unsafe};
 use diagnostic::{Fault, shortened};
@@ -113,9 +113,13 @@ pub enum NodeKind {
         offset: u32,
         bytes: u8,
     },
-    /// A pointer or integer argument of a tp_btf program: always read as 8 bytes, then narrowed as the type says.
+    /// A pointer or integer argument of a program whose context is arguments (tp_btf, fentry, fexit, lsm): always read as 8 bytes, then narrowed as the type says.
     Argument {
         index: u32,
+    },
+    /// An argument of the traced function by its slot (none: what it returns), as a helper gives it: a pointer that is a plain number to the verifier.
+    Fetched {
+        argument: Option<u32>,
     },
     Local(u32),
     /// `bytes` at `base + offset`, extended as the type says. `bits`: only so many bits from that bit on (a bit field).

@@ -79,6 +79,29 @@ const RAW_TRACEPOINTS: &[&str] = &[
     "kfree_skb",
 ];
 
+/// Functions, by their names in BTF and in kallsyms; some are in one of the two only.
+const FUNCTIONS: &[&str] = &[
+    "_printk",
+    "bpf_lsm_bprm_check_security",
+    "bpf_lsm_file_open",
+    "do_filp_open",
+    "fput",
+    "init_once",
+    "kzalloc_noprof.constprop.0",
+    "vfs_getxattr_alloc",
+    "vfs_open",
+    "vfs_read",
+    "vfs_write",
+    "wake_up_new_task",
+    "__io_uring_free",
+    "entry_SYSCALL_64",
+    "do_sys_poll",
+    "io_issue_sqe",
+    "ext4_file_open",
+    "__tcp_transmit_skb",
+    "mmap_region",
+];
+
 /// What a raw tracepoint's name is put behind to name its typedef and its functions.
 const RAW_TRACEPOINT_PREFIXES: [&str; 4] = ["btf_trace_", "__traceiter_", "__probestub_", "__bpf_trace_"];
 
@@ -150,8 +173,17 @@ fn main() -> Result<(), Box<dyn Error>> {
     let bytes = pruned(&btf, &formats).write(&btf);
     fs::create_dir_all(directory.join("btf"))?;
     fs::write(directory.join("btf/vmlinux"), &bytes)?;
+    fs::write(directory.join("kallsyms"), symbols(&fs::read_to_string("/proc/kallsyms")?))?;
     println!("{} bytes of BTF, {} formats", bytes.len(), formats.len());
     Ok(())
+}
+
+/// The lines of kallsyms that name [`FUNCTIONS`], without addresses.
+fn symbols(text: &str) -> String {
+    let lines = text.lines().filter_map(|line| line.split_once(' '));
+    let kept =
+        lines.filter(|(_, symbol)| symbol.split([' ', '\t']).nth(1).is_some_and(|name| FUNCTIONS.contains(&name)));
+    kept.map(|(_, symbol)| format!("{:016x} {symbol}\n", 0)).collect()
 }
 
 /// Copies the formats and returns their texts.
@@ -174,7 +206,7 @@ fn pruned(btf: &Btf, formats: &[String]) -> Selection {
     let raw_tracepoints = RAW_TRACEPOINTS
         .iter()
         .flat_map(|name| RAW_TRACEPOINT_PREFIXES.iter().map(move |prefix| format!("{prefix}{name}")));
-    let named = WHOLE.iter().chain(TYPEDEFS).map(|&name| name.to_owned()).chain(raw_tracepoints);
+    let named = WHOLE.iter().chain(TYPEDEFS).chain(FUNCTIONS).map(|&name| name.to_owned()).chain(raw_tracepoints);
     for id in named.flat_map(|name| btf.named(&name)).chain(btf.integers()) {
         selection.add(btf, id, Reached::ByValue);
     }

@@ -3,22 +3,25 @@
 //! A file for each family of kinds. What differs between kinds is asked of the [`AttachPoint`], by the checker (which arguments there are, and how
 //! they are read) and by lowering (the section, which tells libbpf the program's type); only `load` looks at the variants itself, to attach.
 
+mod function;
 mod iter;
 mod perf;
 mod raw;
+mod registers;
 mod tracepoint;
 mod typed;
 
 use std::fmt;
 use std::sync::Arc;
 
+pub use function::{FunctionKind, KernelFunction};
 pub use iter::{Again, Iter};
 pub use perf::{Counted, PerfEvent};
 
 use super::diagnostic::{Fault, Span, did_you_mean};
 use super::validate::MAX_ATTACH_LENGTH;
 use super::{Node, familiar};
-use crate::kernel::{FactError, KernelFacts, RawTracepoint, TracepointFormat};
+use crate::kernel::{FactError, Feature, KernelFacts, RawTracepoint, TracepointFormat};
 
 /// Where a probe fires, found on this kernel.
 #[derive(Clone, Debug)]
@@ -31,6 +34,8 @@ pub enum AttachPoint {
     Perf(PerfEvent),
     /// A walk over the kernel's objects of a kind: the context is the iterator's arguments, typed by BTF.
     Iter(Iter),
+    /// A function of the kernel, or a hook of its security modules.
+    Function(KernelFunction),
 }
 
 impl fmt::Display for AttachPoint {
@@ -40,6 +45,7 @@ impl fmt::Display for AttachPoint {
             AttachPoint::RawTracepoint(point) => write!(f, "rawtracepoint:{}", point.name),
             AttachPoint::Perf(event) => event.fmt(f),
             AttachPoint::Iter(iter) => write!(f, "iter:{}", iter.kind),
+            AttachPoint::Function(function) => function.fmt(f),
         }
     }
 }
@@ -52,6 +58,7 @@ impl AttachPoint {
             AttachPoint::RawTracepoint(point) => format!("tp_btf/{}", point.name),
             AttachPoint::Perf(_) => "perf_event".to_owned(),
             AttachPoint::Iter(iter) => format!("iter/{}", iter.kind),
+            AttachPoint::Function(function) => format!("{}/{}", function.kind.name(), function.name),
         }
     }
 
@@ -62,6 +69,7 @@ impl AttachPoint {
             AttachPoint::RawTracepoint(point) => point.params.iter().map(|(name, _)| name.clone()).collect(),
             AttachPoint::Perf(event) => event.argument_names().iter().map(|name| (*name).to_owned()).collect(),
             AttachPoint::Iter(iter) => iter.params.iter().map(|(name, _)| name.clone()).collect(),
+            AttachPoint::Function(function) => function.argument_names(),
         }
     }
 
@@ -72,6 +80,41 @@ impl AttachPoint {
             AttachPoint::RawTracepoint(point) => raw::argument(point, name, facts, span),
             AttachPoint::Perf(event) => event.argument(name, facts, span),
             AttachPoint::Iter(iter) => iter.argument(name, facts, span),
+            AttachPoint::Function(function) => function.argument(name, facts, span),
+        }
+    }
+
+    /// Why there is no `args` here, where another attach point of the same thing has it.
+    pub fn without_arguments(&self, span: Span) -> Option<Fault> {
+        match self {
+            AttachPoint::Function(function) => function.has_arguments(span).err(),
+            _ => None,
+        }
+    }
+
+    /// A name that means something at some attach points only: `retval`, `arg0`, …; none where it means nothing here.
+    pub fn name(&self, name: &str, facts: &KernelFacts, span: Span) -> Option<Result<Node, Fault>> {
+        let AttachPoint::Function(function) = self else { return None };
+        if name == "retval" {
+            return Some(function.result(facts, span));
+        }
+        let number = name.strip_prefix("arg")?.parse().ok()?;
+        Some(function.numbered(number, facts, span))
+    }
+
+    /// `reg("name")`.
+    pub fn register(&self, name: &str, facts: &KernelFacts, span: Span) -> Result<Node, Fault> {
+        match self {
+            AttachPoint::Function(function) => function.register(name, facts, span),
+            _ => Err(Fault::new(span, "registers cannot be read here").help("at `kprobe` and `kretprobe` they can")),
+        }
+    }
+
+    /// What the kernel must offer beyond what Porthole needs anyway.
+    pub fn feature(&self) -> Option<Feature> {
+        match self {
+            AttachPoint::Function(function) => Some(function.feature()),
+            _ => None,
         }
     }
 }
@@ -83,36 +126,33 @@ pub enum Spec {
     RawTracepoint { name: String },
     Perf(PerfEvent),
     Iter { kind: String, at: Span },
+    Function(function::Spec),
 }
 
 /// Kinds that bpftrace's users know and this version does not have.
-const LATER: [&str; 19] = [
+const LATER: [&str; 11] =
+    ["uprobe", "uretprobe", "usdt", "interval", "asyncwatchpoint", "begin", "end", "BEGIN", "END", "self", "bench"];
+
+/// What an attach point looks like.
+const FORM: &str = "an attach point is a kind and a name, such as `tracepoint:sched:sched_switch` or `kprobe:vfs_read`";
+
+/// The kinds that there are, and what bpftrace called them before.
+const KINDS: [&str; 13] = [
+    "tracepoint",
+    "rawtracepoint",
     "fentry",
     "fexit",
-    "kfunc",
-    "kretfunc",
     "kprobe",
     "kretprobe",
     "func",
-    "uprobe",
-    "uretprobe",
-    "usdt",
-    "interval",
-    "asyncwatchpoint",
     "lsm",
-    "begin",
-    "end",
-    "BEGIN",
-    "END",
-    "self",
-    "bench",
+    "profile",
+    "software",
+    "hardware",
+    "watchpoint",
+    "iter",
 ];
-
-/// Kinds that there are.
-const KINDS: [&str; 7] = ["tracepoint", "rawtracepoint", "profile", "software", "hardware", "watchpoint", "iter"];
-
-/// What an attach point looks like.
-const FORM: &str = "an attach point is `tracepoint:SYSTEM:NAME` or `rawtracepoint:NAME`";
+const OLD: [(&str, &str); 2] = [("kfunc", "fentry"), ("kretfunc", "fexit")];
 
 /// Reads an attach point's text.
 pub fn parse(text: &str) -> Result<Spec, Fault> {
@@ -128,13 +168,20 @@ pub fn parse(text: &str) -> Result<Spec, Fault> {
     if let Some(spec) = parse_self_described(kind, text) {
         return spec;
     }
-    if !matches!(kind, "tracepoint" | "t" | "rawtracepoint" | "rt") {
+    let rest: Vec<&str> = parts.collect();
+    let known = matches!(kind, "tracepoint" | "t" | "rawtracepoint" | "rt");
+    let of_function = FunctionKind::parse(kind);
+    if !known && of_function.is_none() {
         return Err(unknown_kind(kind));
     }
-    let rest: Vec<&str> = parts.collect();
-    for (i, part) in rest.iter().enumerate() {
-        let start = text.len() - rest[i..].join(":").len();
-        check_name(part, Span::new(start, start + part.len()))?;
+    if let Some(kind) = of_function {
+        for (part, span) in placed(&rest, text) {
+            no_wildcard(part, span)?;
+        }
+        return function::parse(kind, &rest, text).map(Spec::Function);
+    }
+    for (part, span) in placed(&rest, text) {
+        check_name(part, span)?;
     }
     match (kind, rest.as_slice()) {
         ("tracepoint" | "t", [system, name]) if !system.is_empty() && !name.is_empty() => {
@@ -148,13 +195,16 @@ pub fn parse(text: &str) -> Result<Spec, Fault> {
 
 /// Kinds of which the text says all that there is to know, or that name no path; none where `kind` is none of them.
 fn parse_self_described(kind: &str, text: &str) -> Option<Result<Spec, Fault>> {
-    let (mut parts, mut start) = (Vec::new(), kind.len() + 1);
-    for part in text.split(':').skip(1) {
-        parts.push((part, Span::new(start, start + part.len())));
-        start += part.len() + 1;
-    }
+    let parts: Vec<&str> = text.split(':').skip(1).collect();
     let whole = Span::new(0, text.len());
+    let parts = placed(&parts, text);
     perf::parse(kind, &parts, whole).or_else(|| iter::parse(kind, &parts, whole))
+}
+
+/// The last parts of the text, each with its place.
+fn placed<'a>(parts: &[&'a str], text: &str) -> Vec<(&'a str, Span)> {
+    let start = |i: usize| text.len() - parts[i..].join(":").len();
+    parts.iter().enumerate().map(|(i, part)| (*part, Span::new(start(i), start(i) + part.len()))).collect()
 }
 
 fn unknown_kind(kind: &str) -> Fault {
@@ -164,20 +214,28 @@ fn unknown_kind(kind: &str) -> Fault {
         return fault.help(familiar::attach_kind(kind).unwrap_or(FORM));
     }
     let fault = Fault::new(span, format!("there is no kind of attach point named `{kind}`"));
+    if let Some((_, new)) = OLD.iter().find(|(old, _)| *old == kind) {
+        return Fault::new(span, format!("`{kind}` is an old name")).help(format!("write `{new}`"));
+    }
     match did_you_mean(kind, KINDS) {
         Some(help) => fault.help(help),
         None => fault.help(FORM),
     }
 }
 
-/// A part of an attach point becomes part of a path below tracefs, so nothing but a plain name will do.
+/// A part of a tracepoint becomes part of a path below tracefs, so nothing but a plain name will do.
 fn check_name(name: &str, span: Span) -> Result<(), Fault> {
-    if name.contains(['*', '?', '[', '{', ',']) {
-        return Err(Fault::new(span, "wildcards and lists are not there yet").help("name each attach point"));
-    }
+    no_wildcard(name, span)?;
     let plain = name.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'-' | b'.'));
     if !plain || name == "." || name == ".." {
         return Err(Fault::new(span, format!("`{name}` can be no name of a tracepoint")).help(FORM));
+    }
+    Ok(())
+}
+
+fn no_wildcard(name: &str, span: Span) -> Result<(), Fault> {
+    if name.contains(['*', '?', '[', '{', ',']) {
+        return Err(Fault::new(span, "wildcards and lists are not there yet").help("name each attach point"));
     }
     Ok(())
 }
@@ -189,6 +247,7 @@ pub fn resolve(spec: &Spec, facts: &KernelFacts) -> Result<AttachPoint, Fault> {
         Spec::RawTracepoint { name } => raw::resolve(name, facts).map(AttachPoint::RawTracepoint),
         Spec::Perf(event) => Ok(AttachPoint::Perf(event.clone())),
         Spec::Iter { kind, at } => iter::resolve(kind, *at, facts).map(AttachPoint::Iter),
+        Spec::Function(spec) => function::resolve(spec, facts).map(AttachPoint::Function),
     }
 }
 
@@ -213,13 +272,15 @@ mod tests {
     fn faults_are_placed() {
         for (text, start, end, message) in [
             ("", 0, 0, "it is empty"),
-            ("kprobe:../..:x", 0, 6, "attach points of the kind `kprobe` are not there yet"),
+            ("kprobe:../..:x", 7, 12, "functions of modules are not there yet"),
+            ("kprobe:vfs_*", 7, 12, "wildcards and lists are not there yet"),
+            ("kfunc:vfs_read", 0, 5, "`kfunc` is an old name"),
             ("tracepoint", 0, 10, "a tracepoint is written `tracepoint:SYSTEM:NAME`"),
             ("tracepoint:a", 0, 12, "a tracepoint is written `tracepoint:SYSTEM:NAME`"),
             ("tracepoint:../..:x", 11, 16, "`../..` can be no name of a tracepoint"),
             ("tracepoint:..:x", 11, 13, "`..` can be no name of a tracepoint"),
             ("tracepoint:a:b*", 13, 15, "wildcards and lists are not there yet"),
-            ("kprobe:vfs_read", 0, 6, "attach points of the kind `kprobe` are not there yet"),
+            ("uprobe:/bin/sh:main", 0, 6, "attach points of the kind `uprobe` are not there yet"),
             ("tracepiont:a:b", 0, 10, "there is no kind of attach point named `tracepiont`"),
         ] {
             let fault = parse(text).expect_err(text);

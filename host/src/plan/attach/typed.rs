@@ -24,9 +24,9 @@ pub fn argument(btf: &Btf, name: &str, index: u32, ty: TypeId, span: Span) -> Re
     }
 }
 
-/// What a pointer argument of a tp_btf program points to and how the verifier takes it (kernel/bpf/btf.c: btf_ctx_access); none where it
+/// What a pointer argument points to and how the verifier takes it (kernel/bpf/btf.c: btf_ctx_access); none where it
 /// refuses to load it.
-fn pointer_argument(btf: &Btf, to: TypeId) -> Option<(Target, Origin)> {
+pub fn pointer_argument(btf: &Btf, to: TypeId) -> Option<(Target, Origin)> {
     let stripped = btf.strip(to);
     let target = target(btf, to);
     let walked = if stripped.tags.user { Origin::User } else { Origin::Kernel };

@@ -1,0 +1,153 @@
+//! Functions of the kernel: their prototypes from BTF, and from the kernel's lists which of them are there and can be traced.
+//!
+//! BTF, /proc/kallsyms and ftrace's list do not name the same functions. BTF has prototypes, also of functions that the compiler has put into their callers
+//! everywhere (inlined) or of which it made variants (`name.isra.0`); kallsyms has every function that is there, those of modules and of BPF
+//! programs too, and some names twice; ftrace's list has those that begin with a call that a tracer can be put into. The lists are read when first asked for,
+//! and where one cannot be read nothing is known, which refuses nothing.
+
+use std::ops::Range;
+
+use super::{FactError, KernelFacts, Kind, TypeId};
+
+/// A function and its prototype.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Function {
+    /// Its type in BTF.
+    pub id: TypeId,
+    pub params: Vec<(String, TypeId)>,
+    pub result: TypeId,
+    /// Whether it ends in `...`.
+    pub variadic: bool,
+}
+
+impl KernelFacts {
+    /// The function `name` of the kernel's own BTF. Parameters that have no name there are `arg0`, `arg1`, … by their position.
+    pub fn function(&self, name: &str) -> Result<Option<Function>, FactError> {
+        let btf = self.btf()?;
+        let Some(id) = btf.function(name) else { return Ok(None) };
+        let Kind::Function { proto, .. } = btf.kind(id) else { return Ok(None) };
+        let Kind::Prototype { mut params, result } = btf.kind(proto) else { return Ok(None) };
+        let variadic = params.last().is_some_and(|(name, ty)| name.is_empty() && *ty == TypeId::VOID);
+        params.truncate(params.len() - usize::from(variadic));
+        for ((name, _), position) in params.iter_mut().zip(0..) {
+            if name.is_empty() {
+                *name = format!("arg{position}");
+            }
+        }
+        Ok(Some(Function { id, params, result, variadic }))
+    }
+
+    /// The name of every function of BTF that begins with `prefix`, without it: for suggestions. Reads all types (about 10 ms).
+    pub fn function_names(&self, prefix: &str) -> Result<Vec<String>, FactError> {
+        Ok(self.btf()?.function_names(prefix))
+    }
+
+    /// What kallsyms tells; none where it cannot be read. The first call takes about 50 ms.
+    pub fn symbols(&self) -> Option<&Symbols> {
+        self.symbols.get_or_init(|| Symbols::new(std::fs::read_to_string(&self.kallsyms).ok()?)).as_ref()
+    }
+
+    /// Whether ftrace can put a call into the function; none where its list cannot be read.
+    pub fn is_traceable(&self, name: &str) -> Option<bool> {
+        let read = || {
+            let text = self.events().ok()?.traceable_functions().ok()?;
+            let names = text.lines().map(|line| line.split([' ', '\t']).next().unwrap_or_default().to_owned());
+            let mut names: Vec<String> = names.collect();
+            names.sort_unstable();
+            (!names.is_empty()).then_some(names)
+        };
+        let names = self.traceable.get_or_init(read).as_ref()?;
+        Some(names.binary_search_by(|known| known.as_str().cmp(name)).is_ok())
+    }
+}
+
+/// The functions that /proc/kallsyms names.
+pub struct Symbols {
+    text: String,
+    /// Of each function its name, and behind a tab its module in brackets; sorted.
+    functions: Vec<Range<usize>>,
+}
+
+impl Symbols {
+    /// None where there are none: of a kernel that hides them.
+    fn new(text: String) -> Option<Symbols> {
+        let mut functions = Vec::new();
+        let mut start = 0;
+        for line in text.split_inclusive('\n') {
+            // `ffffffff814b9be0 T name`, and behind it perhaps `\t[module]`.
+            let mut words = line.trim_end().splitn(3, ' ');
+            if let (Some(_), Some("T" | "t" | "W" | "w"), Some(name)) = (words.next(), words.next(), words.next()) {
+                let at = start + line.trim_end().len() - name.len();
+                functions.push(at..at + name.len());
+            }
+            start += line.len();
+        }
+        functions.sort_unstable_by(|a, b| text[a.clone()].cmp(&text[b.clone()]));
+        (!functions.is_empty()).then_some(Symbols { text, functions })
+    }
+
+    /// How many functions of the kernel itself have that name: static ones of several files may share it.
+    pub fn count(&self, name: &str) -> usize {
+        self.beginning(name).filter(|entry| *entry == name).count()
+    }
+
+    /// The first module that has a function of that name.
+    pub fn module(&self, name: &str) -> Option<&str> {
+        self.beginning(name).find_map(|entry| {
+            let module = entry.strip_prefix(name)?.strip_prefix("\t[")?.strip_suffix(']')?;
+            // Not modules: what BPF and ftrace make while the kernel runs.
+            (module != "bpf" && !module.starts_with("__builtin")).then_some(module)
+        })
+    }
+
+    /// What the compiler has made of the function: `name.isra.0`, `name.constprop.0`, `name.part.0`, `name.cold`.
+    pub fn variants(&self, name: &str) -> Vec<&str> {
+        let variants = self.beginning(name).filter(|entry| entry[name.len()..].starts_with('.'));
+        variants.filter(|entry| !entry.contains('\t') && !entry.ends_with(".cold")).collect()
+    }
+
+    /// Names of the kernel's own functions.
+    pub fn names(&self) -> impl Iterator<Item = &str> {
+        self.functions.iter().map(|range| &self.text[range.clone()]).filter(|entry| !entry.contains('\t'))
+    }
+
+    fn beginning(&self, with: &str) -> impl Iterator<Item = &str> {
+        let first = self.functions.partition_point(|range| &self.text[range.clone()] < with);
+        let rest = self.functions[first..].iter().map(|range| &self.text[range.clone()]);
+        rest.take_while(move |entry| entry.starts_with(with))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn symbols() {
+        let text = "ffffffff81000000 T vfs_read\nffffffff81000010 t x\n0000000000000000 D data\n0000000000000000 t x\n\
+            0000000000000000 t do_it.isra.0\n0000000000000000 t do_it.cold\n0000000000000000 t ext4_x\t[ext4]\n\
+            0000000000000000 t p\t[bpf]\nbroken\n";
+        let symbols = Symbols::new(text.to_owned()).unwrap();
+        assert_eq!(["vfs_read", "x", "data", "ext4_x", "do_it"].map(|n| symbols.count(n)), [1, 2, 0, 0, 0]);
+        assert_eq!((symbols.module("ext4_x"), symbols.module("p"), symbols.module("x")), (Some("ext4"), None, None));
+        assert_eq!(symbols.variants("do_it"), ["do_it.isra.0"]);
+        assert_eq!(symbols.names().collect::<Vec<_>>(), ["do_it.cold", "do_it.isra.0", "vfs_read", "x", "x"]);
+        assert!(Symbols::new("0 D data\n".to_owned()).is_none());
+    }
+
+    #[test]
+    fn root_functions_of_this_machine() {
+        let facts = KernelFacts::running();
+        let btf = facts.btf().unwrap();
+        let function = facts.function("vfs_read").unwrap().unwrap();
+        let params: Vec<_> = function.params.iter().map(|(name, ty)| format!("{} {name}", btf.c_name(*ty))).collect();
+        assert_eq!(params, ["struct file * file", "char * buf", "size_t count", "loff_t * pos"]);
+        assert_eq!((btf.c_name(function.result).as_str(), function.variadic), ("ssize_t", false));
+        assert!(facts.function("_printk").unwrap().unwrap().variadic);
+        assert!(facts.function("vfs_raed").unwrap().is_none());
+        assert!(facts.function_names("").unwrap().len() > 10_000);
+        assert!(facts.function_names("bpf_lsm_").unwrap().iter().any(|name| name == "file_open"));
+        assert_eq!(facts.symbols().unwrap().count("vfs_read"), 1);
+        assert_ne!(facts.is_traceable("vfs_read"), Some(false));
+    }
+}

@@ -1,0 +1,495 @@
+//! Functions of the kernel: `fentry`, `fexit`, `kprobe`, `kretprobe`, `func`, and the hooks of security modules, `lsm`.
+//!
+//! They come in two families that see the same arguments in different ways. Programs of fentry, fexit and lsm are bound to the function's
+//! type in BTF when they are loaded; the context is its arguments, and the verifier knows their types. Programs of kprobe and kretprobe are bound to
+//! nothing; the context is the registers, and it is the calling convention that tells which holds what.
+//!
+//! What cannot be traced is told here as far as the kernel's lists tell it. What they do not tell, the kernel says when it loads or attaches.
+
+use std::fmt;
+
+use super::{no_facts, registers, typed};
+use crate::kernel::{Answer, Btf, Feature, Function, KernelFacts, Kind, TypeId};
+use crate::plan::check::target;
+use crate::plan::diagnostic::{Fault, Span, did_you_mean};
+use crate::plan::{Node, NodeKind, Origin, Type};
+
+/// The registers of the arguments in their order, by their names in `struct pt_regs` (System V ABI for x86-64, 3.2.3).
+const ARGUMENTS: [&str; 6] = ["di", "si", "dx", "cx", "r8", "r9"];
+/// The register of the result.
+const RESULT: &str = "ax";
+/// The functions that stand for the hooks of security modules.
+const LSM_PREFIX: &str = "bpf_lsm_";
+/// Arguments that fentry and fexit can have, in slots of 8 bytes (include/linux/bpf.h: MAX_BPF_FUNC_ARGS).
+const MOST_SLOTS: u32 = 12;
+/// Bytes of a structure that fentry and fexit pass by value (arch/x86/net/bpf_jit_comp.c).
+const MOST_BYTES: u32 = 16;
+
+/// How a program is attached to a function.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FunctionKind {
+    Fentry,
+    Fexit,
+    Kprobe,
+    Kretprobe,
+    Lsm,
+    /// The best of fentry and kprobe. Only as it is written: none that is resolved is of this kind.
+    Func,
+}
+
+impl FunctionKind {
+    /// By its name or bpftrace's short one.
+    pub fn parse(name: &str) -> Option<FunctionKind> {
+        Some(match name {
+            "fentry" | "f" => FunctionKind::Fentry,
+            "fexit" | "fr" => FunctionKind::Fexit,
+            "kprobe" | "k" => FunctionKind::Kprobe,
+            "kretprobe" | "kr" => FunctionKind::Kretprobe,
+            "lsm" => FunctionKind::Lsm,
+            "func" => FunctionKind::Func,
+            _ => return None,
+        })
+    }
+
+    pub fn name(self) -> &'static str {
+        match self {
+            FunctionKind::Fentry => "fentry",
+            FunctionKind::Fexit => "fexit",
+            FunctionKind::Kprobe => "kprobe",
+            FunctionKind::Kretprobe => "kretprobe",
+            FunctionKind::Lsm => "lsm",
+            FunctionKind::Func => "func",
+        }
+    }
+
+    /// Whether the program is bound to the function's type.
+    pub fn is_typed(self) -> bool {
+        matches!(self, FunctionKind::Fentry | FunctionKind::Fexit | FunctionKind::Lsm)
+    }
+}
+
+/// A function as it is written.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Spec {
+    pub kind: FunctionKind,
+    pub name: String,
+    /// Bytes behind its start.
+    pub offset: u64,
+    /// Where the name stands.
+    at: Span,
+}
+
+/// A function, or the hook of a security module, found on this kernel.
+#[derive(Clone, Debug)]
+pub struct KernelFunction {
+    pub kind: FunctionKind,
+    pub name: String,
+    /// Bytes behind its start; not 0 at a kprobe only.
+    pub offset: u64,
+    /// None where BTF does not know the function, which only kprobe and kretprobe do without.
+    pub prototype: Option<Function>,
+    /// Whether `func` was written.
+    pub chosen: bool,
+}
+
+impl fmt::Display for KernelFunction {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}:{}", self.kind.name(), self.name)?;
+        if self.offset > 0 { write!(f, "+{:#x}", self.offset) } else { Ok(()) }
+    }
+}
+
+/// Reads what stands behind the kind. `text` is the whole.
+pub fn parse(kind: FunctionKind, parts: &[&str], text: &str) -> Result<Spec, Fault> {
+    let name = match parts {
+        [name] | ["vmlinux", name] if kind != FunctionKind::Lsm || parts.len() == 1 => *name,
+        [module, _] if kind != FunctionKind::Lsm && !module.is_empty() => {
+            let start = text.len() - parts.join(":").len();
+            let message = "functions of modules are not there yet";
+            return Err(Fault::new(Span::new(start, start + module.len()), message));
+        }
+        _ => "",
+    };
+    let form = || format!("it is written {}", form(kind));
+    if name.is_empty() {
+        return Err(Fault::new(Span::new(0, text.len()), form()));
+    }
+    let start = text.len() - name.len();
+    let (name, offset) = match name.split_once('+') {
+        None => (name, 0),
+        Some((name, offset)) if kind == FunctionKind::Kprobe => {
+            let at = Span::new(start + name.len() + 1, text.len());
+            let parsed = match offset.strip_prefix("0x") {
+                Some(digits) => u64::from_str_radix(digits, 16).ok(),
+                None => offset.parse().ok(),
+            };
+            let help = "bytes behind the function's start, as `16` or `0x10`";
+            (name, parsed.ok_or_else(|| Fault::new(at, format!("`{offset}` is no offset")).help(help))?)
+        }
+        Some((name, _)) => {
+            let at = Span::new(start + name.len(), text.len());
+            let fault = Fault::new(at, format!("{} takes no offset", kind.name()));
+            return Err(fault.help(format!("`kprobe:{name}+OFFSET` does")));
+        }
+    };
+    let at = Span::new(start, start + name.len());
+    if name.is_empty() || !name.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'.' | b'$')) {
+        return Err(Fault::new(at, format!("`{name}` can be no name of a function")).help(form()));
+    }
+    Ok(Spec { kind, name: name.to_owned(), offset, at })
+}
+
+fn form(kind: FunctionKind) -> String {
+    match kind {
+        FunctionKind::Lsm => "`lsm:HOOK`".to_owned(),
+        FunctionKind::Kprobe => "`kprobe:FUNCTION` or `kprobe:FUNCTION+OFFSET`".to_owned(),
+        kind => format!("`{}:FUNCTION`", kind.name()),
+    }
+}
+
+/// Finds a function on the kernel.
+pub fn resolve(spec: &Spec, facts: &KernelFacts) -> Result<KernelFunction, Fault> {
+    match spec.kind {
+        FunctionKind::Func => best(spec, facts),
+        FunctionKind::Lsm => hook(spec, facts),
+        kind => resolve_as(kind, spec, facts),
+    }
+}
+
+fn resolve_as(kind: FunctionKind, spec: &Spec, facts: &KernelFacts) -> Result<KernelFunction, Fault> {
+    let prototype = match facts.function(&spec.name) {
+        Ok(prototype) => prototype,
+        Err(error) if kind.is_typed() => return Err(no_facts(&error)),
+        Err(_) => None,
+    };
+    exists(kind, spec, prototype.is_some(), facts)?;
+    if kind.is_typed()
+        && let (Some(function), Ok(btf)) = (&prototype, facts.btf())
+    {
+        passable(function, btf).map_err(|why| {
+            let fault = Fault::new(spec.at, format!("{} cannot take `{}`: {why}", kind.name(), spec.name));
+            fault.help(format!("`kprobe:{0}` and `kretprobe:{0}` can", spec.name))
+        })?;
+    }
+    Ok(KernelFunction { kind, name: spec.name.clone(), offset: spec.offset, prototype, chosen: false })
+}
+
+/// fentry is quicker and its arguments are typed for the verifier; kprobe is there on more kernels and takes more functions.
+fn best(spec: &Spec, facts: &KernelFacts) -> Result<KernelFunction, Fault> {
+    let offered = |feature| !matches!(facts.offers(feature), Answer::No(_));
+    let fentry = resolve_as(FunctionKind::Fentry, spec, facts);
+    let kprobe = resolve_as(FunctionKind::Kprobe, spec, facts);
+    let found = match (fentry, kprobe) {
+        (Ok(fentry), _) if offered(Feature::Fentry) => fentry,
+        (_, Ok(kprobe)) if offered(Feature::Kprobe) => kprobe,
+        // Neither will do. What stands in the way is told when it is loaded, or as the fault that a kprobe has.
+        (Ok(found), _) | (_, Ok(found)) => found,
+        (_, Err(fault)) => return Err(fault),
+    };
+    Ok(KernelFunction { chosen: true, ..found })
+}
+
+/// Tells what is known to stand in the way. Lists that cannot be read refuse nothing.
+fn exists(kind: FunctionKind, spec: &Spec, in_btf: bool, facts: &KernelFacts) -> Result<(), Fault> {
+    let name = &spec.name;
+    let refuse = |message: String| Fault::new(spec.at, message);
+    let Some(symbols) = facts.symbols() else {
+        return if in_btf { Ok(()) } else { Err(unknown(spec, facts)) };
+    };
+    match symbols.count(name) {
+        0 => {
+            if let Some(module) = symbols.module(name) {
+                return Err(refuse(format!("`{name}` is a function of the module {module}; those are not there yet")));
+            }
+            let variants = symbols.variants(name);
+            if !variants.is_empty() {
+                let message = format!("the compiler has made variants of `{name}`, and there is none of that name");
+                let of_one_name = variants.iter().filter(|variant| symbols.count(variant) == 1);
+                let one_each: Vec<String> = of_one_name.map(|variant| format!("`kprobe:{variant}`")).collect();
+                return Err(refuse(message).help(match one_each.is_empty() {
+                    true => "trace a function that calls it".to_owned(),
+                    false => format!("these are there, without `args`: {}", one_each.join(", ")),
+                }));
+            }
+            if in_btf {
+                let fault = refuse(format!("`{name}` cannot be traced: the compiler has put it into its callers"));
+                return Err(fault.help("trace a function that calls it"));
+            }
+            Err(unknown(spec, facts))
+        }
+        count @ 2.. if !kind.is_typed() => {
+            let fault =
+                refuse(format!("this kernel has {count} functions named `{name}`, and kprobes cannot tell which"));
+            Err(if in_btf { fault.help(format!("`fentry:{name}` takes the one that BTF describes")) } else { fault })
+        }
+        _ if kind.is_typed() && !in_btf => {
+            let fault = refuse(format!("BTF does not describe `{name}`, and {} needs that", kind.name()));
+            Err(fault.help(format!("`kprobe:{name}` does without, and without `args`")))
+        }
+        // Of a name with a dot the kernel looks at what stands in front of it (kernel/trace/trace_kprobe.c: within_notrace_func).
+        _ if !name.contains('.') && facts.is_traceable(name) == Some(false) => Err(refuse(format!(
+            "`{name}` cannot be traced: the kernel is built so that no tracer can hook into it (notrace)"
+        ))
+        .help("trace a function that calls it")),
+        _ => Ok(()),
+    }
+}
+
+fn unknown(spec: &Spec, facts: &KernelFacts) -> Fault {
+    let fault = Fault::new(spec.at, format!("this kernel has no function `{}`", spec.name));
+    let listed: Vec<&str> = facts.symbols().map(|symbols| symbols.names().collect()).unwrap_or_default();
+    let typed = if listed.is_empty() || spec.kind.is_typed() { facts.function_names("") } else { Ok(Vec::new()) };
+    let typed = typed.unwrap_or_default();
+    let there = |name: &&str| listed.is_empty() || listed.binary_search(name).is_ok();
+    let near = match typed.is_empty() {
+        true => did_you_mean(&spec.name, listed.iter().copied()),
+        false => did_you_mean(&spec.name, typed.iter().map(String::as_str).filter(there)),
+    };
+    fault.help(near.unwrap_or_else(|| "/proc/kallsyms lists them".to_owned()))
+}
+
+/// What fentry and fexit cannot pass on (kernel/bpf/btf.c: btf_distill_func_proto).
+fn passable(function: &Function, btf: &Btf) -> Result<(), String> {
+    if function.variadic {
+        return Err("it takes any number of arguments".to_owned());
+    }
+    for (name, ty) in &function.params {
+        if size_by_value(btf, *ty) > MOST_BYTES {
+            return Err(format!("`{name}` is a structure of more than {MOST_BYTES} bytes"));
+        }
+    }
+    if size_by_value(btf, function.result) > 0 {
+        return Err("it returns a structure".to_owned());
+    }
+    let slots = slot(btf, function, function.params.len());
+    if slots > MOST_SLOTS {
+        Err(format!("its arguments take {slots} slots, and {MOST_SLOTS} is the most"))
+    } else {
+        Ok(())
+    }
+}
+
+fn hook(spec: &Spec, facts: &KernelFacts) -> Result<KernelFunction, Fault> {
+    let function = facts.function(&format!("{LSM_PREFIX}{}", spec.name)).map_err(|error| no_facts(&error))?;
+    let Some(function) = function else {
+        let fault = Fault::new(spec.at, format!("this kernel has no hook `{}` of security modules", spec.name));
+        let names = facts.function_names(LSM_PREFIX).unwrap_or_default();
+        let near = did_you_mean(&spec.name, names.iter().map(String::as_str));
+        let none = "this kernel is built without hooks for BPF (CONFIG_BPF_LSM)";
+        let help = near.or_else(|| names.is_empty().then(|| none.to_owned()));
+        return Err(
+            fault.help(help.unwrap_or_else(|| "include/linux/lsm_hook_defs.h of the kernel lists them".to_owned()))
+        );
+    };
+    let name = spec.name.clone();
+    Ok(KernelFunction { kind: FunctionKind::Lsm, name, offset: 0, prototype: Some(function), chosen: false })
+}
+
+impl KernelFunction {
+    /// What the kernel must offer for it.
+    pub fn feature(&self) -> Feature {
+        match self.kind {
+            FunctionKind::Lsm => Feature::Lsm,
+            kind if kind.is_typed() => Feature::Fentry,
+            _ => Feature::Kprobe,
+        }
+    }
+
+    /// The fields of `args`.
+    pub fn argument_names(&self) -> Vec<String> {
+        let here = self.kind != FunctionKind::Kretprobe && self.offset == 0;
+        let params = self.prototype.iter().filter(|_| here).flat_map(|function| &function.params);
+        params.map(|(name, _)| name.clone()).collect()
+    }
+
+    /// `args.name`; none where there is no such argument.
+    pub fn argument(&self, name: &str, facts: &KernelFacts, span: Span) -> Option<Result<Node, Fault>> {
+        if let Err(fault) = self.has_arguments(span) {
+            return Some(Err(fault));
+        }
+        let function = self.prototype.as_ref()?;
+        let position = function.params.iter().position(|(n, _)| n == name)?;
+        let ty = function.params[position].1;
+        let btf = match facts.btf() {
+            Ok(btf) => btf,
+            Err(error) => return Some(Err(Fault::new(span, error.to_string()))),
+        };
+        Some(match self.kind.is_typed() {
+            true => typed_argument(btf, name, slot(btf, function, position), ty, span),
+            false => register_of(btf, function, position)
+                .map_err(|why| Fault::new(span, format!("`{name}` {why}")))
+                .and_then(|register| register_value(btf, &format!("`{name}`"), register, ty, span)),
+        })
+    }
+
+    /// Whether `args` means something here.
+    pub fn has_arguments(&self, span: Span) -> Result<(), Fault> {
+        let name = &self.name;
+        if self.kind == FunctionKind::Kretprobe {
+            let fault = Fault::new(span, "the arguments are gone when a function returns");
+            return Err(fault.help(format!("`kprobe:{name}` has them, and `fexit:{name}` has both")));
+        }
+        if self.offset > 0 {
+            let fault = Fault::new(span, "inside a function the registers need not hold its arguments any more");
+            return Err(fault.help(format!("`kprobe:{name}` has them; `reg(\"di\")` reads a register")));
+        }
+        if self.prototype.is_none() {
+            let fault = Fault::new(span, format!("BTF does not describe `{name}`, so its arguments have no names"));
+            return Err(fault.help("`arg0` to `arg5` are the registers in which arguments are passed"));
+        }
+        Ok(())
+    }
+
+    /// `retval`.
+    pub fn result(&self, facts: &KernelFacts, span: Span) -> Result<Node, Fault> {
+        if !matches!(self.kind, FunctionKind::Fexit | FunctionKind::Kretprobe) {
+            let fault = Fault::new(span, "what a function returns is known when it returns");
+            return Err(match self.kind {
+                FunctionKind::Lsm => fault.help("other security modules may still refuse; `fexit` of the caller tells"),
+                _ => fault.help(format!("`fexit:{0}` and `kretprobe:{0}` have `retval`", self.name)),
+            });
+        }
+        let btf = facts.btf().map_err(|error| Fault::new(span, error.to_string()))?;
+        let Some(function) = &self.prototype else {
+            let message = format!("BTF does not describe `{}`, so the type of `retval` is not known", self.name);
+            return Err(Fault::new(span, message).help(format!("`reg(\"{RESULT}\")` is the register in which it is")));
+        };
+        if let Kind::Void = btf.kind(btf.strip(function.result).id) {
+            return Err(Fault::new(span, format!("`{}` returns nothing", self.name)));
+        }
+        if self.kind == FunctionKind::Kretprobe {
+            return register_value(btf, "`retval`", RESULT, function.result, span);
+        }
+        let stripped = btf.strip(function.result);
+        match btf.kind(stripped.id) {
+            // It may be an error, and no pointer: a number to the verifier, read by what can tell.
+            Kind::Pointer(to) => Ok(fetched(btf, None, to, span)),
+            _ => typed::argument(btf, "retval", slot(btf, function, function.params.len()), function.result, span),
+        }
+    }
+
+    /// `arg0` to `arg5`.
+    pub fn numbered(&self, number: usize, facts: &KernelFacts, span: Span) -> Result<Node, Fault> {
+        if self.kind != FunctionKind::Kprobe {
+            self.has_arguments(span)?;
+            let names = self.argument_names();
+            let fault = Fault::new(span, "arguments have names here");
+            return Err(match names.get(number) {
+                Some(name) => fault.help(format!("write `args.{name}`")),
+                None => fault.help(format!("it has {}", names.join(", "))),
+            });
+        }
+        if self.offset > 0 {
+            self.has_arguments(span)?;
+        }
+        match ARGUMENTS.get(number) {
+            Some(register) => registers::value(register, facts, span),
+            None => Err(Fault::new(span, format!("only {} arguments are passed in registers", ARGUMENTS.len()))
+                .help("those behind them are on the stack, and that is not there yet")),
+        }
+    }
+
+    /// `reg("name")`.
+    pub fn register(&self, name: &str, facts: &KernelFacts, span: Span) -> Result<Node, Fault> {
+        if self.kind.is_typed() {
+            let fault = Fault::new(span, format!("registers cannot be read at {}", self.kind.name()));
+            return Err(fault.help(format!("`kprobe:{}` can", self.name)));
+        }
+        registers::value(name, facts, span)
+    }
+}
+
+/// The 8-byte slot of the context in which this argument begins; of the position behind the last, that of the result.
+fn slot(btf: &Btf, function: &Function, position: usize) -> u32 {
+    function.params.iter().take(position).map(|(_, ty)| size_by_value(btf, *ty).div_ceil(8).max(1)).sum()
+}
+
+/// Bytes of a structure that is passed by value; 0 of what is none.
+fn size_by_value(btf: &Btf, ty: TypeId) -> u32 {
+    match btf.kind(btf.strip(ty).id) {
+        Kind::Struct { bytes, .. } | Kind::Union { bytes, .. } => bytes,
+        _ => 0,
+    }
+}
+
+/// As [`typed::argument`]; pointers that the verifier does not let a program load are fetched by a helper.
+fn typed_argument(btf: &Btf, name: &str, slot: u32, ty: TypeId, span: Span) -> Result<Node, Fault> {
+    match btf.kind(btf.strip(ty).id) {
+        Kind::Pointer(to) if typed::pointer_argument(btf, to).is_none() => Ok(fetched(btf, Some(slot), to, span)),
+        _ => typed::argument(btf, name, slot, ty, span),
+    }
+}
+
+fn fetched(btf: &Btf, argument: Option<u32>, to: TypeId, span: Span) -> Node {
+    Node { kind: NodeKind::Fetched { argument }, ty: pointer(btf, to), span }
+}
+
+fn pointer(btf: &Btf, to: TypeId) -> Type {
+    let user = btf.strip(to).tags.user;
+    Type::Pointer { target: target(btf, to), origin: if user { Origin::User } else { Origin::Kernel } }
+}
+
+/// The register in which an argument is passed. Structures of up to 16 bytes take one or two; larger ones, and what finds no register left, are on the stack.
+fn register_of(btf: &Btf, function: &Function, position: usize) -> Result<&'static str, String> {
+    const ON_STACK: &str = "is passed on the stack, and that is not there yet";
+    // A large structure that is returned is written to where the first register points.
+    let mut used = usize::from(size_by_value(btf, function.result) > MOST_BYTES);
+    for (index, (_, ty)) in function.params.iter().enumerate() {
+        let size = size_by_value(btf, *ty);
+        let takes = if size > MOST_BYTES { 0 } else { size.div_ceil(8).max(1) as usize };
+        let fits = takes > 0 && used + takes <= ARGUMENTS.len();
+        if index == position {
+            return if fits { Ok(ARGUMENTS[used]) } else { Err(ON_STACK.to_owned()) };
+        }
+        used += if fits { takes } else { 0 };
+    }
+    Err(ON_STACK.to_owned())
+}
+
+/// What a register holds, by its type.
+fn register_value(btf: &Btf, what: &str, register: &str, ty: TypeId, span: Span) -> Result<Node, Fault> {
+    let refuse = |why: &str| Err(Fault::new(span, format!("{what} is `{}`, {why}", btf.c_name(ty))));
+    let (bytes, ty) = match btf.kind(btf.strip(ty).id) {
+        Kind::Int { bool: true, .. } => (1, Type::Boolean),
+        Kind::Int { bytes, signed, .. } | Kind::Enum { bytes, signed, .. } => match u8::try_from(bytes) {
+            Ok(bytes @ (1 | 2 | 4 | 8)) => (bytes, Type::Integer { bytes, signed }),
+            _ => return refuse("an integer of a width that cannot be read"),
+        },
+        Kind::Pointer(to) => (8, pointer(btf, to)),
+        _ => return refuse("which is no integer and no pointer"),
+    };
+    let (offset, _) = registers::offset(register, btf, span)?;
+    Ok(Node { kind: NodeKind::Context { offset, bytes }, ty, span })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn forms() {
+        let parsed = |kind, text: &str| {
+            let parts: Vec<&str> = text.split(':').skip(1).collect();
+            parse(kind, &parts, text).map(|spec| (spec.name, spec.offset))
+        };
+        use FunctionKind::{Fentry, Kprobe, Kretprobe, Lsm};
+        assert_eq!(parsed(Fentry, "fentry:vfs_read"), Ok(("vfs_read".to_owned(), 0)));
+        assert_eq!(parsed(Fentry, "fentry:vmlinux:vfs_read"), Ok(("vfs_read".to_owned(), 0)));
+        assert_eq!(parsed(Kprobe, "kprobe:do_it.isra.0+0x1f"), Ok(("do_it.isra.0".to_owned(), 31)));
+        assert_eq!(parsed(Kprobe, "kprobe:x+31"), Ok(("x".to_owned(), 31)));
+        for (kind, text, start, end, message) in [
+            (Fentry, "fentry", 0, 6, "it is written `fentry:FUNCTION`"),
+            (Fentry, "fentry:", 0, 7, "it is written `fentry:FUNCTION`"),
+            (Fentry, "fentry:ext4:ext4_x", 7, 11, "functions of modules are not there yet"),
+            (Lsm, "lsm:vmlinux:file_open", 0, 21, "it is written `lsm:HOOK`"),
+            (Kprobe, "kprobe:x+", 9, 9, "`` is no offset"),
+            (Kprobe, "kprobe:x+0xz", 9, 12, "`0xz` is no offset"),
+            (Kprobe, "kprobe:+1", 7, 7, "`` can be no name of a function"),
+            (Kretprobe, "kretprobe:x+1", 11, 13, "kretprobe takes no offset"),
+            (Kprobe, "kprobe:a/b", 7, 10, "`a/b` can be no name of a function"),
+        ] {
+            let fault = parsed(kind, text).expect_err(text);
+            assert_eq!((fault.span, fault.message.as_str()), (Span::new(start, end), message), "{text}");
+        }
+    }
+}

@@ -1,0 +1,265 @@
+//! Functions of the kernel: programs that fire at them see what the caller passed and got.
+//!
+//! Each condition compares what a program sees with what this test did; so a probe emits once for each time that it was done, and what others do on the
+//! machine is filtered. What this kernel does not offer is skipped, and said; there the refusal is looked at instead.
+
+use std::fs::File;
+use std::io::Read;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+
+use porthole::compile::compile;
+use porthole::declare::{Declaration, Event, Field, Probe, Step};
+use porthole::kernel::{Answer, Feature, KernelFacts};
+use porthole::load::{Counts, LoadError, check_privileges, load};
+use porthole::plan::plan;
+use porthole_tests::facts;
+
+const RING: u32 = 1 << 16;
+/// How often things are done.
+const TIMES: u64 = 7;
+/// Bytes asked for, a number that nobody else asks for.
+const ASKED: usize = 7777;
+/// Bytes there are.
+const THERE: &[u8] = b"abc";
+
+/// A probe that emits where the condition holds.
+fn probe(name: &str, attach: &str, when: &str, field: &str) -> Probe {
+    let fields = vec![Field { name: "f".into(), value: field.into() }];
+    let when = format!("pid == {} && {when}", std::process::id());
+    let body = vec![Step::When(when), Step::Emit(Event { name: "e".into(), fields })];
+    Probe { name: name.into(), attach: vec![attach.into()], body }
+}
+
+/// Whether the feature is there; where not, it is said, and made sure that the load says it too, by name.
+fn offered(facts: &KernelFacts, feature: Feature, attach: &str) -> bool {
+    if let Err(error) = check_privileges() {
+        println!("skipped: {error}");
+        return false;
+    }
+    let answer = facts.offers(feature);
+    let Answer::No(why) = &answer else { return true };
+    println!("skipped: this kernel has no {}: {why}", feature.name());
+    match run(facts, vec![probe("p", attach, "true", "pid")], || ()) {
+        Err(LoadError::NotOffered { feature: told, at, .. }) => {
+            assert_eq!((told, at.as_str()), (feature.name(), attach))
+        }
+        Err(error) => panic!("{error}"),
+        Ok(_) => panic!("{attach} was attached to, and {} is not offered", feature.name()),
+    }
+    false
+}
+
+/// Attaches the probes, does `work`, and tells what became of each probe's hits.
+fn run(facts: &KernelFacts, probes: Vec<Probe>, work: impl FnOnce()) -> Result<Vec<Counts>, LoadError> {
+    let declaration = Declaration { probes, ..Declaration::default() };
+    let plan = plan(&declaration, facts).unwrap_or_else(|e| panic!("{e}"));
+    let compiled = compile(&plan, "test", RING).unwrap_or_else(|e| panic!("{e}"));
+    let mut attached = load(&compiled)?.attach(&plan)?;
+    work();
+    attached.detach();
+    attached.counts(plan.probes.len())
+}
+
+fn expect_each(facts: &KernelFacts, probes: Vec<Probe>, work: impl FnOnce()) {
+    let names: Vec<String> = probes.iter().map(|p| p.attach[0].clone()).collect();
+    let counts = run(facts, probes, work).unwrap_or_else(|e| panic!("{e}"));
+    for (name, counts) in names.iter().zip(&counts) {
+        assert_eq!(counts.emitted, TIMES, "{name}: {counts:?}");
+        assert_eq!(counts.hits, counts.filtered + counts.emitted + counts.lost, "{name}: {counts:?}");
+    }
+}
+
+/// The recorded kernel, with what it offers and how its lists name its functions as told.
+fn told(name: &str, features: &str, kallsyms: &str, traceable: &str) -> KernelFacts {
+    let directory = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("functions-{name}"));
+    let write = |file: &str, bytes: &[u8]| std::fs::write(directory.join(file), bytes).expect("it can be written");
+    for inner in ["btf", "events"] {
+        std::fs::create_dir_all(directory.join(inner)).expect("it can be made");
+    }
+    // Never changed, for others may have it mapped.
+    if !directory.join("btf/vmlinux").exists() {
+        write("btf/vmlinux", &std::fs::read(facts::directory().join("btf/vmlinux")).expect("it is there"));
+    }
+    write("features", features.as_bytes());
+    write("kallsyms", kallsyms.as_bytes());
+    write("available_filter_functions", traceable.as_bytes());
+    KernelFacts::from_dir(&directory)
+}
+
+/// The attach point that is found, or the fault.
+fn found(facts: &KernelFacts, attach: &str) -> String {
+    let declaration = Declaration { probes: vec![probe("p", attach, "true", "pid")], ..Declaration::default() };
+    match plan(&declaration, facts) {
+        Ok(plan) => plan.probes[0].points[0].attach.to_string(),
+        Err(faults) => faults.0[0].message.clone(),
+    }
+}
+
+#[test]
+fn func_is_the_best_that_the_kernel_offers() {
+    let both = "0 T vfs_read\n0 t init_once\n0 t init_once\n0 T entry_SYSCALL_64\n";
+    for (name, features, expected) in [
+        ("both", "fentry\nkprobe\n", "fentry:vfs_read"),
+        ("kprobe", "kprobe\n", "kprobe:vfs_read"),
+        ("fentry", "fentry\n", "fentry:vfs_read"),
+        ("neither", "", "fentry:vfs_read"),
+    ] {
+        assert_eq!(found(&told(name, features, both, "vfs_read\n"), "func:vfs_read"), expected, "{name}");
+    }
+    // A function that BTF does not describe.
+    let facts = told("undescribed", "fentry\nkprobe\n", both, "vfs_read\nentry_SYSCALL_64\n");
+    assert_eq!(found(&facts, "func:entry_SYSCALL_64"), "kprobe:entry_SYSCALL_64");
+}
+
+#[test]
+fn functions_that_cannot_be_traced_are_told() {
+    let symbols = "0 T vfs_read\n0 T vfs_open\n0 T vfs_write\t[some]\n0 t fput.isra.0\n";
+    let facts = told("untraceable", "fentry\nkprobe\n", symbols, "vfs_read\n");
+    for (attach, expected) in [
+        ("kprobe:vfs_read", "kprobe:vfs_read"),
+        (
+            "fentry:vfs_open",
+            "`vfs_open` cannot be traced: the kernel is built so that no tracer can hook into it (notrace)",
+        ),
+        (
+            "kprobe:vfs_open",
+            "`vfs_open` cannot be traced: the kernel is built so that no tracer can hook into it (notrace)",
+        ),
+        ("kprobe:vfs_write", "`vfs_write` is a function of the module some; those are not there yet"),
+        ("fentry:do_filp_open", "`do_filp_open` cannot be traced: the compiler has put it into its callers"),
+        ("func:fput", "the compiler has made variants of `fput`, and there is none of that name"),
+        ("kprobe:fput.isra.0", "kprobe:fput.isra.0"),
+    ] {
+        assert_eq!(found(&facts, attach), expected);
+    }
+}
+
+/// A file with [`THERE`] in it, which goes when this is dropped.
+struct Made(PathBuf);
+
+impl Drop for Made {
+    fn drop(&mut self) {
+        drop(std::fs::remove_file(&self.0));
+    }
+}
+
+/// A file, and its inode's number.
+fn file(name: &str) -> (Made, u64) {
+    let name = format!("functions-{name}-{}", std::process::id());
+    // Of a file of an overlay the kernel opens the one behind it, too; this is a file system without.
+    let path = Path::new("/dev/shm").join(name);
+    std::fs::write(&path, THERE).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
+    let inode = std::fs::metadata(&path).expect("it has just been made").ino();
+    (Made(path), inode)
+}
+
+fn read(path: &Path) {
+    let mut file = File::open(path).expect("it is there");
+    for _ in 0..TIMES {
+        let mut bytes = [0; ASKED];
+        assert!(file.read(&mut bytes).expect("it can be read") <= THERE.len());
+        std::io::Seek::rewind(&mut file).expect("it is a file");
+    }
+}
+
+#[test]
+fn root_fentry_and_fexit_see_arguments_and_result() {
+    let facts = KernelFacts::running();
+    if !offered(&facts, Feature::Fentry, "fentry:vfs_read") {
+        return;
+    }
+    let (path, inode) = file("fentry");
+    let asked = format!("args.count == {ASKED}");
+    let of_file = format!("args.file.f_inode.i_ino == {inode}");
+    let probes = vec![
+        probe("entry", "fentry:vfs_read", &asked, "args.pos"),
+        probe("file", "f:vfs_read", &of_file, "args.file.f_flags"),
+        probe("exit", "fexit:vfs_read", &format!("{asked} && {of_file} && retval == {}", THERE.len()), "retval"),
+        probe("best", "func:vfs_read", &asked, "args.count"),
+    ];
+    expect_each(&facts, probes, || read(&path.0));
+}
+
+/// A pointer that is returned may be an error. Nothing can be read through it, and nothing breaks.
+#[test]
+fn root_fexit_follows_what_is_returned() {
+    let facts = KernelFacts::running();
+    if !offered(&facts, Feature::Fentry, "fexit:do_filp_open") {
+        return;
+    }
+    let (path, inode) = file("fexit");
+    let probes = vec![
+        probe("opened", "fexit:do_filp_open", &format!("retval.f_inode.i_ino == {inode}"), "retval"),
+        probe("failed", "fexit:do_filp_open", "retval == -2", "retval"),
+    ];
+    expect_each(&facts, probes, || {
+        for _ in 0..TIMES {
+            File::open(&path.0).expect("it is there");
+            File::open("/no/such/file").expect_err("it is not there");
+        }
+    });
+}
+
+#[test]
+fn root_kprobe_and_kretprobe_see_registers() {
+    let facts = KernelFacts::running();
+    if !offered(&facts, Feature::Kprobe, "kprobe:vfs_read") {
+        return;
+    }
+    let (path, inode) = file("kprobe");
+    let asked = format!("args.count == {ASKED}");
+    let of_file = format!("args.file.f_inode.i_ino == {inode}");
+    let registers = format!("arg2 == {ASKED} && reg(\"dx\") == arg2 && reg(\"di\") == arg0 && reg(\"ip\") > 4095");
+    let probes = vec![
+        probe("entry", "kprobe:vfs_read", &format!("{asked} && {of_file}"), "args.pos"),
+        probe("registers", "k:vfs_read", &registers, "arg3"),
+        // No other read of this test returns so many bytes.
+        probe("result", "kretprobe:vfs_read", &format!("retval == {}", THERE.len()), "retval"),
+    ];
+    expect_each(&facts, probes, || read(&path.0));
+}
+
+#[test]
+fn root_kprobe_inside_an_instruction_is_told() {
+    let facts = KernelFacts::running();
+    if !offered(&facts, Feature::Kprobe, "kprobe:vfs_read+0x1") {
+        return;
+    }
+    let error = run(&facts, vec![probe("p", "kprobe:vfs_read+0x1", "true", "reg(\"ip\")")], || ());
+    let error = error.expect_err("no instruction is one byte long there").to_string();
+    assert!(error.starts_with("kprobe:vfs_read+0x1 cannot be attached to: "), "{error}");
+    println!("{error}");
+}
+
+#[test]
+fn root_lsm_sees_arguments_and_refuses_nothing() {
+    let facts = KernelFacts::running();
+    if !offered(&facts, Feature::Lsm, "lsm:file_open") {
+        return;
+    }
+    let (path, inode) = file("lsm");
+    let opened = format!("args.file.f_inode.i_ino == {inode}");
+    expect_each(&facts, vec![probe("open", "lsm:file_open", &opened, "args.file.f_flags")], || {
+        (0..TIMES).for_each(|_| drop(File::open(&path.0).expect("nothing is refused")));
+    });
+}
+
+/// A function that has a type and that no program may be bound to: that is not taken for a fault of Porthole.
+#[test]
+fn root_a_function_that_takes_no_program_is_told() {
+    let facts = KernelFacts::running();
+    if !offered(&facts, Feature::Fentry, "fentry:migrate_disable") {
+        return;
+    }
+    if facts.symbols().is_none_or(|symbols| symbols.count("migrate_disable") != 1) {
+        println!("skipped: this kernel has no one function `migrate_disable`");
+        return;
+    }
+    let declaration =
+        Declaration { probes: vec![probe("p", "fentry:migrate_disable", "true", "pid")], ..Declaration::default() };
+    // Where ftrace's list can be read, it is told when the declaration is planned.
+    let Ok(plan) = plan(&declaration, &facts) else { return };
+    let compiled = compile(&plan, "test", RING).unwrap_or_else(|e| panic!("{e}"));
+    assert!(matches!(load(&compiled), Err(LoadError::Bound { .. })));
+}

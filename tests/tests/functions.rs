@@ -185,13 +185,16 @@ fn root_fentry_and_fexit_see_arguments_and_result() {
 #[test]
 fn root_fexit_follows_what_is_returned() {
     let facts = KernelFacts::running();
-    if !offered(&facts, Feature::Fentry, "fexit:do_filp_open") {
+    // It has another name from 7.2 on.
+    let name = ["do_filp_open", "do_file_open"].into_iter().find(|name| matches!(facts.function(name), Ok(Some(_))));
+    let attach = format!("fexit:{}", name.expect("files are opened"));
+    if !offered(&facts, Feature::Fentry, &attach) {
         return;
     }
     let (path, inode) = file("fexit");
     let probes = vec![
-        probe("opened", "fexit:do_filp_open", &format!("retval.f_inode.i_ino == {inode}"), "retval"),
-        probe("failed", "fexit:do_filp_open", "retval == -2", "retval"),
+        probe("opened", &attach, &format!("retval.f_inode.i_ino == {inode}"), "retval"),
+        probe("failed", &attach, "retval == -2", "retval"),
     ];
     expect_each(&facts, probes, || {
         for _ in 0..TIMES {

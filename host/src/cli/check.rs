@@ -102,7 +102,7 @@ fn describe(plan: &Plan, facts: &KernelFacts) -> String {
 fn chosen(point: &AttachPoint) -> String {
     match point {
         AttachPoint::Function(function) if function.chosen => {
-            format!(" (the best that this kernel has for func:{})", function.name)
+            format!(" (chosen for func:{})", function.name)
         }
         _ => String::new(),
     }

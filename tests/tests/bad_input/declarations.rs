@@ -23,7 +23,7 @@ fn root_a_kind_of_attach_point_that_is_not_there_yet() {
         return;
     }
     let refused = |point: &str| fails(hostile(&["--attach", point]));
-    says(&refused("kprobe:vfs_read"), &["probe `call`, attach: ", "`kprobe` are not there yet", "^^^^^^\n"]);
+    says(&refused("interval:s:1"), &["probe `call`, attach: ", "`interval` are not there yet", "^^^^^^^^\n"]);
     says(
         &refused("fentri:vfs_read"),
         &["probe `call`, attach: ", "no kind of attach point named `fentri`", "^^^^^^\n"],

@@ -414,8 +414,12 @@ fn size_by_value(btf: &Btf, ty: TypeId) -> u32 {
 
 /// As [`typed::argument`]; pointers that the verifier does not let a program load are fetched by a helper.
 fn typed_argument(btf: &Btf, name: &str, slot: u32, ty: TypeId, span: Span) -> Result<Node, Fault> {
+    // Verifiers before 6.16 know `void *`, and take `const void *` for a structure that they do not know.
+    let qualified_void = |to| to != TypeId::VOID && btf.strip(to).id == TypeId::VOID;
     match btf.kind(btf.strip(ty).id) {
-        Kind::Pointer(to) if typed::pointer_argument(btf, to).is_none() => Ok(fetched(btf, Some(slot), to, span)),
+        Kind::Pointer(to) if qualified_void(to) || typed::pointer_argument(btf, to).is_none() => {
+            Ok(fetched(btf, Some(slot), to, span))
+        }
         _ => typed::argument(btf, name, slot, ty, span),
     }
 }

@@ -64,10 +64,11 @@ fn the_guides_plugin_builds_and_is_accepted() {
     // The crates that the examples have been built with, so that nothing need be fetched.
     fs::copy(root.join("examples/Cargo.lock"), directory.join("Cargo.lock")).unwrap();
 
-    let target = Path::new(env!("CARGO_TARGET_TMPDIR")).join("unlinks-target");
+    // Where the examples are built, as it needs the same crates.
+    let target = Path::new(env!("CARGO_TARGET_TMPDIR")).parent().unwrap();
     let mut cargo = Command::new(env!("CARGO"));
     cargo.args(["build", "--offline", "--release", "--target", "wasm32-unknown-unknown"]).current_dir(&directory);
-    let built = cargo.env("CARGO_TARGET_DIR", &target).output().unwrap();
+    let built = cargo.env("CARGO_TARGET_DIR", target).output().unwrap();
     assert!(built.status.success(), "{}", String::from_utf8_lossy(&built.stderr));
 
     let component = target.join("wasm32-unknown-unknown/release/unlinks.wasm");

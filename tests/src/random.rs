@@ -112,8 +112,9 @@ impl Writer<'_> {
         if depth == 0 {
             return self.leaf();
         }
-        match self.random.below(10) {
+        match self.random.below(11) {
             0 => self.leaf(),
+            10 => self.cast(depth - 1),
             1 => format!("{}{}", self.random.pick(&["-", "~", "!", "+"]), self.closed(depth - 1)),
             2 => format!("({} ? {} : {})", self.condition(depth - 1), self.integer(depth - 1), self.integer(depth - 1)),
             3 => format!("!({})", self.condition(depth - 1)),
@@ -122,6 +123,29 @@ impl Writer<'_> {
                 let joined = format!("{left} {} {right}", self.random.pick(&OPERATORS));
                 if self.random.below(2) == 0 { format!("({joined})") } else { joined }
             }
+        }
+    }
+
+    /// A number or a pointer as a number of some type.
+    fn cast(&mut self, depth: u32) -> String {
+        const TYPES: [&str; 12] = [
+            "u8",
+            "signed char",
+            "u16",
+            "unsigned short",
+            "short",
+            "u32",
+            "unsigned",
+            "int",
+            "u64",
+            "unsigned long",
+            "long",
+            "bool",
+        ];
+        let ty = self.random.pick(&TYPES);
+        match self.random.below(4) {
+            0 => format!("({ty}){}", self.pointer(depth)),
+            _ => format!("({ty}){}", self.closed(depth)),
         }
     }
 
@@ -158,6 +182,15 @@ impl Writer<'_> {
         if depth > 0 && self.random.below(3) == 0 {
             let condition = self.condition(depth - 1);
             return format!("({condition} ? {} : {})", self.pointer(depth - 1), self.pointer(depth - 1));
+        }
+        if depth > 0 && self.random.below(4) == 0 {
+            let ty = self.random.pick(&["struct task_struct *", "const struct task_struct *"]);
+            let pointer = self.pointer(depth - 1);
+            return match self.random.below(3) {
+                0 => format!("(({ty}){pointer})"),
+                1 => format!("(({ty})(u64){pointer})"),
+                _ => format!("(({ty})(void *){pointer})"),
+            };
         }
         self.binding(true).unwrap_or_else(|| self.random.pick(self.names.pointers).to_owned())
     }

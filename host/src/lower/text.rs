@@ -35,11 +35,12 @@ pub fn room(node: &Node) -> u32 {
 pub fn needs_scratch(node: &Node) -> bool {
     match &node.kind {
         NodeKind::SameText(left, right) => literal_and_comm(left, right).is_none(),
-        NodeKind::Not(a) | NodeKind::Complement(a) | NodeKind::Negate(a) => needs_scratch(a),
+        NodeKind::Not(a) | NodeKind::Complement(a) | NodeKind::Negate(a) | NodeKind::Cast(a) => needs_scratch(a),
         NodeKind::Load { base, .. } | NodeKind::Address { base, .. } => needs_scratch(base),
-        NodeKind::Arithmetic { left, right, .. } | NodeKind::And(left, right) | NodeKind::Or(left, right) => {
-            needs_scratch(left) || needs_scratch(right)
-        }
+        NodeKind::Arithmetic { left, right, .. }
+        | NodeKind::And(left, right)
+        | NodeKind::Or(left, right)
+        | NodeKind::Element { base: left, index: right, .. } => needs_scratch(left) || needs_scratch(right),
         NodeKind::Conditional { condition, then, otherwise } => {
             needs_scratch(condition) || needs_scratch(then) || needs_scratch(otherwise)
         }
@@ -49,7 +50,11 @@ pub fn needs_scratch(node: &Node) -> bool {
         }
         // A name in a record is small, and a `bind` step reserves for itself.
         NodeKind::Comm => false,
-        NodeKind::Constant(_) | NodeKind::Builtin(_) | NodeKind::Context { .. } | NodeKind::Argument { .. } => false,
+        NodeKind::Constant(_)
+        | NodeKind::Builtin(_)
+        | NodeKind::Context { .. }
+        | NodeKind::ContextAddress { .. }
+        | NodeKind::Argument { .. } => false,
     }
 }
 

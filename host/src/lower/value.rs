@@ -46,9 +46,9 @@ impl Lower<'_> {
             }
             NodeKind::Argument { index } => {
                 let value = self.b.load(Address::at(self.context, Space::Context, *index as i32 * 8), Size::B8);
-                match node.ty {
-                    Type::Integer { bytes, signed } if bytes < 8 => self.b.extend(value, u32::from(bytes) * 8, signed),
-                    Type::Boolean => self.b.extend(value, 8, false),
+                match (node.ty.integer(), &node.ty) {
+                    (Some((bytes, signed)), _) if bytes < 8 => self.b.extend(value, u32::from(bytes) * 8, signed),
+                    (_, Type::Boolean) => self.b.extend(value, 8, false),
                     _ => value,
                 }
             }
@@ -61,7 +61,7 @@ impl Lower<'_> {
                     None => self.extended(value, &node.ty, *bytes),
                     Some((first, count)) => {
                         let up = self.b.alu(AluOp::Lsh, value, 64 - i32::from(*first) - i32::from(*count));
-                        let signed = matches!(node.ty, Type::Integer { signed: true, .. });
+                        let signed = matches!(node.ty.integer(), Some((_, true)));
                         self.b.alu(if signed { AluOp::Arsh } else { AluOp::Rsh }, up, 64 - i32::from(*count))
                     }
                 }
@@ -69,6 +69,15 @@ impl Lower<'_> {
             NodeKind::Address { base, offset } => {
                 let pointer = self.guarded(base, exit);
                 self.b.alu(AluOp::Add, pointer, *offset as i32)
+            }
+            NodeKind::Element { base, index, scale, count } => self.element(base, index, *scale, *count, exit),
+            NodeKind::ContextAddress { offset } => self.b.alu(AluOp::Add, self.context, *offset as i32),
+            NodeKind::Cast(inner) => {
+                let value = self.plain(inner, exit);
+                match node.ty.integer() {
+                    Some((bytes, signed)) if bytes < 8 => self.b.extend(value, u32::from(bytes) * 8, signed),
+                    _ => value,
+                }
             }
             NodeKind::Complement(value) => {
                 let value = self.value(value, exit);
@@ -159,6 +168,7 @@ impl Lower<'_> {
             NodeKind::Conditional { then, otherwise, .. } => {
                 self.is_plain(node) && (self.lives_on(then) || self.lives_on(otherwise))
             }
+            NodeKind::Cast(inner) => self.is_plain(inner) && self.lives_on(inner),
             _ => false,
         }
     }
@@ -172,8 +182,43 @@ impl Lower<'_> {
             NodeKind::Argument { .. } => origin != Origin::Trusted,
             // `value` reads what it loads by a helper.
             NodeKind::Load { .. } | NodeKind::Context { .. } => true,
+            NodeKind::Cast(_) | NodeKind::Element { .. } => true,
             _ => false,
         }
+    }
+
+    /// The node's value as a plain number to the verifier: what it takes for a pointer goes through memory, whose contents it does not keep in mind.
+    fn plain(&mut self, node: &Node, exit: &Exit) -> Register {
+        let value = self.value(node, exit);
+        if self.is_plain(node) { value } else { self.forgotten(value) }
+    }
+
+    fn forgotten(&mut self, pointer: Register) -> Register {
+        let at = Address::at(self.counters, Space::MapValue, super::FORGET_AT);
+        self.b.store(at, pointer, Size::B8);
+        self.b.load(at, Size::B8)
+    }
+
+    fn element(&mut self, base: &Node, index: &Node, scale: u32, count: Option<u32>, exit: &Exit) -> Register {
+        let value = self.plain(base, exit);
+        if !never_null(base) {
+            let tested = if self.lives_on(base) { self.fresh(value) } else { value };
+            self.b.leave_if(Cond::Eq, tested, 0, exit.take());
+        }
+        if let NodeKind::Constant(index) = index.kind
+            && count.is_none()
+            && let Some(distance) = index.checked_mul(scale.into()).and_then(|n| i32::try_from(n).ok())
+        {
+            return self.b.alu(AluOp::Add, value, distance);
+        }
+        let number = self.value(index, exit);
+        if let Some(count) = count {
+            let tested = if self.lives_on(index) { self.fresh(number) } else { number };
+            let count = self.b.constant(count.into());
+            self.b.leave_if(Cond::Ge, tested, count, exit.take());
+        }
+        let distance = self.b.alu(AluOp::Mul, number, scale as i32);
+        self.b.alu(AluOp::Add, value, distance)
     }
 
     /// Does `arm(true)` where the condition holds and `arm(false)` where not, and goes on behind both.
@@ -295,8 +340,8 @@ impl Lower<'_> {
     }
 
     fn extended(&mut self, value: Register, ty: &Type, bytes: u8) -> Register {
-        match ty {
-            Type::Integer { signed: true, .. } if bytes < 8 => self.b.extend(value, u32::from(bytes) * 8, true),
+        match ty.integer() {
+            Some((_, true)) if bytes < 8 => self.b.extend(value, u32::from(bytes) * 8, true),
             _ => value,
         }
     }
@@ -378,14 +423,17 @@ fn probed(access: Access) -> Access {
 
 /// Whether the verifier knows that this pointer is not null.
 fn never_null(pointer: &Node) -> bool {
-    matches!(pointer.kind, NodeKind::Builtin(Builtin::Task) | NodeKind::Address { .. })
+    matches!(
+        pointer.kind,
+        NodeKind::Builtin(Builtin::Task) | NodeKind::Address { .. } | NodeKind::ContextAddress { .. }
+    )
 }
 
 /// Whether this pointer is a plain number to the verifier.
 fn is_number(pointer: &Node) -> bool {
     match &pointer.kind {
         NodeKind::Load { access, .. } => *access != Access::Direct,
-        NodeKind::Context { .. } => true,
+        NodeKind::Context { .. } | NodeKind::Cast(_) | NodeKind::Element { .. } => true,
         NodeKind::Argument { .. } => matches!(pointer.ty, Type::Pointer { origin: Origin::Kernel | Origin::User, .. }),
         _ => false,
     }

@@ -11,12 +11,13 @@
 mod calls;
 mod operators;
 mod places;
+mod types;
 
 use std::collections::HashMap;
 
 use super::diagnostic::{Fault, Span, did_you_mean};
 use super::familiar;
-use super::syntax::{Expr, ExprKind};
+use super::syntax::{Expr, ExprKind, UnaryOp};
 use super::{AttachPoint, Builtin, Node, NodeKind, Origin, Target, Type};
 use crate::kernel::{Btf, KernelFacts, TypeId};
 pub use places::target;
@@ -31,9 +32,11 @@ pub const COMM: u32 = 16;
 const TASK: &str = "task_struct";
 
 /// Names that a `bind` step cannot take.
-pub const RESERVED: [&str; 22] = [
+#[rustfmt::skip]
+pub const RESERVED: [&str; 38] = [
     "pid", "tid", "uid", "gid", "comm", "cpu", "nsecs", "cgroup", "task", "args", "str", "retval", "probe", "func",
-    "ctx", "reg", "kstack", "ustack", "true", "false", "sizeof", "null",
+    "ctx", "reg", "kstack", "ustack", "true", "false", "sizeof", "null", "offsetof", "container_of", "typeof", "in",
+    "struct", "union", "enum", "unsigned", "signed", "char", "short", "int", "long", "void", "bool", "const",
 ];
 
 const BUILTINS: [(&str, Builtin); 8] = [
@@ -122,7 +125,14 @@ impl<'a> Checker<'a> {
             ExprKind::Field { base, name, at } => self.field(base, name, *at),
             ExprKind::Index { base, index } => self.index(base, index),
             ExprKind::Call { name, at, arguments } => self.call(name, *at, arguments, span).map(Walk::Value),
+            ExprKind::Unary { op: UnaryOp::Dereference, value } => self.dereference(value, span),
+            ExprKind::Unary { op: UnaryOp::AddressOf, value } => self.address_of(value, span).map(Walk::Value),
             ExprKind::Unary { op, value } => self.unary(*op, value, span).map(Walk::Value),
+            ExprKind::Cast { ty, value } => self.cast(ty, value, span).map(Walk::Value),
+            ExprKind::SizeOfType(ty) => self.size_of_type(ty, span).map(Walk::Value),
+            ExprKind::SizeOf(value) => self.size_of(value, span).map(Walk::Value),
+            ExprKind::OffsetOf { ty, path } => self.offset_of(ty, path, span).map(Walk::Value),
+            ExprKind::ContainerOf { pointer, ty, path } => self.container_of(pointer, ty, path, span).map(Walk::Value),
             ExprKind::Binary { op, at, left, right } => self.binary(*op, *at, left, right, span).map(Walk::Value),
             ExprKind::Conditional { condition, then, otherwise } => {
                 self.conditional(condition, then, otherwise, span).map(Walk::Value)
@@ -213,12 +223,17 @@ impl<'a> Checker<'a> {
                 )
             }
             Type::Boolean => "a boolean".to_owned(),
+            Type::Enumeration { id, .. } => match self.facts.btf() {
+                Ok(btf) => format!("a value of `{}`", btf.c_name(*id)),
+                Err(_) => "a value of an enumeration".to_owned(),
+            },
             Type::Text { .. } => "a text".to_owned(),
             Type::Pointer { target, origin } => {
                 let of = if *origin == Origin::User { "a user pointer" } else { "a pointer" };
                 match (target, self.facts.btf()) {
                     (Target::Char, _) => format!("{of} to char"),
                     (Target::Type(id), Ok(btf)) => format!("{of} to `{}`", btf.c_name(*id)),
+                    (Target::Scalar(ty), _) => format!("{of} to {}", self.shown(ty)),
                     _ => of.to_owned(),
                 }
             }

@@ -45,7 +45,6 @@ pub fn function(name: &str) -> Option<String> {
         "strcmp" | "strncmp" | "strcontains" | "strstr" => {
             "`==` and `!=` compare texts; `str(pointer, 5)` reads 5 bytes at most"
         }
-        "sizeof" | "offsetof" | "container_of" => "it is not there yet; write the number",
         "kptr" | "uptr" => "whether a pointer is the kernel's or a user's follows from its type",
         _ if name.starts_with("bpf_") => "kfuncs are not there yet, and helpers are called by the host alone",
         _ => return None,

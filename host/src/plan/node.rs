@@ -40,6 +40,19 @@ pub enum NodeKind {
         base: Box<Node>,
         offset: u32,
     },
+    /// `base + index * scale`, absent where base is null, or where the index is not below `count`.
+    Element {
+        base: Box<Node>,
+        index: Box<Node>,
+        scale: u32,
+        count: Option<u32>,
+    },
+    /// The address of these bytes of the program's context.
+    ContextAddress {
+        offset: u32,
+    },
+    /// The value as the type says: its lowest bytes, extended, or all of them as a pointer.
+    Cast(Box<Node>),
     /// 1 where the value is 0, and 0 otherwise.
     Not(Box<Node>),
     Complement(Box<Node>),
@@ -92,6 +105,12 @@ pub enum Type {
         signed: bool,
     },
     Boolean,
+    /// An integer whose values have names.
+    Enumeration {
+        id: TypeId,
+        bytes: u8,
+        signed: bool,
+    },
     Pointer {
         target: Target,
         origin: Origin,
@@ -102,14 +121,26 @@ pub enum Type {
     },
 }
 
+impl Type {
+    /// Bytes and signedness of an integer.
+    pub fn integer(&self) -> Option<(u8, bool)> {
+        match *self {
+            Type::Integer { bytes, signed } | Type::Enumeration { bytes, signed, .. } => Some((bytes, signed)),
+            _ => None,
+        }
+    }
+}
+
 /// What a pointer points to.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Target {
     /// `void`, or something that the kernel's BTF does not tell.
     Unknown,
     Char,
-    /// Not a typedef, nor qualified.
+    /// A structure or union. Not a typedef, nor qualified.
     Type(TypeId),
+    /// An integer other than a character, a boolean, or a pointer.
+    Scalar(Box<Type>),
 }
 
 /// Where a pointer comes from, which decides how what it points to may be read.

@@ -218,6 +218,8 @@ fn field_kind(ty: &Type) -> FieldKind {
         Type::Integer { bytes, signed: true } => FieldKind::Signed(*bytes),
         Type::Integer { bytes, signed: false } => FieldKind::Unsigned(*bytes),
         Type::Boolean => FieldKind::Boolean,
+        Type::Enumeration { bytes, signed: true, .. } => FieldKind::Signed(*bytes),
+        Type::Enumeration { bytes, signed: false, .. } => FieldKind::Unsigned(*bytes),
         Type::Pointer { .. } => FieldKind::Unsigned(8),
         Type::Text { .. } => FieldKind::Text,
     }

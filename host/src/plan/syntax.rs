@@ -1,15 +1,19 @@
 //! The text of an expression to its tree.
 //!
-//! The grammar is C's, without assignment, casts and `sizeof`: from the loosest, `?:`, `||`, `&&`, `|`, `^`, `&`, `== !=`, `< <= > >=`, `<< >>`,
-//! `+ -`, `* / %`, unary `! ~ - +`, and behind a value `.name`, `->name`, `[index]`, `(arguments)`.
+//! The grammar is C's, without assignment: from the loosest, `?:`, `||`, `&&`, `|`, `^`, `&`, `== !=`, `< <= > >=` and `in`, `<< >>`,
+//! `+ -`, `* / %`, unary `! ~ - + * &` and casts, and behind a value `.name`, `->name`, `[index]`, `(arguments)`.
+//!
+//! C's `(a)(b)` and `(a) - b` are casts or not by what `a` is declared as. Here the text alone decides: [`types`] tells how.
 //!
 //! The text comes from a plugin, so it is hostile: length, nesting and the tree's height are bounded, and nothing here recurses deeper than
 //! [`MAX_NESTING`] levels of the text.
 
 mod token;
+mod types;
 
 use super::diagnostic::{Fault, Span};
 use token::{Token, TokenKind, tokenize};
+pub use types::{Path, TypeBase, TypeName};
 
 /// Bytes of an expression at most.
 pub const MAX_LENGTH: usize = 4096;
@@ -52,6 +56,23 @@ pub enum ExprKind {
         op: UnaryOp,
         value: Box<Expr>,
     },
+    Cast {
+        ty: TypeName,
+        value: Box<Expr>,
+    },
+    SizeOfType(TypeName),
+    SizeOf(Box<Expr>),
+    /// `offsetof(type, a.b)`; fields of fields.
+    OffsetOf {
+        ty: TypeName,
+        path: Path,
+    },
+    /// `container_of(pointer, type, a.b)`.
+    ContainerOf {
+        pointer: Box<Expr>,
+        ty: TypeName,
+        path: Path,
+    },
     /// The span is the operator's.
     Binary {
         op: BinaryOp,
@@ -76,6 +97,10 @@ pub enum UnaryOp {
     Negate,
     /// `+`
     Plus,
+    /// `*`
+    Dereference,
+    /// `&`
+    AddressOf,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -250,10 +275,9 @@ impl Parser {
             TokenKind::Symbol("~") => UnaryOp::Complement,
             TokenKind::Symbol("-") => UnaryOp::Negate,
             TokenKind::Symbol("+") => UnaryOp::Plus,
-            TokenKind::Symbol(symbol @ ("*" | "&")) => {
-                return Err(Fault::new(token.span, format!("unary `{symbol}` is not there yet"))
-                    .help("`.` and `->` follow pointers"));
-            }
+            TokenKind::Symbol("*") => UnaryOp::Dereference,
+            TokenKind::Symbol("&") => UnaryOp::AddressOf,
+            TokenKind::Symbol("(") if self.begins_cast() => return self.cast(),
             _ => return self.postfix(),
         };
         self.next();
@@ -293,23 +317,21 @@ impl Parser {
         match token.kind {
             TokenKind::Integer(value) => node(ExprKind::Integer(value), token.span, 0),
             TokenKind::Text(value) => node(ExprKind::Text(value), token.span, 0),
-            TokenKind::Name(name) if self.take("(") => self.call(name, token.span),
+            TokenKind::Name(name) if self.take("(") => match name.as_str() {
+                "sizeof" => self.size_of(token.span),
+                "offsetof" => self.offset_of(token.span),
+                "container_of" => self.container_of(token.span),
+                _ => self.call(name, token.span),
+            },
             TokenKind::Name(name) if matches!(name.as_str(), "struct" | "union" | "enum") => {
-                Err(Fault::new(token.span, "casts are not there yet"))
+                Err(Fault::new(token.span, format!("a type is no value; `({name} …)` in parentheses casts")))
             }
             TokenKind::Name(name) => node(ExprKind::Name(name), token.span, 0),
             TokenKind::Symbol("(") => {
                 let mut inner = self.nested(Self::expression)?;
                 let end = self.expect(")", "behind the expression")?;
                 inner.span = token.span.to(end);
-                match (&inner.kind, &self.peek().kind) {
-                    (ExprKind::Name(_), TokenKind::Name(next)) if next == "and" || next == "or" => Ok(inner),
-                    // Nothing else that begins so is an expression.
-                    (ExprKind::Name(_), TokenKind::Name(_) | TokenKind::Integer(_) | TokenKind::Symbol("(")) => {
-                        Err(Fault::new(inner.span, "casts are not there yet"))
-                    }
-                    _ => Ok(inner),
-                }
+                Ok(inner)
             }
             other => {
                 let fault = Fault::new(token.span, format!("expected a value, found {}", other.shown()));
@@ -363,10 +385,51 @@ mod tests {
                 format!("{name}({})", arguments.iter().map(full).collect::<Vec<_>>().join(", "))
             }
             ExprKind::Unary { op, value } => format!("({op:?} {})", full(value)),
+            ExprKind::Cast { ty, value } => format!("(({ty}) {})", full(value)),
+            ExprKind::SizeOfType(ty) => format!("sizeof({ty})"),
+            ExprKind::SizeOf(value) => format!("sizeof({})", full(value)),
+            ExprKind::OffsetOf { ty, path } => format!("offsetof({ty}, {})", path_of(path)),
+            ExprKind::ContainerOf { pointer, ty, path } => {
+                format!("container_of({}, {ty}, {})", full(pointer), path_of(path))
+            }
             ExprKind::Binary { op, left, right, .. } => format!("({} {} {})", full(left), op.text(), full(right)),
             ExprKind::Conditional { condition, then, otherwise } => {
                 format!("({} ? {} : {})", full(condition), full(then), full(otherwise))
             }
+        }
+    }
+
+    fn path_of(path: &[(String, Span)]) -> String {
+        path.iter().map(|(name, _)| name.as_str()).collect::<Vec<_>>().join(".")
+    }
+
+    #[test]
+    fn casts_are_told_from_parentheses() {
+        for (text, tree) in [
+            ("(u32)x", "((u32) x)"),
+            ("(struct sock *)a.b.c", "((struct sock *) a.b.c)"),
+            ("((const struct sock *)a)->b", "((struct sock *) a).b"),
+            ("(unsigned   long int)-x", "((unsigned long int) (Negate x))"),
+            ("(char __user * const *)x + 1", "(((char * * __user) x) + 1)"),
+            ("(size_t)-x", "((size_t) (Negate x))"),
+            ("(x)-y", "(x - y)"),
+            ("(x)*y", "(x * y)"),
+            ("(x)(y)", "((x) y)"),
+            ("(x *)y", "((x *) y)"),
+            ("(x * y)", "(x * y)"),
+            ("(x)", "x"),
+            ("(x) == 1", "(x == 1)"),
+            ("(int)x * 2", "(((int) x) * 2)"),
+            ("(u8)(u16)x", "((u8) ((u16) x))"),
+            ("(typeof(a.b))c", "((typeof(…)) c)"),
+            ("*a.b + **c", "((Dereference a.b) + (Dereference (Dereference c)))"),
+            ("&a.b == c & d", "(((AddressOf a.b) == c) & d)"),
+            ("sizeof(struct sock) + sizeof(a.b)", "(sizeof(struct sock) + sizeof(a.b))"),
+            ("sizeof(u32)", "sizeof(u32)"),
+            ("offsetof(struct sock, a.b)", "offsetof(struct sock, a.b)"),
+            ("container_of(a, struct sock, b)->c", "container_of(a, struct sock, b).c"),
+        ] {
+            assert_eq!(parse(text).map(|e| full(&e)).map_err(|e| e.message), Ok(tree.to_owned()), "{text}");
         }
     }
 
@@ -407,8 +470,9 @@ mod tests {
             ("a # b", 2, 3, "`#` is no part of an expression"),
             ("a.1", 2, 3, "expected a field's name, found the number 1"),
             ("@x", 0, 1, "maps (`@name`) are not there yet"),
-            ("(struct sock *)x", 1, 7, "casts are not there yet"),
-            ("(u64)x", 0, 5, "casts are not there yet"),
+            ("(struct *)x", 8, 9, "expected the structure's name, found `*`"),
+            ("(int", 4, 4, "expected `)` behind the type, found the end"),
+            ("offsetof(struct a)", 17, 18, "expected `,` behind the type, found `)`"),
         ] {
             let error = parse(text).expect_err(text);
             assert_eq!((error.span, error.message.as_str()), (Span::new(start, end), message), "{text}");

@@ -6,7 +6,7 @@
 mod iter;
 mod perf;
 mod raw;
-mod tracepoint;
+pub mod tracepoint;
 mod typed;
 
 use std::fmt;

@@ -37,10 +37,10 @@ impl Checker<'_> {
     }
 
     /// A value to compute with.
-    fn integer(&self, expr: &Expr) -> Checked<Node> {
+    pub(super) fn integer(&self, expr: &Expr) -> Checked<Node> {
         let node = self.value(expr)?;
         match node.ty {
-            Type::Integer { .. } | Type::Boolean => Ok(node),
+            Type::Integer { .. } | Type::Boolean | Type::Enumeration { .. } => Ok(node),
             ref ty => Err(one(Fault::new(expr.span, format!("{} cannot be computed with", self.shown(ty))))),
         }
     }
@@ -134,9 +134,10 @@ impl Checker<'_> {
                 let target = if a == b { a.clone() } else { Target::Unknown };
                 Type::Pointer { target, origin: if from_a == from_b { *from_a } else { Origin::Kernel } }
             }
-            (Type::Integer { .. } | Type::Boolean, Type::Integer { .. } | Type::Boolean) => {
-                Type::Integer { bytes: 8, signed: !(is_unsigned(&then_node.ty) || is_unsigned(&otherwise_node.ty)) }
-            }
+            (
+                Type::Integer { .. } | Type::Boolean | Type::Enumeration { .. },
+                Type::Integer { .. } | Type::Boolean | Type::Enumeration { .. },
+            ) => Type::Integer { bytes: 8, signed: !(is_unsigned(&then_node.ty) || is_unsigned(&otherwise_node.ty)) },
             (a, b) => {
                 let message =
                     format!("the two values of `?:` do not go together: {} and {}", self.shown(a), self.shown(b));
@@ -158,7 +159,7 @@ impl Checker<'_> {
 }
 
 fn is_unsigned(ty: &Type) -> bool {
-    matches!(ty, Type::Integer { bytes: 8, signed: false })
+    ty.integer() == Some((8, false))
 }
 
 fn integers(op: Op, left: Node, right: Node, span: Span) -> Node {

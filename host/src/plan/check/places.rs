@@ -1,15 +1,28 @@
 //! Paths: a walk through structures as a place, and the place as a value.
 
+use super::super::attach::tracepoint::{named_target, readable};
 use super::super::diagnostic::{Fault, Span, did_you_mean};
-use super::super::syntax::Expr;
-use super::super::{Access, Node, NodeKind, Origin, Target, Type};
-use super::{Checked, Checker, STR_MAX, Walk, listed, one};
-use crate::kernel::{Btf, Kind, TypeId};
+use super::super::syntax::{Expr, ExprKind};
+use super::super::{Access, AttachPoint, Node, NodeKind, Origin, Target, Type};
+use super::types::MAX_POINTERS;
+use super::{Checked, Checker, STR_MAX, Walk, both, listed, one};
+use crate::kernel::{Btf, FieldLocation, Kind, MemberAt, TracepointField, TypeId};
+
+/// A field of a tracepoint's format, its elements, and the bytes of one.
+type ContextArray<'a> = (&'a TracepointField, u32, u8);
 
 impl Checker<'_> {
     pub(super) fn field(&self, base: &Expr, name: &str, at: Span) -> Checked<Walk> {
         match self.walk(base)? {
-            Walk::Arguments => self.argument(name, at),
+            Walk::Arguments => {
+                if let Some((field, _, _)) = self.context_array(name)
+                    && !is_char(field)
+                {
+                    let message = format!("`{name}` is an array of `{}`", field.c_type);
+                    return Err(one(Fault::new(at, message).help("pick an element: `[0]`")));
+                }
+                Ok(self.named_values(name, self.argument(name, at)?))
+            }
             Walk::Place { base: pointer, origin, offset, ty, bits } => {
                 let btf = self.btf(at)?;
                 match btf.kind(btf.strip(ty).id) {
@@ -27,6 +40,23 @@ impl Checker<'_> {
         }
     }
 
+    /// The values of an argument that is of an enumeration have names.
+    fn named_values(&self, name: &str, walk: Walk) -> Walk {
+        let Walk::Value(mut node) = walk else { return walk };
+        let Ok(btf) = self.facts.btf() else { return Walk::Value(node) };
+        let id = match self.attach {
+            AttachPoint::Tracepoint(format) => {
+                let declared = format.field(name).and_then(|f| f.c_type.trim().strip_prefix("enum "));
+                declared.and_then(|ty| btf.enumeration(ty.trim()))
+            }
+            _ => None,
+        };
+        if let (Some(id), Type::Integer { bytes, signed }) = (id, &node.ty) {
+            node.ty = Type::Enumeration { id, bytes: *bytes, signed: *signed };
+        }
+        Walk::Value(node)
+    }
+
     /// `pointer.name`.
     fn through(&self, pointer: Node, name: &str, at: Span) -> Checked<Walk> {
         match &pointer.ty {
@@ -37,7 +67,8 @@ impl Checker<'_> {
             Type::Pointer { target, .. } => {
                 let help = match target {
                     Target::Char => "`str()` reads the text behind it",
-                    _ => "what it points to is not known here, and casts are not there yet",
+                    Target::Scalar(_) => "`*` reads what it points to",
+                    _ => "what it points to is not known here; name its type: `((struct NAME *)pointer).field`",
                 };
                 Err(one(Fault::new(at, format!("{} has no fields", self.shown(&pointer.ty))).help(help)))
             }
@@ -45,21 +76,25 @@ impl Checker<'_> {
         }
     }
 
-    fn member(&self, base: Node, origin: Origin, offset: u32, id: TypeId, name: &str, at: Span) -> Checked<Walk> {
+    /// The member of a structure by its name.
+    pub(super) fn find_member(&self, id: TypeId, name: &str, at: Span) -> Checked<MemberAt> {
         let btf = self.btf(at)?;
         if let Kind::Forward { .. } = btf.kind(id) {
             return Err(one(Fault::new(at, format!("this kernel's BTF has no fields for `{}`", btf.c_name(id)))));
         }
-        let Some(member) = btf.member(id, name) else {
-            let message = format!("`{}` has no field `{name}`", btf.c_name(id));
+        btf.member(id, name).ok_or_else(|| {
             let names = btf.member_names(id);
-            let fault = Fault::new(at, message);
-            return Err(one(match did_you_mean(name, names.iter().map(String::as_str)) {
+            let fault = Fault::new(at, format!("`{}` has no field `{name}`", btf.c_name(id)));
+            one(match did_you_mean(name, names.iter().map(String::as_str)) {
                 Some(help) => fault.help(help),
                 None if names.is_empty() => fault,
                 None => fault.help(format!("it has {}", listed(&names))),
-            }));
-        };
+            })
+        })
+    }
+
+    fn member(&self, base: Node, origin: Origin, offset: u32, id: TypeId, name: &str, at: Span) -> Checked<Walk> {
+        let member = self.find_member(id, name, at)?;
         // Of the types that share a union's bytes the verifier takes the first, whatever the path says: only a probe reads it as another.
         let origin = if member.in_union && origin == Origin::Trusted { Origin::Kernel } else { origin };
         let bits = member.bit_size.filter(|n| *n > 0).map(|size| (member.bit_offset, size));
@@ -70,29 +105,141 @@ impl Checker<'_> {
     }
 
     pub(super) fn index(&self, base: &Expr, index: &Expr) -> Checked<Walk> {
-        let walked = self.walk(base)?;
-        let constant = self.value(index)?;
-        let NodeKind::Constant(at) = constant.kind else {
-            return Err(one(Fault::new(index.span, "an index that is not a constant is not there yet")));
-        };
+        if let Some(array) = self.named_context_array(base) {
+            let index = self.integer(index)?;
+            return self.context_element(array, index, base.span).map(Walk::Value);
+        }
+        let (walked, index) = both(self.walk(base), self.integer(index))?;
         let Walk::Place { base: pointer, origin, offset, ty, bits: None } = walked else {
-            return Err(one(Fault::new(
-                base.span,
-                "this is no array; only arrays in the kernel's structures can be indexed",
-            )));
+            return match walked {
+                Walk::Value(node) if matches!(node.ty, Type::Pointer { .. }) => self.behind(node, index, base.span),
+                _ => Err(one(Fault::new(base.span, "this is no array")
+                    .help("arrays in the kernel's structures can be indexed, and pointers"))),
+            };
         };
         let btf = self.btf(base.span)?;
         let Kind::Array { element, count } = btf.kind(btf.strip(ty).id) else {
+            let place = Walk::Place { base: pointer, origin, offset, ty, bits: None };
+            if let Kind::Pointer(_) = btf.kind(btf.strip(ty).id) {
+                return self.behind(self.finish(place, base.span)?, index, base.span);
+            }
             return Err(one(Fault::new(base.span, format!("`{}` is no array", btf.c_name(ty)))));
         };
-        match u32::try_from(at) {
-            Ok(at) if at < count => {
-                let size = size_of(btf, element)
-                    .ok_or_else(|| one(Fault::new(base.span, format!("`{}` has no size", btf.c_name(element)))))?;
-                Ok(Walk::Place { base: pointer, origin, offset: offset + at * size, ty: element, bits: None })
-            }
-            _ => Err(one(Fault::new(index.span, format!("the array has {count} elements, counted from 0")))),
+        let size = size_of(btf, element)
+            .ok_or_else(|| one(Fault::new(base.span, format!("`{}` has no size", btf.c_name(element)))))?;
+        // The last member of a structure may be an array of no elements, which goes on behind it.
+        let bound = (count > 0).then_some(count);
+        if let NodeKind::Constant(at) = index.kind
+            && let Some(count) = bound
+        {
+            return match u32::try_from(at) {
+                Ok(at) if at < count => {
+                    Ok(Walk::Place { base: pointer, origin, offset: offset + at * size, ty: element, bits: None })
+                }
+                _ => Err(one(Fault::new(index.span, format!("the array has {count} elements, counted from 0")))),
+            };
         }
+        let origin = walked_from(origin);
+        let base = address(pointer, offset, origin, base.span);
+        let base = self::element(base, index, size, bound);
+        Ok(Walk::Place { base, origin, offset: 0, ty: element, bits: None })
+    }
+
+    /// `*value`
+    pub(super) fn dereference(&self, value: &Expr, span: Span) -> Checked<Walk> {
+        let zero = Node { kind: NodeKind::Constant(0), ty: Type::Integer { bytes: 8, signed: true }, span };
+        let node = self.value(value)?;
+        if !matches!(node.ty, Type::Pointer { .. }) {
+            return Err(one(Fault::new(span, format!("`*` takes a pointer, and this is {}", self.shown(&node.ty)))));
+        }
+        self.behind(node, zero, span)
+    }
+
+    /// `&value`
+    pub(super) fn address_of(&self, value: &Expr, span: Span) -> Checked<Node> {
+        match self.walk(value)? {
+            Walk::Place { base, origin, offset, ty, bits: None } => {
+                let origin = walked_from(origin);
+                let ty = Type::Pointer { target: target(self.btf(span)?, ty), origin };
+                let kind = NodeKind::Cast(Box::new(address(base, offset, origin, span)));
+                Ok(Node { kind, ty, span })
+            }
+            Walk::Place { .. } => Err(one(Fault::new(span, "a bit field has no address"))),
+            _ => {
+                let fault = Fault::new(span, "this lies nowhere in memory");
+                Err(one(fault.help("`&` takes a field of a structure, or an element of an array")))
+            }
+        }
+    }
+
+    /// The element of that number, counted from where the pointer points to.
+    fn behind(&self, pointer: Node, index: Node, span: Span) -> Checked<Walk> {
+        let Type::Pointer { target, origin } = pointer.ty.clone() else {
+            return Err(one(Fault::new(span, "this is no pointer")));
+        };
+        let first = index.kind == NodeKind::Constant(0);
+        let scalar = match &target {
+            Target::Type(id) => {
+                let btf = self.btf(span)?;
+                if first {
+                    return Ok(Walk::Place { base: pointer, origin, offset: 0, ty: *id, bits: None });
+                }
+                let size = size_of(btf, *id)
+                    .ok_or_else(|| one(Fault::new(span, format!("`{}` has no size", btf.c_name(*id)))))?;
+                let base = element(pointer, index, size, None);
+                return Ok(Walk::Place { base, origin: walked_from(origin), offset: 0, ty: *id, bits: None });
+            }
+            Target::Char => Type::Integer { bytes: 1, signed: false },
+            Target::Scalar(ty) => (**ty).clone(),
+            Target::Unknown => {
+                let fault = Fault::new(span, "what the pointer points to is not known here");
+                return Err(one(fault.help("name its type: `(int *)pointer`, `(struct NAME *)pointer`")));
+            }
+        };
+        let bytes = bytes_of(&scalar);
+        let base = if first { pointer } else { element(pointer, index, bytes.into(), None) };
+        Ok(Walk::Value(scalar_at(base, origin, bytes, scalar, span)))
+    }
+
+    /// The array in the tracepoint's format that the expression names.
+    fn named_context_array(&self, expr: &Expr) -> Option<ContextArray<'_>> {
+        match &expr.kind {
+            ExprKind::Field { base, name, .. } if base.kind == ExprKind::Name("args".to_owned()) => {
+                self.context_array(name)
+            }
+            _ => None,
+        }
+    }
+
+    /// The field of the tracepoint's format that is an array, its elements, and the bytes of one.
+    fn context_array(&self, name: &str) -> Option<ContextArray<'_>> {
+        let AttachPoint::Tracepoint(format) = self.attach else { return None };
+        let field = format.field(name).filter(|f| f.location == FieldLocation::Fixed && readable(format, f))?;
+        let count = field.array.filter(|count| *count > 0)?;
+        let bytes = u8::try_from(field.size / count).ok().filter(|n| matches!(n, 1 | 2 | 4 | 8))?;
+        (field.offset.is_multiple_of(bytes.into())).then_some((field, count, bytes))
+    }
+
+    fn context_element(&self, (field, count, bytes): ContextArray<'_>, index: Node, span: Span) -> Checked<Node> {
+        let ty = match field.c_type.trim() {
+            "bool" => Type::Boolean,
+            of if of.ends_with('*') => {
+                Type::Pointer { target: named_target(self.facts, of.trim_end_matches('*')), origin: Origin::Kernel }
+            }
+            _ => Type::Integer { bytes, signed: field.signed },
+        };
+        if let NodeKind::Constant(at) = index.kind {
+            return match u32::try_from(at) {
+                Ok(at) if at < count => {
+                    let kind = NodeKind::Context { offset: field.offset + at * u32::from(bytes), bytes };
+                    Ok(Node { kind, ty, span })
+                }
+                _ => Err(one(Fault::new(index.span, format!("the array has {count} elements, counted from 0")))),
+            };
+        }
+        let kind = NodeKind::ContextAddress { offset: field.offset };
+        let base = Node { kind, ty: Type::Pointer { target: Target::Char, origin: Origin::Kernel }, span };
+        Ok(scalar_at(element(base, index, bytes.into(), Some(count)), Origin::Kernel, bytes, ty, span))
     }
 
     /// A place becomes a value.
@@ -113,14 +260,15 @@ impl Checker<'_> {
         };
         let btf = self.btf(span)?;
         let stripped = btf.strip(ty);
-        let walked = if origin == Origin::User { Origin::User } else { Origin::Kernel };
+        let walked = walked_from(origin);
         match btf.kind(stripped.id) {
             Kind::Int { bytes, signed, bool, .. } => {
                 let ty = |bytes| if bool { Type::Boolean } else { Type::Integer { bytes, signed } };
                 self.load(base, origin, offset, bytes, bits, ty, span)
             }
             Kind::Enum { bytes, signed, .. } => {
-                self.load(base, origin, offset, bytes, bits, |bytes| Type::Integer { bytes, signed }, span)
+                let ty = |bytes| Type::Enumeration { id: stripped.id, bytes, signed };
+                self.load(base, origin, offset, bytes, bits, ty, span)
             }
             Kind::Pointer(to) => {
                 let tags = btf.strip(to).tags;
@@ -198,16 +346,69 @@ impl Checker<'_> {
     }
 }
 
+/// What a pointer to this type points to.
 pub fn target(btf: &Btf, to: TypeId) -> Target {
+    shallow_target(btf, to, MAX_POINTERS)
+}
+
+/// Pointers that are followed so deep only: damaged BTF may hold one that points to itself.
+fn shallow_target(btf: &Btf, to: TypeId, depth: u32) -> Target {
     let id = btf.strip(to).id;
+    let scalar = |ty| Target::Scalar(Box::new(ty));
     match btf.kind(id) {
+        Kind::Int { bool: true, .. } => scalar(Type::Boolean),
         Kind::Int { bytes: 1, .. } => Target::Char,
+        Kind::Int { bytes: bytes @ (2 | 4 | 8), signed, .. } => scalar(Type::Integer { bytes: bytes as u8, signed }),
+        Kind::Enum { bytes: bytes @ (1 | 2 | 4 | 8), signed, .. } => {
+            scalar(Type::Enumeration { id, bytes: bytes as u8, signed })
+        }
         Kind::Struct { .. } | Kind::Union { .. } | Kind::Forward { .. } => Target::Type(id),
+        Kind::Pointer(inner) if depth > 0 && !btf.strip(inner).tags.percpu => {
+            let origin = if btf.strip(inner).tags.user { Origin::User } else { Origin::Kernel };
+            scalar(Type::Pointer { target: shallow_target(btf, inner, depth - 1), origin })
+        }
         _ => Target::Unknown,
     }
 }
 
-fn size_of(btf: &Btf, ty: TypeId) -> Option<u32> {
+/// What a read through a pointer from there yields, if it is a pointer.
+fn walked_from(origin: Origin) -> Origin {
+    if origin == Origin::User { Origin::User } else { Origin::Kernel }
+}
+
+fn is_char(field: &TracepointField) -> bool {
+    matches!(field.c_type.trim(), "char" | "const char")
+}
+
+/// Bytes of a value in memory.
+pub(super) fn bytes_of(ty: &Type) -> u8 {
+    match ty {
+        Type::Boolean => 1,
+        ty => ty.integer().map_or(8, |(bytes, _)| bytes),
+    }
+}
+
+/// What lies where `base` points to.
+fn scalar_at(base: Node, origin: Origin, bytes: u8, ty: Type, span: Span) -> Node {
+    let access = if origin == Origin::User { Access::User } else { Access::Kernel };
+    let ty = match ty {
+        Type::Pointer { target, .. } if origin == Origin::User => Type::Pointer { target, origin },
+        ty => ty,
+    };
+    Node { kind: NodeKind::Load { base: Box::new(base), offset: 0, bytes, bits: None, access }, ty, span }
+}
+
+/// The address of an element: a plain number to the verifier, so that only a probe reads what is there.
+pub(super) fn element(base: Node, index: Node, scale: u32, count: Option<u32>) -> Node {
+    let (span, origin) = (
+        base.span,
+        if let Type::Pointer { origin: Origin::User, .. } = base.ty { Origin::User } else { Origin::Kernel },
+    );
+    let ty = Type::Pointer { target: Target::Unknown, origin };
+    Node { kind: NodeKind::Element { base: Box::new(base), index: Box::new(index), scale, count }, ty, span }
+}
+
+pub(super) fn size_of(btf: &Btf, ty: TypeId) -> Option<u32> {
     match btf.kind(btf.strip(ty).id) {
         Kind::Int { bytes, .. } | Kind::Enum { bytes, .. } | Kind::Struct { bytes, .. } | Kind::Union { bytes, .. } => {
             Some(bytes)

@@ -143,8 +143,9 @@ impl Writer<'_> {
             "bool",
         ];
         let ty = self.random.pick(&TYPES);
-        match self.random.below(4) {
+        match self.random.below(5) {
             0 => format!("({ty}){}", self.pointer(depth)),
+            1 => format!("(enum hrtimer_restart){}", self.closed(depth)),
             _ => format!("({ty}){}", self.closed(depth)),
         }
     }
@@ -214,6 +215,9 @@ impl Writer<'_> {
     }
 
     fn constant(&mut self) -> String {
+        if self.random.below(12) == 0 {
+            return self.random.pick(&["SS_CONNECTED", "O_CREAT", "EINVAL", "RPM_INVALID"]).to_owned();
+        }
         let value = self.random.number() as u64;
         match self.random.below(4) {
             0 => format!("{value:#x}"),

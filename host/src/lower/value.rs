@@ -214,10 +214,13 @@ impl Lower<'_> {
         let number = self.value(index, exit);
         if let Some(count) = count {
             let tested = if self.lives_on(index) { self.fresh(number) } else { number };
-            let count = self.b.constant(count.into());
+            let count = match i32::try_from(count) {
+                Ok(count) => Operand::Constant(count),
+                Err(_) => self.b.constant(count.into()).into(),
+            };
             self.b.leave_if(Cond::Ge, tested, count, exit.take());
         }
-        let distance = self.b.alu(AluOp::Mul, number, scale as i32);
+        let distance = if scale == 1 { number } else { self.b.alu(AluOp::Mul, number, scale as i32) };
         self.b.alu(AluOp::Add, value, distance)
     }
 

@@ -9,6 +9,7 @@
 //! Invariants: a [`Node`] that leaves here has operands of the types its kind asks for. Constants are folded. Every fault names what would work.
 
 mod calls;
+mod names;
 mod operators;
 mod places;
 mod types;
@@ -163,7 +164,7 @@ impl<'a> Checker<'a> {
                 let id = btf.structure(TASK).ok_or_else(|| one(Fault::new(span, "BTF has no struct task_struct")))?;
                 Type::Pointer { target: Target::Type(id), origin: Origin::Trusted }
             }
-            _ => return Err(one(self.unknown_name(name, span))),
+            _ => return self.constant(name, span).map(Walk::Value),
         };
         let builtin = BUILTINS.iter().find(|(n, _)| *n == name).map(|(_, b)| *b);
         let builtin = builtin.ok_or_else(|| one(self.unknown_name(name, span)))?;
@@ -178,13 +179,13 @@ impl<'a> Checker<'a> {
         if let Some(help) = familiar::name(name) {
             return fault.help(help);
         }
+        if let Some(help) = self.near_constant(name) {
+            return fault.help(help);
+        }
         let known = BUILTINS.iter().map(|(n, _)| *n).chain(["comm", "args", "str"]);
         let bound = self.bindings.keys().map(String::as_str);
         match did_you_mean(name, known.chain(bound)) {
             Some(help) => fault.help(help),
-            None if name.bytes().all(|b| b.is_ascii_uppercase() || b.is_ascii_digit() || b == b'_') => {
-                fault.help("the kernel's constants are not there yet; write the number")
-            }
             None => fault
                 .help("there are pid, tid, uid, gid, comm, cpu, nsecs, cgroup, task, args and what `bind` steps name"),
         }

@@ -9,6 +9,7 @@
 pub mod arithmetic;
 mod attach;
 mod check;
+mod constants;
 mod diagnostic;
 mod familiar;
 pub mod layout;
@@ -25,6 +26,7 @@ pub use check::{STR_DEFAULT, STR_MAX};
 pub use diagnostic::{Diagnostic, Diagnostics, Shown, Span, is_unsafe};
 pub use layout::kind_name;
 pub use node::{Access, Builtin, Node, NodeKind, Origin, Target, Type};
+pub use probe::{MAX_ALL_VALUE_NAMES, MAX_VALUE_NAMES};
 pub use validate::{MAX_ATTACH_LENGTH, MAX_ATTACH_POINTS, MAX_NAME, MAX_PROBES, MAX_STEPS, MAX_TEXT, TICK};
 
 use crate::declare::Declaration;
@@ -112,6 +114,9 @@ pub fn plan(declaration: &Declaration, facts: &KernelFacts) -> Result<Plan, Diag
             plan.probes.push(checked);
             plan.schemas.push(schema);
         }
+    }
+    if faults.is_empty() {
+        probe::bound_value_names(&plan.schemas, &mut faults);
     }
     if faults.is_empty() { Ok(plan) } else { Err(Diagnostics(faults)) }
 }

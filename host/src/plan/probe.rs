@@ -6,7 +6,12 @@ use super::layout::{FieldKind, MAX_RECORD, Schema};
 use super::syntax::{self, Expr};
 use super::{AttachPoint, Node, PlanStep, PointPlan, ProbePlan, Type, Typed, attach, kind_name, largest_record};
 use crate::declare::{Probe, Step};
-use crate::kernel::KernelFacts;
+use crate::kernel::{KernelFacts, Kind};
+
+/// Names of an enumeration at most: the values of one with more are sent without names.
+pub const MAX_VALUE_NAMES: usize = 256;
+/// Names of all enumerations of all fields at most.
+pub const MAX_ALL_VALUE_NAMES: usize = 1 << 16;
 
 /// A probe whose expressions have been read.
 pub(super) struct Parsed<'a> {
@@ -128,7 +133,7 @@ impl<'a> Parsed<'a> {
                         .map(|(_, text)| self.typed(&mut checker, text, &attach, faults, |c, e| c.value(e)))
                         .collect();
                     let kinds = fields.iter().zip(&values).filter_map(|((name, _), value)| {
-                        Some(((*name).to_owned(), field_kind(&value.as_ref()?.node.ty)))
+                        Some(((*name).to_owned(), field_kind(&value.as_ref()?.node.ty, facts)))
                     });
                     let laid = Schema::new(id, &self.probe.name, event, kinds);
                     self.bound_record(&laid, &values, faults);
@@ -212,14 +217,34 @@ fn merge(faults: &mut Vec<Diagnostic>, from: usize, found: Vec<Diagnostic>) {
     }
 }
 
+/// Refuses schemas that have more names of values than a plugin can want.
+pub fn bound_value_names(schemas: &[Schema], faults: &mut Vec<Diagnostic>) {
+    let of_field = |kind: &FieldKind| if let FieldKind::Enumeration(names) = kind { names.len() } else { 0 };
+    let names: usize = schemas.iter().flat_map(|s| &s.fields).map(|f| of_field(&f.kind)).sum();
+    if names > MAX_ALL_VALUE_NAMES {
+        faults.push(Diagnostic {
+            probe: None,
+            place: "the declaration".to_owned(),
+            message: format!("its fields have enumerations with {names} names, and {MAX_ALL_VALUE_NAMES} is the most"),
+            source: None,
+            at: Vec::new(),
+            notes: vec!["help: `x + 0` is a number without names".to_owned()],
+        });
+    }
+}
+
 /// How a value of this type stands in a record.
-fn field_kind(ty: &Type) -> FieldKind {
-    match ty {
-        Type::Integer { bytes, signed: true } => FieldKind::Signed(*bytes),
-        Type::Integer { bytes, signed: false } => FieldKind::Unsigned(*bytes),
+fn field_kind(ty: &Type, facts: &KernelFacts) -> FieldKind {
+    match *ty {
+        Type::Integer { bytes, signed: true } => FieldKind::Signed(bytes),
+        Type::Integer { bytes, signed: false } => FieldKind::Unsigned(bytes),
         Type::Boolean => FieldKind::Boolean,
-        Type::Enumeration { bytes, signed: true, .. } => FieldKind::Signed(*bytes),
-        Type::Enumeration { bytes, signed: false, .. } => FieldKind::Unsigned(*bytes),
+        Type::Enumeration { id, bytes, signed } => match facts.btf().map(|btf| btf.kind(id)) {
+            Ok(Kind::Enum { values, .. }) if values.len() <= MAX_VALUE_NAMES => {
+                FieldKind::Enumeration(values.into_iter().map(|(name, value)| (value, name)).collect())
+            }
+            _ => field_kind(&Type::Integer { bytes, signed }, facts),
+        },
         Type::Pointer { .. } => FieldKind::Unsigned(8),
         Type::Text { .. } => FieldKind::Text,
     }

@@ -212,6 +212,8 @@ fn limits_are_those_of_the_compiler() {
         MAX_HEIGHT.to_string(),
         plan::STR_DEFAULT.to_string(),
         to(plan::STR_MAX as usize),
+        plan::MAX_VALUE_NAMES.to_string(),
+        plan::MAX_ALL_VALUE_NAMES.to_string(),
         MAX_RECORD.to_string(),
         MAX_SCRATCH.to_string(),
         MAX_COMPARED.to_string(),

@@ -35,6 +35,7 @@ impl Scope {
     pub fn evaluate(&self, expr: &Expr) -> Option<i64> {
         match &expr.kind {
             ExprKind::Integer(value) => Some(*value as i64),
+            ExprKind::Name(name) if kernel_constant(name).is_some() => kernel_constant(name),
             ExprKind::Name(_) | ExprKind::Field { .. } => self.place(expr).and_then(|place| self.known[&place].value),
             ExprKind::Unary { op, value } => {
                 let value = self.evaluate(value)?;
@@ -86,6 +87,7 @@ impl Scope {
     pub fn is_unsigned(&self, expr: &Expr) -> bool {
         match &expr.kind {
             ExprKind::Integer(value) => i64::try_from(*value).is_err(),
+            ExprKind::Name(name) if kernel_constant(name).is_some() => false,
             ExprKind::Name(_) | ExprKind::Field { .. } => self.known[&path(expr)].unsigned,
             ExprKind::Unary { op: UnaryOp::Not, .. } => false,
             // -9223372036854775808 is a signed number.
@@ -106,6 +108,7 @@ impl Scope {
     /// The value of an expression that names nothing.
     fn constant(&self, expr: &Expr) -> Option<i64> {
         match &expr.kind {
+            ExprKind::Name(name) if kernel_constant(name).is_some() => kernel_constant(name),
             ExprKind::Name(name) => matches!(name.as_str(), "true" | "false").then(|| i64::from(name == "true")),
             ExprKind::Field { .. } => None,
             ExprKind::Integer(value) => Some(*value as i64),
@@ -152,9 +155,25 @@ fn path(expr: &Expr) -> String {
     }
 }
 
+/// The constants that the generator writes (include/uapi/linux/net.h, include/uapi/asm-generic, include/linux/pm.h).
+fn kernel_constant(name: &str) -> Option<i64> {
+    Some(match name {
+        "SS_CONNECTED" => 3,
+        "O_CREAT" => 0o100,
+        "EINVAL" => 22,
+        "RPM_INVALID" => -1,
+        _ => return None,
+    })
+}
+
 /// Bytes and signedness of a type as the generator writes it; a boolean has none.
 fn integer(ty: &TypeName) -> (u8, bool) {
-    let TypeBase::Named(name) = &ty.base else { panic!("{ty} has no reference") };
+    let name = match &ty.base {
+        TypeBase::Named(name) => name,
+        // Its constants are not negative, so it is an unsigned int.
+        TypeBase::Enum(_) => return (4, false),
+        _ => panic!("{ty} has no reference"),
+    };
     match name.as_str() {
         "u8" => (1, false),
         "s8" | "signed char" => (1, true),

@@ -284,6 +284,35 @@ fn casts() {
 }
 
 #[test]
+fn constants_and_enumerations() {
+    table(&[
+        ("SS_CONNECTED", "SS_CONNECTED"),
+        ("SS_CONNECTED + 0", "3"),
+        ("args.u8 == 252 + SS_CONNECTED", "true"),
+        ("(typeof(SS_CONNECTED))args.b", "SS_UNCONNECTED"),
+        ("(typeof(SS_CONNECTED))args.u8", "255"),
+        ("args.b ? SS_CONNECTED : SS_FREE", "SS_CONNECTED"),
+        ("args.b ? SS_CONNECTED : 5", "3"),
+        ("(enum hrtimer_restart)args.b", "HRTIMER_RESTART"),
+        ("(enum hrtimer_restart)args.b + 1", "2"),
+        ("(enum hrtimer_restart)args.s8", "4294967295"),
+        ("(enum rpm_status)args.s8", "RPM_INVALID"),
+        ("(enum rpm_status)args.u32", "RPM_INVALID"),
+        ("(enum rpm_status)args.s16", "-2"),
+        ("RPM_INVALID < 0", "true"),
+        ("(u8)HRTIMER_RESTART", "1"),
+        ("(enum hrtimer_restart)(1 / 0)", "absent"),
+        ("O_CREAT | O_WRONLY", "65"),
+        ("-ENOENT", "-2"),
+        ("S_IFMT & 0100644 == S_IFREG", "0"),
+        ("(0100644 & S_IFMT) == S_IFREG", "true"),
+        ("AF_INET6", "10"),
+        ("SIGKILL", "9"),
+        ("CLONE_NEWNET", "1073741824"),
+    ]);
+}
+
+#[test]
 fn pointers_are_cast_indexed_and_followed() {
     let mut memory = Memory::default();
     let parent = memory.add(Space::Kernel, &structure("task_struct", &[("tgid", &[5])]));

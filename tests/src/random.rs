@@ -160,7 +160,23 @@ impl Writer<'_> {
         if depth == 0 {
             return self.leaf();
         }
-        match self.random.below(8) {
+        match self.random.below(11) {
+            8 => {
+                let set: Vec<String> = (0..=self.random.below(4)).map(|_| self.constant()).collect();
+                format!("{} in ({})", self.closed(depth - 1), set.join(", "))
+            }
+            9 => {
+                const SETS: [&str; 3] =
+                    ["\"sh\"", "\"\", \"bash\", \"a\"", "\"sixteen bytes!!!\", \"exactly-15-byte\", \"sh\""];
+                format!("comm in ({})", self.random.pick(&SETS))
+            }
+            10 => {
+                let function = self.random.pick(&["starts_with", "ends_with", "contains"]);
+                format!(
+                    "{function}(comm, \"{}\")",
+                    self.random.pick(&["", "sh", "ex", "exactly-15-byte", "s", "ly-15", "tes!!!"])
+                )
+            }
             0 => {
                 let form = self.random.pick(&["#", "!#", "# == 0", "# != task", "!!#"]);
                 form.replace('#', &self.pointer(depth - 1))

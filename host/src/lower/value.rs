@@ -103,6 +103,8 @@ impl Lower<'_> {
             | NodeKind::And(..)
             | NodeKind::Or(..)
             | NodeKind::Arithmetic { .. }
+            | NodeKind::In { .. }
+            | NodeKind::Match { .. }
             | NodeKind::SameText(..) => {
                 let result = self.b.register();
                 self.either(node, exit, |l, holds| l.b.alu_to(AluOp::Add, result, l.zero, i32::from(holds)));
@@ -143,6 +145,22 @@ impl Lower<'_> {
                 self.b.branch(condition(*op, *unsigned), left, right, yes, no);
             }
             NodeKind::SameText(left, right) => self.same_text(left, right, yes, no, exit),
+            NodeKind::Match { text, how, with } => {
+                let with: Vec<&[u8]> = with.iter().map(Vec::as_slice).collect();
+                self.text_matches(text, *how, &with, yes, no, exit);
+            }
+            NodeKind::In { value, set } => {
+                let number = self.plain(value, exit);
+                let number = if self.lives_on(value) { self.fresh(number) } else { number };
+                for member in set {
+                    let member = match i32::try_from(*member) {
+                        Ok(member) => Operand::Constant(member),
+                        Err(_) => self.b.constant(*member).into(),
+                    };
+                    self.b.leave_if(Cond::Eq, number, member, yes);
+                }
+                self.b.jump(no);
+            }
             _ => {
                 let value = self.tested(node, exit);
                 self.b.branch(Cond::Ne, value, 0, yes, no);

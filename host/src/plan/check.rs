@@ -34,10 +34,11 @@ const TASK: &str = "task_struct";
 
 /// Names that a `bind` step cannot take.
 #[rustfmt::skip]
-pub const RESERVED: [&str; 38] = [
+pub const RESERVED: [&str; 41] = [
     "pid", "tid", "uid", "gid", "comm", "cpu", "nsecs", "cgroup", "task", "args", "str", "retval", "probe", "func",
     "ctx", "reg", "kstack", "ustack", "true", "false", "sizeof", "null", "offsetof", "container_of", "typeof", "in",
     "struct", "union", "enum", "unsigned", "signed", "char", "short", "int", "long", "void", "bool", "const",
+    "starts_with", "ends_with", "contains",
 ];
 
 const BUILTINS: [(&str, Builtin); 8] = [
@@ -135,6 +136,7 @@ impl<'a> Checker<'a> {
             ExprKind::OffsetOf { ty, path } => self.offset_of(ty, path, span).map(Walk::Value),
             ExprKind::ContainerOf { pointer, ty, path } => self.container_of(pointer, ty, path, span).map(Walk::Value),
             ExprKind::Binary { op, at, left, right } => self.binary(*op, *at, left, right, span).map(Walk::Value),
+            ExprKind::In { value, set } => self.is_in(value, set, span).map(Walk::Value),
             ExprKind::Conditional { condition, then, otherwise } => {
                 self.conditional(condition, then, otherwise, span).map(Walk::Value)
             }

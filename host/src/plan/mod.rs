@@ -25,7 +25,7 @@ pub use attach::{Again, AttachPoint, Counted, Iter, PerfEvent};
 pub use check::{STR_DEFAULT, STR_MAX};
 pub use diagnostic::{Diagnostic, Diagnostics, Shown, Span, is_unsafe};
 pub use layout::kind_name;
-pub use node::{Access, Builtin, Node, NodeKind, Origin, Target, Type};
+pub use node::{Access, Builtin, Match, Node, NodeKind, Origin, Target, Type};
 pub use probe::{MAX_ALL_VALUE_NAMES, MAX_VALUE_NAMES};
 pub use validate::{MAX_ATTACH_LENGTH, MAX_ATTACH_POINTS, MAX_NAME, MAX_PROBES, MAX_STEPS, MAX_TEXT, TICK};
 

@@ -73,6 +73,17 @@ pub enum NodeKind {
         then: Box<Node>,
         otherwise: Box<Node>,
     },
+    /// Whether the value is one of these.
+    In {
+        value: Box<Node>,
+        set: Vec<i64>,
+    },
+    /// Whether the text is, or holds, one of these.
+    Match {
+        text: Box<Node>,
+        how: Match,
+        with: Vec<Vec<u8>>,
+    },
     /// Whether two texts are the same.
     SameText(Box<Node>, Box<Node>),
     Literal(Vec<u8>),
@@ -94,6 +105,15 @@ pub enum NodeKind {
         offset: u32,
         relative: bool,
     },
+}
+
+/// How a text is compared with one that is known.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Match {
+    Is,
+    StartsWith,
+    EndsWith,
+    Contains,
 }
 
 /// What an expression is.

@@ -80,6 +80,11 @@ pub enum ExprKind {
         left: Box<Expr>,
         right: Box<Expr>,
     },
+    /// `value in (a, b)`
+    In {
+        value: Box<Expr>,
+        set: Vec<Expr>,
+    },
     Conditional {
         condition: Box<Expr>,
         then: Box<Expr>,
@@ -153,6 +158,9 @@ const BINARY: [(BinaryOp, &str, u8); 18] = [
     (BinaryOp::Divide, "/", 10),
     (BinaryOp::Remainder, "%", 10),
 ];
+
+/// How tight `in` binds: as `<`.
+const IN: u8 = 7;
 
 /// Reads one expression. The first fault ends the reading: what follows it would be guesswork.
 pub fn parse(text: &str) -> Result<Expr, Fault> {
@@ -256,7 +264,12 @@ impl Parser {
     /// Operators of at least this precedence.
     fn binary(&mut self, lowest: u8) -> Result<Expr, Fault> {
         let mut left = self.unary()?;
-        while let TokenKind::Symbol(symbol) = self.peek().kind {
+        loop {
+            if lowest <= IN && matches!(&self.peek().kind, TokenKind::Name(name) if name == "in") {
+                left = self.is_in(left)?;
+                continue;
+            }
+            let TokenKind::Symbol(symbol) = self.peek().kind else { break };
             let Some((op, _, precedence)) = BINARY.iter().find(|(_, s, p)| *s == symbol && *p >= lowest) else { break };
             let at = self.next().span;
             // One level for each precedence, of which there are 10: no need to count it as nesting.
@@ -266,6 +279,23 @@ impl Parser {
             left = node(ExprKind::Binary { op: *op, at, left: Box::new(left), right: Box::new(right) }, span, height)?;
         }
         Ok(left)
+    }
+
+    fn is_in(&mut self, value: Expr) -> Result<Expr, Fault> {
+        self.next();
+        self.expect("(", "behind `in`")?;
+        let (mut set, mut height) = (Vec::new(), value.height);
+        loop {
+            let member = self.nested(Self::expression)?;
+            height = height.max(member.height);
+            set.push(member);
+            if !self.take(",") {
+                break;
+            }
+        }
+        let end = self.expect(")", "behind the values")?;
+        let span = value.span.to(end);
+        node(ExprKind::In { value: Box::new(value), set }, span, height)
     }
 
     fn unary(&mut self) -> Result<Expr, Fault> {
@@ -393,6 +423,9 @@ mod tests {
                 format!("container_of({}, {ty}, {})", full(pointer), path_of(path))
             }
             ExprKind::Binary { op, left, right, .. } => format!("({} {} {})", full(left), op.text(), full(right)),
+            ExprKind::In { value, set, .. } => {
+                format!("({} in {})", full(value), set.iter().map(full).collect::<Vec<_>>().join(" "))
+            }
             ExprKind::Conditional { condition, then, otherwise } => {
                 format!("({} ? {} : {})", full(condition), full(then), full(otherwise))
             }
@@ -447,6 +480,9 @@ mod tests {
             ("str(args.x, 0x10) != \"a\\x41\\n\"", "(str(args.x, 16) != \"aA\\n\")"),
             ("~0 & 'a' | 017 | 0b11 | 1_000ul", "(((((Complement 0) & 97) | 15) | 3) | 1000)"),
             ("a[1].b", "a[1].b"),
+            ("!a & b + 1 in (1, 2 | 3) == c", "((Not a) & (((b + 1) in 1 (2 | 3)) == c))"),
+            ("a in (1) in (0)", "((a in 1) in 0)"),
+            ("(a) in (1)", "(a in 1)"),
             ("(a)", "a"),
         ] {
             assert_eq!(parse(text).map(|e| full(&e)).map_err(|e| e.message), Ok(tree.to_owned()), "{text}");

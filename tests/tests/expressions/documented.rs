@@ -234,7 +234,8 @@ fn operators_bind_in_the_order_that_is_shown() {
     // Behind what stands before or behind a single value, and without `?:` at the end.
     let rows: Table =
         tables(section("Operators")).remove(0).into_iter().skip(3).filter(|row| row[0] != "`?:`").collect();
-    let rows: Vec<Vec<&str>> = rows.iter().map(|row| code(&row[0])).collect();
+    let rows: Vec<Vec<&str>> =
+        rows.iter().map(|row| code(&row[0]).into_iter().filter(|op| !op.starts_with("in ")).collect()).collect();
     assert_eq!(rows.concat().len(), 18, "{rows:?}");
     for (n, row) in rows.iter().enumerate() {
         for tight in row {

@@ -76,6 +76,21 @@ impl Scope {
                 let (op, unsigned) = (operation(*op), self.computes_unsigned(*op, left, right));
                 arithmetic::evaluate(op, unsigned, self.evaluate(left)?, self.evaluate(right)?)
             }
+            ExprKind::In { value, set } => {
+                if value.kind == ExprKind::Name("comm".to_owned()) {
+                    return Some(i64::from(set.iter().any(|member| literal(member) == self.comm.as_bytes())));
+                }
+                let value = self.evaluate(value)?;
+                Some(i64::from(set.iter().any(|member| self.evaluate(member) == Some(value))))
+            }
+            ExprKind::Call { name, arguments, .. } => {
+                let with = std::str::from_utf8(literal(&arguments[1])).expect("ASCII");
+                Some(i64::from(match name.as_str() {
+                    "starts_with" => self.comm.starts_with(with),
+                    "ends_with" => self.comm.ends_with(with),
+                    _ => self.comm.contains(with),
+                }))
+            }
             ExprKind::Conditional { condition, then, otherwise } => {
                 self.evaluate(if self.evaluate(condition)? != 0 { then } else { otherwise })
             }
@@ -141,6 +156,13 @@ impl Scope {
             (ExprKind::Name(name), ExprKind::Text(text)) if name == "comm" => Some(text == self.comm.as_bytes()),
             _ => None,
         }
+    }
+}
+
+fn literal(expr: &Expr) -> &[u8] {
+    match &expr.kind {
+        ExprKind::Text(text) => text,
+        other => panic!("{other:?} is no text"),
     }
 }
 

@@ -284,6 +284,28 @@ fn casts() {
 }
 
 #[test]
+fn sets() {
+    table(&[
+        ("args.u8 in (1, 2, 255)", "true"),
+        ("args.u8 in (1)", "false"),
+        ("args.s64 in (-5)", "true"),
+        ("args.u64 in (-4, 9)", "true"),
+        ("args.u64 in (0xfffffffffffffffc)", "true"),
+        ("args.s8 in (0xff)", "false"),
+        ("!(args.s8 in (1, -1))", "false"),
+        ("(args.u8 in (255)) + 1", "2"),
+        ("args.u8 in (SS_FREE, 127 * 2 + 1)", "true"),
+        ("args.p in (0, 0xdead0000)", "true"),
+        ("args.u8 + 1 in (256)", "true"),
+        ("args.u8 in (255) == args.b", "true"),
+        ("3 in (1, 2)", "false"),
+        ("3 in (1, 3)", "true"),
+        ("1 / 0 in (1)", "absent"),
+        ("args.b in (true)", "true"),
+    ]);
+}
+
+#[test]
 fn constants_and_enumerations() {
     table(&[
         ("SS_CONNECTED", "SS_CONNECTED"),

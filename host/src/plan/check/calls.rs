@@ -3,14 +3,37 @@
 use super::super::diagnostic::{Fault, Span, did_you_mean};
 use super::super::familiar;
 use super::super::syntax::Expr;
-use super::super::{Access, Node, NodeKind, Origin, Type};
-use super::{BUILTINS, Checked, Checker, STR_DEFAULT, STR_MAX, one};
+use super::super::{Access, Match, Node, NodeKind, Origin, Type};
+use super::operators::matching;
+use super::{BUILTINS, Checked, Checker, STR_DEFAULT, STR_MAX, both, one};
 
 impl Checker<'_> {
     pub(super) fn call(&self, name: &str, at: Span, arguments: &[Expr], span: Span) -> Checked<Node> {
-        if name != "str" {
-            return Err(one(self.unknown_function(name, at)));
+        let how = match name {
+            "str" => return self.str(arguments, span),
+            "starts_with" => Match::StartsWith,
+            "ends_with" => Match::EndsWith,
+            "contains" => Match::Contains,
+            _ => return Err(one(self.unknown_function(name, at))),
+        };
+        let [text, with] = arguments else {
+            return Err(one(Fault::new(span, format!("`{name}` takes a text and what is looked for"))));
+        };
+        let (text, with) = both(self.value(text), self.value(with))?;
+        if !matches!(text.ty, Type::Text { .. }) {
+            let fault = Fault::new(text.span, format!("`{name}` takes a text, and this is {}", self.shown(&text.ty)));
+            return Err(one(match text.ty {
+                Type::Pointer { .. } => fault.help("`str(pointer)` reads the text behind a pointer"),
+                _ => fault,
+            }));
         }
+        match with.kind {
+            NodeKind::Literal(with) => Ok(matching(text, how, vec![with], span)),
+            _ => Err(one(Fault::new(with.span, "what is looked for must be a text in quotes"))),
+        }
+    }
+
+    fn str(&self, arguments: &[Expr], span: Span) -> Checked<Node> {
         let (pointer, max) = match arguments {
             [pointer] => (pointer, STR_DEFAULT),
             [pointer, max] => match self.value(max)?.kind {
@@ -40,7 +63,11 @@ impl Checker<'_> {
         if is_value {
             return fault.help(format!("`{name}` is a value, without parentheses"));
         }
-        let help = familiar::function(name).or_else(|| did_you_mean(name, ["str"]));
-        fault.help(help.unwrap_or_else(|| "there is `str(pointer)`, and `str(pointer, bytes)`".to_owned()))
+        let help =
+            familiar::function(name).or_else(|| did_you_mean(name, ["str", "starts_with", "ends_with", "contains"]));
+        fault.help(help.unwrap_or_else(|| {
+            "there are `str`, `starts_with`, `ends_with`, `contains`, `sizeof`, `offsetof` and `container_of`"
+                .to_owned()
+        }))
     }
 }

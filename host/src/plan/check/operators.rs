@@ -3,7 +3,7 @@
 use super::super::arithmetic::{self, Op};
 use super::super::diagnostic::{Fault, Span};
 use super::super::syntax::{BinaryOp, Expr, UnaryOp};
-use super::super::{Node, NodeKind, Origin, Target, Type};
+use super::super::{Match, Node, NodeKind, Origin, Target, Type};
 use super::{Checked, Checker, both, one};
 
 impl Checker<'_> {
@@ -115,6 +115,44 @@ impl Checker<'_> {
         Ok(Node { kind, ty: Type::Boolean, span })
     }
 
+    /// `value in (a, b)`
+    pub(super) fn is_in(&self, value: &Expr, set: &[Expr], span: Span) -> Checked<Node> {
+        let mut faults = Vec::new();
+        let mut keep = |node: Checked<Node>| node.map_err(|mut found| faults.append(&mut found)).ok();
+        let value = keep(self.value(value));
+        let members: Vec<Node> = set.iter().filter_map(|member| keep(self.value(member))).collect();
+        let Some(value) = value.filter(|_| members.len() == set.len()) else { return Err(faults) };
+        let is_text = matches!(value.ty, Type::Text { .. });
+        let (mut numbers, mut texts) = (Vec::new(), Vec::new());
+        for member in members {
+            match (member.kind, &member.ty) {
+                (NodeKind::Literal(text), _) if is_text => texts.push(text),
+                (NodeKind::Constant(number), _) if !is_text => numbers.push(number),
+                (NodeKind::Literal(_), ty) | (NodeKind::Constant(_), ty) => {
+                    let (is, of) = (self.shown(&value.ty), self.shown(ty));
+                    faults.push(Fault::new(member.span, format!("{is} cannot be {of}")));
+                }
+                _ => {
+                    let fault = Fault::new(member.span, "the values behind `in` must be constants");
+                    faults.push(fault.help("`==` and `||` compare with what is not known before"));
+                }
+            }
+        }
+        if !faults.is_empty() {
+            return Err(faults);
+        }
+        if is_text {
+            return Ok(matching(value, Match::Is, texts, span));
+        }
+        numbers.sort_unstable();
+        numbers.dedup();
+        let kind = match value.kind {
+            NodeKind::Constant(n) => NodeKind::Constant(i64::from(numbers.contains(&n))),
+            _ => NodeKind::In { value: Box::new(value), set: numbers },
+        };
+        Ok(Node { kind, ty: Type::Boolean, span })
+    }
+
     pub(super) fn conditional(&self, condition: &Expr, then: &Expr, otherwise: &Expr, span: Span) -> Checked<Node> {
         let condition = self.condition(condition);
         let (then_node, otherwise_node) = match both(self.value(then), self.value(otherwise)) {
@@ -160,6 +198,24 @@ impl Checker<'_> {
 
 fn is_unsigned(ty: &Type) -> bool {
     ty.integer() == Some((8, false))
+}
+
+/// Whether a text is or holds one of these; decided here where it is a literal.
+pub(super) fn matching(text: Node, how: Match, with: Vec<Vec<u8>>, span: Span) -> Node {
+    let kind = match &text.kind {
+        NodeKind::Literal(text) => NodeKind::Constant(i64::from(with.iter().any(|with| holds(text, how, with)))),
+        _ => NodeKind::Match { text: Box::new(text), how, with },
+    };
+    Node { kind, ty: Type::Boolean, span }
+}
+
+fn holds(text: &[u8], how: Match, with: &[u8]) -> bool {
+    match how {
+        Match::Is => text == with,
+        Match::StartsWith => text.starts_with(with),
+        Match::EndsWith => text.ends_with(with),
+        Match::Contains => with.is_empty() || text.windows(with.len()).any(|part| part == with),
+    }
 }
 
 fn integers(op: Op, left: Node, right: Node, span: Span) -> Node {

@@ -112,8 +112,9 @@ impl Writer<'_> {
         if depth == 0 {
             return self.leaf();
         }
-        match self.random.below(10) {
+        match self.random.below(11) {
             0 => self.leaf(),
+            10 => self.cast(depth - 1),
             1 => format!("{}{}", self.random.pick(&["-", "~", "!", "+"]), self.closed(depth - 1)),
             2 => format!("({} ? {} : {})", self.condition(depth - 1), self.integer(depth - 1), self.integer(depth - 1)),
             3 => format!("!({})", self.condition(depth - 1)),
@@ -122,6 +123,30 @@ impl Writer<'_> {
                 let joined = format!("{left} {} {right}", self.random.pick(&OPERATORS));
                 if self.random.below(2) == 0 { format!("({joined})") } else { joined }
             }
+        }
+    }
+
+    /// A number or a pointer as a number of some type.
+    fn cast(&mut self, depth: u32) -> String {
+        const TYPES: [&str; 12] = [
+            "u8",
+            "signed char",
+            "u16",
+            "unsigned short",
+            "short",
+            "u32",
+            "unsigned",
+            "int",
+            "u64",
+            "unsigned long",
+            "long",
+            "bool",
+        ];
+        let ty = self.random.pick(&TYPES);
+        match self.random.below(5) {
+            0 => format!("({ty}){}", self.pointer(depth)),
+            1 => format!("(enum hrtimer_restart){}", self.closed(depth)),
+            _ => format!("({ty}){}", self.closed(depth)),
         }
     }
 
@@ -135,7 +160,23 @@ impl Writer<'_> {
         if depth == 0 {
             return self.leaf();
         }
-        match self.random.below(8) {
+        match self.random.below(11) {
+            8 => {
+                let set: Vec<String> = (0..=self.random.below(4)).map(|_| self.constant()).collect();
+                format!("{} in ({})", self.closed(depth - 1), set.join(", "))
+            }
+            9 => {
+                const SETS: [&str; 3] =
+                    ["\"sh\"", "\"\", \"bash\", \"a\"", "\"sixteen bytes!!!\", \"exactly-15-byte\", \"sh\""];
+                format!("comm in ({})", self.random.pick(&SETS))
+            }
+            10 => {
+                let function = self.random.pick(&["starts_with", "ends_with", "contains"]);
+                format!(
+                    "{function}(comm, \"{}\")",
+                    self.random.pick(&["", "sh", "ex", "exactly-15-byte", "s", "ly-15", "tes!!!"])
+                )
+            }
             0 => {
                 let form = self.random.pick(&["#", "!#", "# == 0", "# != task", "!!#"]);
                 form.replace('#', &self.pointer(depth - 1))
@@ -159,6 +200,15 @@ impl Writer<'_> {
             let condition = self.condition(depth - 1);
             return format!("({condition} ? {} : {})", self.pointer(depth - 1), self.pointer(depth - 1));
         }
+        if depth > 0 && self.random.below(4) == 0 {
+            let ty = self.random.pick(&["struct task_struct *", "const struct task_struct *"]);
+            let pointer = self.pointer(depth - 1);
+            return match self.random.below(3) {
+                0 => format!("(({ty}){pointer})"),
+                1 => format!("(({ty})(u64){pointer})"),
+                _ => format!("(({ty})(void *){pointer})"),
+            };
+        }
         self.binding(true).unwrap_or_else(|| self.random.pick(self.names.pointers).to_owned())
     }
 
@@ -181,6 +231,9 @@ impl Writer<'_> {
     }
 
     fn constant(&mut self) -> String {
+        if self.random.below(12) == 0 {
+            return self.random.pick(&["SS_CONNECTED", "O_CREAT", "EINVAL", "RPM_INVALID"]).to_owned();
+        }
         let value = self.random.number() as u64;
         match self.random.below(4) {
             0 => format!("{value:#x}"),

@@ -20,7 +20,7 @@ type Shape = (&'static str, &'static str, usize, fn(usize) -> Parts);
 /// Steps, and the values of fields.
 type Parts = (Vec<Step>, Vec<String>);
 
-const SHAPES: [Shape; 21] = [
+const SHAPES: [Shape; 30] = [
     ("sums", OPENAT, 64, |n| (vec![], vec![chain("nsecs", "+", 256); n])),
     ("conditions", OPENAT, 127, |n| (vec![Step::When(chain("nsecs", "||", 250)); n], vec![])),
     ("unlike conditions", OPENAT, 127, |n| (whens(n, |i| format!("tid % {} != {}", i + 2, i)), vec![])),
@@ -67,6 +67,21 @@ const SHAPES: [Shape; 21] = [
     ("bound names", SWITCH, 40, |n| {
         twice(n, |i| if i % 2 == 0 { "comm" } else { "args.prev.comm" }.to_owned(), "b# == \"a\"", "b#")
     }),
+    ("elements", SWITCH, 64, |n| (vec![], vec![chain("args.prev.comm[cpu]", "+", 20); n])),
+    ("bound elements", SWITCH, 30, |n| twice(n, |i| format!("cpu + {i}"), "args.prev.comm[b#]", "args.next.comm[b#]")),
+    ("casts", SWITCH, 64, |n| (vec![], vec![chain("((struct task_struct *)(u64)args.prev).pid", "+", 20); n])),
+    ("sets", OPENAT, 64, |n| (vec![], vec![format!("pid in ({})", list(200, |i| i.to_string())); n])),
+    ("unlike sets", SWITCH, 64, |n| {
+        (whens(n, |i| format!("args.prev.pid in ({})", list(40, |j| (i * j).to_string()))), vec![])
+    }),
+    ("sets of texts", OPENAT, 60, |n| {
+        (with_text(whens(n, |i| format!("a in ({})", list(10, |j| format!("\"text number {}\"", i + j))))), vec![])
+    }),
+    ("beginnings and ends", OPENAT, 120, |n| {
+        (with_text(whens(n, |i| format!("starts_with(a, \"/usr/lib/{i}\") || ends_with(a, \".so.{i}\")"))), vec![])
+    }),
+    ("searches", OPENAT, 60, |n| (with_text(whens(n, |i| format!("contains(a, \"lib{i}.so\")"))), vec![])),
+    ("long searches", OPENAT, 60, |n| (vec![], vec!["contains(str(args.filename, 1900), \"x\")".to_owned(); n])),
     ("walks", SWITCH, 64, |n| (vec![], vec![chain(WALK, "+", 10); n])),
 ];
 
@@ -81,6 +96,10 @@ fn twice(n: usize, value: impl Fn(usize) -> String, first: &str, then: &str) -> 
 
 fn chain(part: &str, by: &str, times: usize) -> String {
     vec![part; times].join(by)
+}
+
+fn list(n: usize, member: impl Fn(usize) -> String) -> String {
+    (0..n).map(member).collect::<Vec<_>>().join(", ")
 }
 
 fn whens(n: usize, condition: impl Fn(usize) -> String) -> Vec<Step> {
@@ -156,19 +175,30 @@ const NAMES: [Names; 8] = [
             "args.next.start_time",
             "args.next.in_iowait",
             "args.prev.se.load.weight",
+            "args.prev.comm[cpu]",
+            "((u8 *)args.next)[args.prev.pid & 255]",
+            "container_of(&args.next.se, struct task_struct, se).pid",
+            "*(int *)&task.tgid",
         ],
         pointers: &["args.prev", "args.next", "args.prev.real_parent", "task"],
         members: &MEMBERS,
     },
     Names {
         attach: "tracepoint:sched:sched_switch",
-        numbers: &["args.prev_pid", "args.prev_state", "args.next_prio", "args.next_pid"],
+        numbers: &[
+            "args.prev_pid",
+            "args.prev_state",
+            "args.next_prio",
+            "args.next_pid",
+            "args.next_comm[args.prev_pid]",
+            "task.comm[args.prev_prio]",
+        ],
         pointers: &["task", "task.real_parent", "task.group_leader.real_parent"],
         members: &MEMBERS,
     },
     Names {
         attach: OPENAT,
-        numbers: &["args.dfd", "args.flags", "args.mode", "args.__syscall_nr"],
+        numbers: &["args.dfd", "args.flags", "args.mode", "args.__syscall_nr", "args.filename[pid]", "*args.filename"],
         pointers: &["task", "task.real_parent", "task.group_leader"],
         members: &MEMBERS,
     },

@@ -117,11 +117,13 @@ fn shown(ty: &Type, facts: &KernelFacts) -> String {
     match ty {
         Type::Integer { bytes, signed } => format!("{}{}", if *signed { "s" } else { "u" }, u32::from(*bytes) * 8),
         Type::Boolean => "boolean".to_owned(),
+        Type::Enumeration { id, .. } => facts.btf().map_or("enum".to_owned(), |btf| btf.c_name(*id)),
         Type::Text { max } => format!("text of at most {max} bytes"),
         Type::Pointer { target, origin } => {
             let target = match (target, facts.btf()) {
                 (plan::Target::Char, _) => "char".to_owned(),
                 (plan::Target::Type(id), Ok(btf)) => btf.c_name(*id),
+                (plan::Target::Scalar(ty), _) => format!("{{{}}}", shown(ty, facts)),
                 _ => "void".to_owned(),
             };
             format!("{} pointer to {target}", format!("{origin:?}").to_lowercase())

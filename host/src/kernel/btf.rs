@@ -3,12 +3,14 @@
 //! btf-rs reads the types, out of a mapping of the file; [`NameIndex`] finds them by name. btf-rs's own types stay inside: others see
 //! [`TypeId`] and [`Kind`].
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::fs::{self, File};
 use std::io::{self, Write};
+use std::ops::Bound;
 use std::os::fd::AsRawFd;
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use btf_rs::{Backend, BtfType, Type};
 use memmap2::{Mmap, MmapOptions};
@@ -146,6 +148,8 @@ const MAX_DEPTH: u32 = 64;
 pub struct Btf {
     types: btf_rs::Btf,
     names: NameIndex,
+    /// Read on first use.
+    enumerators: OnceLock<BTreeMap<String, Vec<(TypeId, i64)>>>,
 }
 
 impl Btf {
@@ -186,6 +190,29 @@ impl Btf {
     /// `enum name`.
     pub fn enumeration(&self, name: &str) -> Option<TypeId> {
         self.first(name, |ty| matches!(ty, Type::Enum(_) | Type::Enum64(_)))
+    }
+
+    /// The enumerations that have a constant of that name, in ascending order, and its value there. The first call reads all of them (some 10 ms).
+    pub fn enumerators(&self, name: &str) -> &[(TypeId, i64)] {
+        self.all_enumerators().get(name).map_or(&[], Vec::as_slice)
+    }
+
+    /// The names of constants that begin so.
+    pub fn enumerators_from<'a>(&'a self, prefix: &'a str) -> impl Iterator<Item = &'a str> {
+        let from = self.all_enumerators().range::<str, _>((Bound::Included(prefix), Bound::Unbounded));
+        from.map(|(name, _)| name.as_str()).take_while(move |name| name.starts_with(prefix))
+    }
+
+    fn all_enumerators(&self) -> &BTreeMap<String, Vec<(TypeId, i64)>> {
+        self.enumerators.get_or_init(|| {
+            let mut all: BTreeMap<String, Vec<_>> = BTreeMap::new();
+            for id in self.names.enumerations().iter().copied().map(TypeId) {
+                if let Kind::Enum { values, .. } = self.kind(id) {
+                    values.into_iter().for_each(|(name, value)| all.entry(name).or_default().push((id, value)));
+                }
+            }
+            all
+        })
     }
 
     /// The integer type `name`, as DWARF spells it: `unsigned int`, `long int`, `_Bool`.
@@ -282,7 +309,7 @@ impl Btf {
         let bad = |reason: String| FactError::BadBtf { path: origin.to_path_buf(), reason };
         let names = NameIndex::new(bytes).map_err(|reason| bad(reason.to_owned()))?;
         let types = btf_rs::Btf::from_file_with_backend(path, Backend::Mmap).map_err(|error| bad(error.to_string()))?;
-        Ok(Btf { types, names })
+        Ok(Btf { types, names, enumerators: OnceLock::new() })
     }
 
     /// Opens a copy of `bytes` in a memory file: btf-rs's mapping backend wants a path.

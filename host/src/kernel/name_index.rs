@@ -26,6 +26,8 @@ pub(super) struct NameIndex {
     /// Where each bucket begins in `entries`, and behind the last one its end.
     starts: Vec<u32>,
     entries: Vec<Entry>,
+    /// Ids of all enumerations, with names or without.
+    enumerations: Vec<u32>,
 }
 
 #[derive(Clone, Copy)]
@@ -37,7 +39,13 @@ struct Entry {
 impl NameIndex {
     /// Indexes the names of a stand-alone BTF of this machine's byte order. The error says what is wrong with the bytes.
     pub(super) fn new(btf: &[u8]) -> Result<NameIndex, &'static str> {
-        Ok(NameIndex::bucketed(&named_types(btf)?))
+        let (named, enumerations) = named_types(btf)?;
+        Ok(NameIndex { enumerations, ..NameIndex::bucketed(&named) })
+    }
+
+    /// All enumerations, in ascending order.
+    pub(super) fn enumerations(&self) -> &[u32] {
+        &self.enumerations
     }
 
     /// Types that may be called `name`, in ascending order: all that are, and seldom one that is not.
@@ -63,7 +71,7 @@ impl NameIndex {
             entries[*place as usize] = entry;
             *place += 1;
         }
-        NameIndex { starts, entries }
+        NameIndex { starts, entries, enumerations: Vec::new() }
     }
 }
 
@@ -71,21 +79,31 @@ fn bucket(hash: u32) -> usize {
     (hash >> (u32::BITS - BUCKET_BITS)) as usize
 }
 
-fn named_types(btf: &[u8]) -> Result<Vec<Entry>, &'static str> {
+/// The types that have names, and the ids of all enumerations.
+fn named_types(btf: &[u8]) -> Result<(Vec<Entry>, Vec<u32>), &'static str> {
     let (types, strings) = sections(btf)?;
     let mut entries = Vec::with_capacity(types.len() / 40);
+    let mut enumerations = Vec::new();
     let mut rest = types;
     let mut id = 1;
     while !rest.is_empty() {
         let name = word(rest, 0).ok_or("a type is cut off")? as usize;
-        let bytes = type_bytes(word(rest, 4).ok_or("a type is cut off")?).ok_or("a type is of unknown kind")?;
+        let info = word(rest, 4).ok_or("a type is cut off")?;
+        let bytes = type_bytes(info).ok_or("a type is of unknown kind")?;
+        if is_enumeration(info) {
+            enumerations.push(id);
+        }
         if name != 0 {
             entries.push(Entry { hash: hash(strings.get(name..).ok_or("a name lies outside of the strings")?), id });
         }
         rest = rest.get(bytes..).ok_or("a type is cut off")?;
         id += 1;
     }
-    Ok(entries)
+    Ok((entries, enumerations))
+}
+
+fn is_enumeration(info: u32) -> bool {
+    matches!((info >> 24) & 0x1f, 6 | 19)
 }
 
 fn sections(btf: &[u8]) -> Result<(&[u8], &[u8]), &'static str> {

@@ -60,6 +60,8 @@ pub enum Counter {
 pub const COUNTER_COUNT: usize = 4;
 /// Behind the counters stands a u64 that is always 0.
 const ZERO_AT: i32 = 8 * COUNTER_COUNT as i32;
+/// And behind that a u64 through which pointers go that the verifier is to forget.
+const FORGET_AT: i32 = ZERO_AT + 8;
 
 /// Helpers, by their numbers in include/uapi/linux/bpf.h.
 mod helper {
@@ -154,7 +156,7 @@ pub fn lower(plan: &Plan, plugin: &str, ring: u32) -> Result<Ir, LowerError> {
     };
     module.maps = vec![
         map("events", MapKind::RingBuffer, 0, 0, ring),
-        map("counters", MapKind::PerCpuArray, 4, ZERO_AT as u32 + 8, programs.len() as u32),
+        map("counters", MapKind::PerCpuArray, 4, FORGET_AT as u32 + 8, programs.len() as u32),
     ];
     if scratch_entries > 0 {
         module.maps.push(map("scratch", MapKind::PerCpuArray, 4, scratch_bytes.next_multiple_of(8), scratch_entries));

@@ -4,7 +4,7 @@ use super::value::Exit;
 use super::{Local, Lower, helper};
 use crate::ir::{Address, AluOp, BlockId, Cond, Operand, Register, Size, Space};
 use crate::plan::layout::CUT;
-use crate::plan::{Access, Node, NodeKind, Type};
+use crate::plan::{Access, Match, Node, NodeKind, Type};
 
 /// Bytes of a thread's name with its terminating 0.
 pub const COMM: u32 = 16;
@@ -35,11 +35,14 @@ pub fn room(node: &Node) -> u32 {
 pub fn needs_scratch(node: &Node) -> bool {
     match &node.kind {
         NodeKind::SameText(left, right) => literal_and_comm(left, right).is_none(),
-        NodeKind::Not(a) | NodeKind::Complement(a) | NodeKind::Negate(a) => needs_scratch(a),
+        NodeKind::In { value, .. } => needs_scratch(value),
+        NodeKind::Match { text, how, .. } => !is_on_stack(text, *how),
+        NodeKind::Not(a) | NodeKind::Complement(a) | NodeKind::Negate(a) | NodeKind::Cast(a) => needs_scratch(a),
         NodeKind::Load { base, .. } | NodeKind::Address { base, .. } => needs_scratch(base),
-        NodeKind::Arithmetic { left, right, .. } | NodeKind::And(left, right) | NodeKind::Or(left, right) => {
-            needs_scratch(left) || needs_scratch(right)
-        }
+        NodeKind::Arithmetic { left, right, .. }
+        | NodeKind::And(left, right)
+        | NodeKind::Or(left, right)
+        | NodeKind::Element { base: left, index: right, .. } => needs_scratch(left) || needs_scratch(right),
         NodeKind::Conditional { condition, then, otherwise } => {
             needs_scratch(condition) || needs_scratch(then) || needs_scratch(otherwise)
         }
@@ -52,9 +55,15 @@ pub fn needs_scratch(node: &Node) -> bool {
         NodeKind::Constant(_)
         | NodeKind::Builtin(_)
         | NodeKind::Context { .. }
+        | NodeKind::ContextAddress { .. }
         | NodeKind::Argument { .. }
         | NodeKind::Fetched { .. } => false,
     }
+}
+
+/// Whether this is done with the thread's name on the stack.
+fn is_on_stack(text: &Node, how: Match) -> bool {
+    text.kind == NodeKind::Comm && matches!(how, Match::Is | Match::StartsWith)
 }
 
 /// A comparison of the thread's name with a literal needs 16 bytes of stack and two loads.
@@ -213,18 +222,106 @@ impl Lower<'_> {
 
     /// Goes to `yes` where two texts are the same.
     pub fn same_text(&mut self, left: &Node, right: &Node, yes: BlockId, no: BlockId, exit: &Exit) {
-        if let Some(text) = literal_and_comm(left, right) {
-            return self.same_as_comm(text, yes, no);
-        }
         match (&left.kind, &right.kind) {
-            (NodeKind::Literal(text), _) => self.same_as_literal(text, right, yes, no, exit),
-            (_, NodeKind::Literal(text)) => self.same_as_literal(text, left, yes, no, exit),
+            (NodeKind::Literal(text), _) => self.text_matches(right, Match::Is, &[text], yes, no, exit),
+            (_, NodeKind::Literal(text)) => self.text_matches(left, Match::Is, &[text], yes, no, exit),
             _ => self.same_bytes(left, right, yes, no, exit),
         }
     }
 
-    fn same_as_comm(&mut self, text: &[u8], yes: BlockId, no: BlockId) {
-        if text.len() >= COMM as usize {
+    /// Goes to `yes` where the text is, or holds, one of these. It is read once.
+    pub fn text_matches(&mut self, node: &Node, how: Match, with: &[&[u8]], yes: BlockId, no: BlockId, exit: &Exit) {
+        if is_on_stack(node, how) {
+            return self.comm_matches(how, with, yes, no);
+        }
+        let longest = with.iter().map(|text| text.len() as u32).max().unwrap_or(0);
+        // One byte more than the longest has is enough to see that a text is longer.
+        let enough = match how {
+            Match::Is => longest + 1,
+            Match::StartsWith => longest.max(1),
+            Match::EndsWith | Match::Contains => u32::MAX,
+        };
+        let node = match &node.kind {
+            NodeKind::Str { .. } => Node { ty: Type::Text { max: max(node).min(enough) }, ..node.clone() },
+            _ => node.clone(),
+        };
+        let before = self.scratch.used;
+        let at = self.reserve(room(&node));
+        let to = self.scratch_at(at);
+        let found = self.text_into(&node, to, Space::MapValue, exit);
+        for (n, text) in with.iter().enumerate() {
+            let next = if n + 1 == with.len() { no } else { self.b.block() };
+            if text.len() as u32 > max(&node) {
+                self.b.jump(next);
+            } else {
+                self.text_matches_one(to, found.length, max(&node), how, text, yes, next);
+            }
+            if next != no {
+                self.b.enter(next);
+            }
+        }
+        self.release(before);
+    }
+
+    #[expect(clippy::too_many_arguments, reason = "a text in its parts, and what is looked for")]
+    fn text_matches_one(
+        &mut self,
+        to: Register,
+        length: Register,
+        max: u32,
+        how: Match,
+        with: &[u8],
+        yes: BlockId,
+        no: BlockId,
+    ) {
+        // Nothing is at every place, so the first will do.
+        let how = if how == Match::Contains && with.is_empty() { Match::StartsWith } else { how };
+        let length = self.fresh(length);
+        let wanted = with.len() as i32;
+        let differs = if how == Match::Is { Cond::Ne } else { Cond::Lt };
+        self.b.leave_if(differs, length, wanted, no);
+        let from = match how {
+            Match::Is | Match::StartsWith => to,
+            Match::EndsWith | Match::Contains => {
+                // It never is longer; of a fresh copy the verifier does not know that.
+                self.b.leave_if(Cond::Gt, length, max as i32, no);
+                let last = self.b.alu(AluOp::Sub, length, wanted);
+                if how == Match::Contains {
+                    return self.look_for(to, last, max, with, yes, no);
+                }
+                self.b.alu(AluOp::Add, to, last)
+            }
+        };
+        for (chunk, at) in chunks(with) {
+            self.leave_unless_equal(Address::at(from, Space::MapValue, at as i32), chunk, no);
+        }
+        self.b.jump(yes);
+    }
+
+    /// Looks at each place up to the last where there is room for it. The verifier follows the loop round by round.
+    fn look_for(&mut self, to: Register, last: Register, max: u32, with: &[u8], yes: BlockId, no: BlockId) {
+        let pieces = chunks(with);
+        self.compared += (max + 1 - with.len() as u32) * 4 * (1 + pieces.len() as u32);
+        let (head, body, next) = (self.b.block(), self.b.block(), self.b.block());
+        let index = self.b.constant(0);
+        self.b.jump(head);
+        self.b.enter(head);
+        self.b.branch(Cond::Gt, index, last, no, body);
+        self.b.enter(body);
+        let from = self.b.alu(AluOp::Add, to, index);
+        for (chunk, at) in pieces {
+            self.leave_unless_equal(Address::at(from, Space::MapValue, at as i32), chunk, next);
+        }
+        self.b.jump(yes);
+        self.b.enter(next);
+        self.b.alu_to(AluOp::Add, index, index, 1);
+        self.b.jump(head);
+    }
+
+    fn comm_matches(&mut self, how: Match, with: &[&[u8]], yes: BlockId, no: BlockId) {
+        let mut with: Vec<&[u8]> = with.to_vec();
+        with.retain(|text| text.len() < COMM as usize);
+        if with.is_empty() {
             return self.b.jump(no);
         }
         let slot = *self.comm.get_or_insert_with(|| self.b.slot(COMM));
@@ -232,36 +329,20 @@ impl Lower<'_> {
         self.b.store(Address::slot(slot, 0), 0, Size::B8);
         self.b.store(Address::slot(slot, 8), 0, Size::B8);
         self.helper(helper::GET_CURRENT_COMM, &[to.into(), (COMM as i32).into()]);
-        let mut padded = [0; COMM as usize];
-        padded[..text.len()].copy_from_slice(text);
-        for (chunk, at) in chunks(&padded) {
-            self.leave_unless_equal(Address::slot(slot, at as i32), chunk, no);
-        }
-        self.b.jump(yes);
-    }
-
-    fn same_as_literal(&mut self, literal: &[u8], node: &Node, yes: BlockId, no: BlockId, exit: &Exit) {
-        let length = literal.len() as u32;
-        let before = self.scratch.used;
-        // One byte more than the literal has is enough to see that a text is longer.
-        let node = match &node.kind {
-            NodeKind::Str { .. } => Node { ty: Type::Text { max: max(node).min(length + 1) }, ..node.clone() },
-            _ => node.clone(),
-        };
-        let at = self.reserve(room(&node));
-        let to = self.scratch_at(at);
-        let found = self.text_into(&node, to, Space::MapValue, exit);
-        let found = self.fresh(found.length);
-        self.b.leave_if(Cond::Ne, found, length as i32, no);
-        if length <= max(&node) {
-            for (chunk, at) in chunks(literal) {
-                self.leave_unless_equal(Address::at(to, Space::MapValue, at as i32), chunk, no);
+        for (n, text) in with.iter().enumerate() {
+            let next = if n + 1 == with.len() { no } else { self.b.block() };
+            let mut padded = [0; COMM as usize];
+            padded[..text.len()].copy_from_slice(text);
+            // A name ends in a 0, and no literal holds one.
+            let compared = if how == Match::Is { &padded[..] } else { text };
+            for (chunk, at) in chunks(compared) {
+                self.leave_unless_equal(Address::slot(slot, at as i32), chunk, next);
             }
             self.b.jump(yes);
-        } else {
-            self.b.jump(no);
+            if next != no {
+                self.b.enter(next);
+            }
         }
-        self.release(before);
     }
 
     fn leave_unless_equal(&mut self, at: Address, chunk: &[u8], no: BlockId) {

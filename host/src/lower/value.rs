@@ -46,9 +46,9 @@ impl Lower<'_> {
             }
             NodeKind::Argument { index } => {
                 let value = self.b.load(Address::at(self.context, Space::Context, *index as i32 * 8), Size::B8);
-                match node.ty {
-                    Type::Integer { bytes, signed } if bytes < 8 => self.b.extend(value, u32::from(bytes) * 8, signed),
-                    Type::Boolean => self.b.extend(value, 8, false),
+                match (node.ty.integer(), &node.ty) {
+                    (Some((bytes, signed)), _) if bytes < 8 => self.b.extend(value, u32::from(bytes) * 8, signed),
+                    (_, Type::Boolean) => self.b.extend(value, 8, false),
                     _ => value,
                 }
             }
@@ -62,7 +62,7 @@ impl Lower<'_> {
                     None => self.extended(value, &node.ty, *bytes),
                     Some((first, count)) => {
                         let up = self.b.alu(AluOp::Lsh, value, 64 - i32::from(*first) - i32::from(*count));
-                        let signed = matches!(node.ty, Type::Integer { signed: true, .. });
+                        let signed = matches!(node.ty.integer(), Some((_, true)));
                         self.b.alu(if signed { AluOp::Arsh } else { AluOp::Rsh }, up, 64 - i32::from(*count))
                     }
                 }
@@ -70,6 +70,15 @@ impl Lower<'_> {
             NodeKind::Address { base, offset } => {
                 let pointer = self.guarded(base, exit);
                 self.b.alu(AluOp::Add, pointer, *offset as i32)
+            }
+            NodeKind::Element { base, index, scale, count } => self.element(base, index, *scale, *count, exit),
+            NodeKind::ContextAddress { offset } => self.b.alu(AluOp::Add, self.context, *offset as i32),
+            NodeKind::Cast(inner) => {
+                let value = self.plain(inner, exit);
+                match node.ty.integer() {
+                    Some((bytes, signed)) if bytes < 8 => self.b.extend(value, u32::from(bytes) * 8, signed),
+                    _ => value,
+                }
             }
             NodeKind::Complement(value) => {
                 let value = self.value(value, exit);
@@ -95,6 +104,8 @@ impl Lower<'_> {
             | NodeKind::And(..)
             | NodeKind::Or(..)
             | NodeKind::Arithmetic { .. }
+            | NodeKind::In { .. }
+            | NodeKind::Match { .. }
             | NodeKind::SameText(..) => {
                 let result = self.b.register();
                 self.either(node, exit, |l, holds| l.b.alu_to(AluOp::Add, result, l.zero, i32::from(holds)));
@@ -135,6 +146,22 @@ impl Lower<'_> {
                 self.b.branch(condition(*op, *unsigned), left, right, yes, no);
             }
             NodeKind::SameText(left, right) => self.same_text(left, right, yes, no, exit),
+            NodeKind::Match { text, how, with } => {
+                let with: Vec<&[u8]> = with.iter().map(Vec::as_slice).collect();
+                self.text_matches(text, *how, &with, yes, no, exit);
+            }
+            NodeKind::In { value, set } => {
+                let number = self.plain(value, exit);
+                let number = if self.lives_on(value) { self.fresh(number) } else { number };
+                for member in set {
+                    let member = match i32::try_from(*member) {
+                        Ok(member) => Operand::Constant(member),
+                        Err(_) => self.b.constant(*member).into(),
+                    };
+                    self.b.leave_if(Cond::Eq, number, member, yes);
+                }
+                self.b.jump(no);
+            }
             _ => {
                 let value = self.tested(node, exit);
                 self.b.branch(Cond::Ne, value, 0, yes, no);
@@ -160,6 +187,7 @@ impl Lower<'_> {
             NodeKind::Conditional { then, otherwise, .. } => {
                 self.is_plain(node) && (self.lives_on(then) || self.lives_on(otherwise))
             }
+            NodeKind::Cast(inner) => self.is_plain(inner) && self.lives_on(inner),
             _ => false,
         }
     }
@@ -173,8 +201,46 @@ impl Lower<'_> {
             NodeKind::Argument { .. } => origin != Origin::Trusted,
             // `value` reads what it loads by a helper.
             NodeKind::Load { .. } | NodeKind::Context { .. } | NodeKind::Fetched { .. } => true,
+            NodeKind::Cast(_) | NodeKind::Element { .. } => true,
             _ => false,
         }
+    }
+
+    /// The node's value as a plain number to the verifier: what it takes for a pointer goes through memory, whose contents it does not keep in mind.
+    fn plain(&mut self, node: &Node, exit: &Exit) -> Register {
+        let value = self.value(node, exit);
+        if self.is_plain(node) { value } else { self.forgotten(value) }
+    }
+
+    fn forgotten(&mut self, pointer: Register) -> Register {
+        let at = Address::at(self.counters, Space::MapValue, super::FORGET_AT);
+        self.b.store(at, pointer, Size::B8);
+        self.b.load(at, Size::B8)
+    }
+
+    fn element(&mut self, base: &Node, index: &Node, scale: u32, count: Option<u32>, exit: &Exit) -> Register {
+        let value = self.plain(base, exit);
+        if !never_null(base) {
+            let tested = if self.lives_on(base) { self.fresh(value) } else { value };
+            self.b.leave_if(Cond::Eq, tested, 0, exit.take());
+        }
+        if let NodeKind::Constant(index) = index.kind
+            && count.is_none()
+            && let Some(distance) = index.checked_mul(scale.into()).and_then(|n| i32::try_from(n).ok())
+        {
+            return self.b.alu(AluOp::Add, value, distance);
+        }
+        let number = self.value(index, exit);
+        if let Some(count) = count {
+            let tested = if self.lives_on(index) { self.fresh(number) } else { number };
+            let count = match i32::try_from(count) {
+                Ok(count) => Operand::Constant(count),
+                Err(_) => self.b.constant(count.into()).into(),
+            };
+            self.b.leave_if(Cond::Ge, tested, count, exit.take());
+        }
+        let distance = if scale == 1 { number } else { self.b.alu(AluOp::Mul, number, scale as i32) };
+        self.b.alu(AluOp::Add, value, distance)
     }
 
     /// Does `arm(true)` where the condition holds and `arm(false)` where not, and goes on behind both.
@@ -308,8 +374,8 @@ impl Lower<'_> {
     }
 
     fn extended(&mut self, value: Register, ty: &Type, bytes: u8) -> Register {
-        match ty {
-            Type::Integer { signed: true, .. } if bytes < 8 => self.b.extend(value, u32::from(bytes) * 8, true),
+        match ty.integer() {
+            Some((_, true)) if bytes < 8 => self.b.extend(value, u32::from(bytes) * 8, true),
             _ => value,
         }
     }
@@ -391,14 +457,17 @@ fn probed(access: Access) -> Access {
 
 /// Whether the verifier knows that this pointer is not null.
 fn never_null(pointer: &Node) -> bool {
-    matches!(pointer.kind, NodeKind::Builtin(Builtin::Task) | NodeKind::Address { .. })
+    matches!(
+        pointer.kind,
+        NodeKind::Builtin(Builtin::Task) | NodeKind::Address { .. } | NodeKind::ContextAddress { .. }
+    )
 }
 
 /// Whether this pointer is a plain number to the verifier.
 fn is_number(pointer: &Node) -> bool {
     match &pointer.kind {
         NodeKind::Load { access, .. } => *access != Access::Direct,
-        NodeKind::Context { .. } | NodeKind::Fetched { .. } => true,
+        NodeKind::Context { .. } | NodeKind::Fetched { .. } | NodeKind::Cast(_) | NodeKind::Element { .. } => true,
         NodeKind::Argument { .. } => matches!(pointer.ty, Type::Pointer { origin: Origin::Kernel | Origin::User, .. }),
         _ => false,
     }

@@ -81,6 +81,15 @@ mod tests {
     use crate::plan::layout::HEADER;
 
     #[test]
+    fn values_of_enumerations_are_named() {
+        let names = vec![(1, "ONE".to_owned()), (-1, "BAD".to_owned()), (1, "ALSO_ONE".to_owned())];
+        let kind = FieldKind::Enumeration(names);
+        let shown = |number: i64| value(&number.to_le_bytes(), &kind, 0);
+        assert_eq!([shown(1), shown(-1)], [Value::Text("ONE".into()), Value::Text("BAD".into())]);
+        assert_eq!(shown(1 << 40), Value::Signed(1 << 40));
+    }
+
+    #[test]
     fn a_record_becomes_a_row() {
         let fields = [
             ("n".to_owned(), FieldKind::Signed(2)),

@@ -8,14 +8,20 @@
 //!
 //! Invariants: a [`Node`] that leaves here has operands of the types its kind asks for. Constants are folded. Every fault names what would work.
 
+mod calls;
+mod names;
+mod operators;
+mod places;
+mod types;
+
 use std::collections::HashMap;
 
-use super::arithmetic::{self, Op};
 use super::diagnostic::{Fault, Span, did_you_mean};
 use super::familiar;
-use super::syntax::{BinaryOp, Expr, ExprKind, UnaryOp};
-use super::{Access, AttachPoint, Builtin, Node, NodeKind, Origin, Target, Type};
-use crate::kernel::{Btf, KernelFacts, Kind, TypeId};
+use super::syntax::{Expr, ExprKind, UnaryOp};
+use super::{AttachPoint, Builtin, Node, NodeKind, Origin, Target, Type};
+use crate::kernel::{Btf, KernelFacts, TypeId};
+pub use places::target;
 
 /// Bytes of `str(pointer)` at most, where no other number is given.
 pub const STR_DEFAULT: u32 = 256;
@@ -27,9 +33,12 @@ pub const COMM: u32 = 16;
 const TASK: &str = "task_struct";
 
 /// Names that a `bind` step cannot take.
-pub const RESERVED: [&str; 22] = [
+#[rustfmt::skip]
+pub const RESERVED: [&str; 41] = [
     "pid", "tid", "uid", "gid", "comm", "cpu", "nsecs", "cgroup", "task", "args", "str", "retval", "probe", "func",
-    "ctx", "reg", "kstack", "ustack", "true", "false", "sizeof", "null",
+    "ctx", "reg", "kstack", "ustack", "true", "false", "sizeof", "null", "offsetof", "container_of", "typeof", "in",
+    "struct", "union", "enum", "unsigned", "signed", "char", "short", "int", "long", "void", "bool", "const",
+    "starts_with", "ends_with", "contains",
 ];
 
 const BUILTINS: [(&str, Builtin); 8] = [
@@ -118,8 +127,16 @@ impl<'a> Checker<'a> {
             ExprKind::Field { base, name, at } => self.field(base, name, *at),
             ExprKind::Index { base, index } => self.index(base, index),
             ExprKind::Call { name, at, arguments } => self.call(name, *at, arguments, span).map(Walk::Value),
+            ExprKind::Unary { op: UnaryOp::Dereference, value } => self.dereference(value, span),
+            ExprKind::Unary { op: UnaryOp::AddressOf, value } => self.address_of(value, span).map(Walk::Value),
             ExprKind::Unary { op, value } => self.unary(*op, value, span).map(Walk::Value),
+            ExprKind::Cast { ty, value } => self.cast(ty, value, span).map(Walk::Value),
+            ExprKind::SizeOfType(ty) => self.size_of_type(ty, span).map(Walk::Value),
+            ExprKind::SizeOf(value) => self.size_of(value, span).map(Walk::Value),
+            ExprKind::OffsetOf { ty, path } => self.offset_of(ty, path, span).map(Walk::Value),
+            ExprKind::ContainerOf { pointer, ty, path } => self.container_of(pointer, ty, path, span).map(Walk::Value),
             ExprKind::Binary { op, at, left, right } => self.binary(*op, *at, left, right, span).map(Walk::Value),
+            ExprKind::In { value, set } => self.is_in(value, set, span).map(Walk::Value),
             ExprKind::Conditional { condition, then, otherwise } => {
                 self.conditional(condition, then, otherwise, span).map(Walk::Value)
             }
@@ -150,8 +167,10 @@ impl<'a> Checker<'a> {
                 Type::Pointer { target: Target::Type(id), origin: Origin::Trusted }
             }
             _ => {
-                let here = self.attach.name(name, self.facts, span);
-                return here.unwrap_or_else(|| Err(self.unknown_name(name, span))).map(Walk::Value).map_err(one);
+                return match self.attach.name(name, self.facts, span) {
+                    Some(here) => here.map(Walk::Value).map_err(one),
+                    None => self.constant(name, span).map(Walk::Value),
+                };
             }
         };
         let builtin = BUILTINS.iter().find(|(n, _)| *n == name).map(|(_, b)| *b);
@@ -167,103 +186,15 @@ impl<'a> Checker<'a> {
         if let Some(help) = familiar::name(name) {
             return fault.help(help);
         }
+        if let Some(help) = self.near_constant(name) {
+            return fault.help(help);
+        }
         let known = BUILTINS.iter().map(|(n, _)| *n).chain(["comm", "args", "str"]);
         let bound = self.bindings.keys().map(String::as_str);
         match did_you_mean(name, known.chain(bound)) {
             Some(help) => fault.help(help),
-            None if name.bytes().all(|b| b.is_ascii_uppercase() || b.is_ascii_digit() || b == b'_') => {
-                fault.help("the kernel's constants are not there yet; write the number")
-            }
             None => fault
                 .help("there are pid, tid, uid, gid, comm, cpu, nsecs, cgroup, task, args and what `bind` steps name"),
-        }
-    }
-
-    fn field(&self, base: &Expr, name: &str, at: Span) -> Checked<Walk> {
-        match self.walk(base)? {
-            Walk::Arguments => self.argument(name, at),
-            Walk::Place { base: pointer, origin, offset, ty, bits } => {
-                let btf = self.btf(at)?;
-                match btf.kind(btf.strip(ty).id) {
-                    Kind::Struct { .. } | Kind::Union { .. } => {
-                        self.member(pointer, origin, offset, btf.strip(ty).id, name, at)
-                    }
-                    _ => {
-                        let place = Walk::Place { base: pointer, origin, offset, ty, bits };
-                        let value = self.finish(place, base.span)?;
-                        self.through(value, name, at)
-                    }
-                }
-            }
-            Walk::Value(value) => self.through(value, name, at),
-        }
-    }
-
-    /// `pointer.name`.
-    fn through(&self, pointer: Node, name: &str, at: Span) -> Checked<Walk> {
-        match &pointer.ty {
-            Type::Pointer { target: Target::Type(id), origin } => {
-                let (id, origin) = (*id, *origin);
-                self.member(pointer, origin, 0, id, name, at)
-            }
-            Type::Pointer { target, .. } => {
-                let help = match target {
-                    Target::Char => "`str()` reads the text behind it",
-                    _ => "what it points to is not known here, and casts are not there yet",
-                };
-                Err(one(Fault::new(at, format!("{} has no fields", self.shown(&pointer.ty))).help(help)))
-            }
-            ty => Err(one(Fault::new(at, format!("{} has no fields", self.shown(ty))))),
-        }
-    }
-
-    fn member(&self, base: Node, origin: Origin, offset: u32, id: TypeId, name: &str, at: Span) -> Checked<Walk> {
-        let btf = self.btf(at)?;
-        if let Kind::Forward { .. } = btf.kind(id) {
-            return Err(one(Fault::new(at, format!("this kernel's BTF has no fields for `{}`", btf.c_name(id)))));
-        }
-        let Some(member) = btf.member(id, name) else {
-            let message = format!("`{}` has no field `{name}`", btf.c_name(id));
-            let names = btf.member_names(id);
-            let fault = Fault::new(at, message);
-            return Err(one(match did_you_mean(name, names.iter().map(String::as_str)) {
-                Some(help) => fault.help(help),
-                None if names.is_empty() => fault,
-                None => fault.help(format!("it has {}", listed(&names))),
-            }));
-        };
-        // Of the types that share a union's bytes the verifier takes the first, whatever the path says: only a probe reads it as another.
-        let origin = if member.in_union && origin == Origin::Trusted { Origin::Kernel } else { origin };
-        let bits = member.bit_size.filter(|n| *n > 0).map(|size| (member.bit_offset, size));
-        let bytes = if bits.is_some() { 0 } else { member.bit_offset / 8 };
-        let bits = bits.map(|(at, size)| (at + offset * 8, size));
-        let offset = if bits.is_some() { 0 } else { offset + bytes };
-        Ok(Walk::Place { base, origin, offset, ty: member.ty, bits })
-    }
-
-    fn index(&self, base: &Expr, index: &Expr) -> Checked<Walk> {
-        let walked = self.walk(base)?;
-        let constant = self.value(index)?;
-        let NodeKind::Constant(at) = constant.kind else {
-            return Err(one(Fault::new(index.span, "an index that is not a constant is not there yet")));
-        };
-        let Walk::Place { base: pointer, origin, offset, ty, bits: None } = walked else {
-            return Err(one(Fault::new(
-                base.span,
-                "this is no array; only arrays in the kernel's structures can be indexed",
-            )));
-        };
-        let btf = self.btf(base.span)?;
-        let Kind::Array { element, count } = btf.kind(btf.strip(ty).id) else {
-            return Err(one(Fault::new(base.span, format!("`{}` is no array", btf.c_name(ty)))));
-        };
-        match u32::try_from(at) {
-            Ok(at) if at < count => {
-                let size = size_of(btf, element)
-                    .ok_or_else(|| one(Fault::new(base.span, format!("`{}` has no size", btf.c_name(element)))))?;
-                Ok(Walk::Place { base: pointer, origin, offset: offset + at * size, ty: element, bits: None })
-            }
-            _ => Err(one(Fault::new(index.span, format!("the array has {count} elements, counted from 0")))),
         }
     }
 
@@ -285,309 +216,6 @@ impl<'a> Checker<'a> {
         }
     }
 
-    /// A place becomes a value.
-    fn finish(&self, walk: Walk, span: Span) -> Checked<Node> {
-        let (base, origin, offset, ty, bits) = match walk {
-            Walk::Value(node) => return Ok(Node { span, ..node }),
-            Walk::Arguments => {
-                if let Some(fault) = self.attach.without_arguments(span) {
-                    return Err(one(fault));
-                }
-                let names = self.attach.argument_names();
-                let fault = Fault::new(span, "`args` is not a value");
-                let help = if names.is_empty() {
-                    "this attach point has no arguments".to_owned()
-                } else {
-                    format!("it has {}", listed(&names))
-                };
-                return Err(one(fault.help(help)));
-            }
-            Walk::Place { base, origin, offset, ty, bits } => (base, origin, offset, ty, bits),
-        };
-        let btf = self.btf(span)?;
-        let stripped = btf.strip(ty);
-        let walked = if origin == Origin::User { Origin::User } else { Origin::Kernel };
-        match btf.kind(stripped.id) {
-            Kind::Int { bytes, signed, bool, .. } => {
-                let ty = |bytes| if bool { Type::Boolean } else { Type::Integer { bytes, signed } };
-                self.load(base, origin, offset, bytes, bits, ty, span)
-            }
-            Kind::Enum { bytes, signed, .. } => {
-                self.load(base, origin, offset, bytes, bits, |bytes| Type::Integer { bytes, signed }, span)
-            }
-            Kind::Pointer(to) => {
-                let tags = btf.strip(to).tags;
-                if tags.percpu {
-                    return Err(one(Fault::new(
-                        span,
-                        format!("`{}` is per CPU, and that is not there yet", btf.c_name(ty)),
-                    )));
-                }
-                let points_to = target(btf, to);
-                let is_struct = matches!(points_to, Target::Type(_));
-                // The verifier gives what such a load yields a type of its own, with rules of its own; a probed pointer is a number to it.
-                let access = match origin {
-                    Origin::Trusted if is_struct && !tags.user => Access::Direct,
-                    Origin::Trusted | Origin::Kernel => Access::Kernel,
-                    Origin::User => Access::User,
-                };
-                let kind = NodeKind::Load { base: Box::new(base), offset, bytes: 8, bits: None, access };
-                let origin = if tags.user { Origin::User } else { walked };
-                Ok(Node { kind, ty: Type::Pointer { target: points_to, origin }, span })
-            }
-            Kind::Array { element, count } => match btf.kind(btf.strip(element).id) {
-                Kind::Int { bytes: 1, .. } if count > 0 => {
-                    let address = address(base, offset, walked, span);
-                    let access = if origin == Origin::User { Access::User } else { Access::Kernel };
-                    let kind = NodeKind::Str { pointer: Box::new(address), access, array: true };
-                    Ok(Node { kind, ty: Type::Text { max: count.min(STR_MAX) }, span })
-                }
-                _ => Err(one(
-                    Fault::new(span, format!("`{}` is an array", btf.c_name(ty))).help("pick an element: `[0]`")
-                )),
-            },
-            Kind::Struct { .. } | Kind::Union { .. } => {
-                let names = btf.member_names(stripped.id);
-                let fault = Fault::new(span, format!("`{}` is a structure, not a value", btf.c_name(ty)));
-                Err(one(fault.help(format!("pick a field: {}", listed(&names)))))
-            }
-            _ => Err(one(Fault::new(span, format!("a value of type `{}` cannot be read", btf.c_name(ty))))),
-        }
-    }
-
-    #[expect(clippy::too_many_arguments, reason = "a place in its parts, and what is to be made of it")]
-    fn load(
-        &self,
-        base: Node,
-        origin: Origin,
-        offset: u32,
-        bytes: u32,
-        bits: Option<(u32, u32)>,
-        ty: impl Fn(u8) -> Type,
-        span: Span,
-    ) -> Checked<Node> {
-        let probed = if origin == Origin::User { Access::User } else { Access::Kernel };
-        let wide = || one(Fault::new(span, format!("an integer of {bytes} bytes cannot be read")));
-        if let Some((at, size)) = bits {
-            // The bytes that hold the field, aligned to their own number.
-            let unit = [1u32, 2, 4, 8].into_iter().find(|n| at % (n * 8) + size <= n * 8).ok_or_else(wide)?;
-            let first = at / (unit * 8) * unit;
-            let kind = NodeKind::Load {
-                base: Box::new(base),
-                offset: first,
-                bytes: unit as u8,
-                bits: Some(((at - first * 8) as u8, size as u8)),
-                access: probed,
-            };
-            return Ok(Node { kind, ty: ty(bytes.min(8) as u8), span });
-        }
-        let bytes = u8::try_from(bytes).ok().filter(|n| matches!(n, 1 | 2 | 4 | 8)).ok_or_else(wide)?;
-        let access = if origin == Origin::Trusted { Access::Direct } else { probed };
-        Ok(Node {
-            kind: NodeKind::Load { base: Box::new(base), offset, bytes, bits: None, access },
-            ty: ty(bytes),
-            span,
-        })
-    }
-
-    fn call(&self, name: &str, at: Span, arguments: &[Expr], span: Span) -> Checked<Node> {
-        match name {
-            "str" => {}
-            "reg" => return self.register(arguments, span),
-            _ => return Err(one(self.unknown_function(name, at))),
-        }
-        let (pointer, max) = match arguments {
-            [pointer] => (pointer, STR_DEFAULT),
-            [pointer, max] => match self.value(max)?.kind {
-                NodeKind::Constant(n) if (1..=i64::from(STR_MAX)).contains(&n) => (pointer, n as u32),
-                _ => {
-                    let message = format!("the number of bytes must be a constant from 1 to {STR_MAX}");
-                    return Err(one(Fault::new(max.span, message)));
-                }
-            },
-            _ => return Err(one(Fault::new(span, "`str` takes a pointer, and perhaps a number of bytes"))),
-        };
-        let value = self.value(pointer)?;
-        match value.ty {
-            Type::Pointer { origin, .. } => {
-                let access = if origin == Origin::User { Access::User } else { Access::Kernel };
-                let kind = NodeKind::Str { pointer: Box::new(value), access, array: false };
-                Ok(Node { kind, ty: Type::Text { max }, span })
-            }
-            Type::Text { .. } => Err(one(Fault::new(pointer.span, "this is a text already").help("leave `str` away"))),
-            ty => Err(one(Fault::new(pointer.span, format!("`str` takes a pointer, and this is {}", self.shown(&ty))))),
-        }
-    }
-
-    fn register(&self, arguments: &[Expr], span: Span) -> Checked<Node> {
-        let node = match arguments {
-            [Expr { kind: ExprKind::Text(name), span: at, .. }] => {
-                self.attach.register(&String::from_utf8_lossy(name), self.facts, *at)
-            }
-            _ => Err(Fault::new(span, "`reg` takes the name of a register as a text").help("`reg(\"ip\")`")),
-        };
-        node.map(|node| Node { span, ..node }).map_err(one)
-    }
-
-    fn unknown_function(&self, name: &str, at: Span) -> Fault {
-        let fault = Fault::new(at, format!("there is no function `{name}`"));
-        let is_value = BUILTINS.iter().any(|(n, _)| *n == name) || self.bindings.contains_key(name) || name == "comm";
-        if is_value {
-            return fault.help(format!("`{name}` is a value, without parentheses"));
-        }
-        let help = familiar::function(name).or_else(|| did_you_mean(name, ["str", "reg"]));
-        fault.help(help.unwrap_or_else(|| "there is `str(pointer)`, and `str(pointer, bytes)`".to_owned()))
-    }
-
-    fn unary(&self, op: UnaryOp, value: &Expr, span: Span) -> Checked<Node> {
-        if op == UnaryOp::Not {
-            let value = self.condition(value)?;
-            if let NodeKind::Constant(n) = value.kind {
-                return Ok(Node { kind: NodeKind::Constant(i64::from(n == 0)), ty: Type::Boolean, span });
-            }
-            return Ok(Node { kind: NodeKind::Not(Box::new(value)), ty: Type::Boolean, span });
-        }
-        let value = self.integer(value)?;
-        let ty = Type::Integer { bytes: 8, signed: !is_unsigned(&value.ty) };
-        let kind = match (op, value.kind) {
-            (UnaryOp::Plus, kind @ NodeKind::Constant(_)) => kind,
-            // How a value is read follows from its type, so a type cannot just be replaced by a wider one: add 0.
-            (UnaryOp::Plus, kind) => {
-                let zero = Node { kind: NodeKind::Constant(0), ty: ty.clone(), span };
-                return Ok(integers(Op::Add, Node { kind, ..value }, zero, span));
-            }
-            (UnaryOp::Complement, NodeKind::Constant(n)) => NodeKind::Constant(!n),
-            (UnaryOp::Negate, NodeKind::Constant(n)) => {
-                // -9223372036854775808 is written as the negation of a number that is unsigned by itself.
-                let ty = if n == i64::MIN { Type::Integer { bytes: 8, signed: true } } else { ty };
-                return Ok(Node { kind: NodeKind::Constant(n.wrapping_neg()), ty, span });
-            }
-            (UnaryOp::Complement, kind) => NodeKind::Complement(Box::new(Node { kind, ..value })),
-            (_, kind) => NodeKind::Negate(Box::new(Node { kind, ..value })),
-        };
-        Ok(Node { kind, ty, span })
-    }
-
-    /// A value to compute with.
-    fn integer(&self, expr: &Expr) -> Checked<Node> {
-        let node = self.value(expr)?;
-        match node.ty {
-            Type::Integer { .. } | Type::Boolean => Ok(node),
-            ref ty => Err(one(Fault::new(expr.span, format!("{} cannot be computed with", self.shown(ty))))),
-        }
-    }
-
-    fn binary(&self, op: BinaryOp, at: Span, left: &Expr, right: &Expr, span: Span) -> Checked<Node> {
-        if matches!(op, BinaryOp::And | BinaryOp::Or) {
-            let (left, right) = both(self.condition(left), self.condition(right))?;
-            let is_and = op == BinaryOp::And;
-            if let NodeKind::Constant(n) = left.kind {
-                let decided = (n == 0) == is_and;
-                let kind = match (decided, &right.kind) {
-                    (true, _) => Some(NodeKind::Constant(i64::from(!is_and))),
-                    (false, NodeKind::Constant(m)) => Some(NodeKind::Constant(i64::from(*m != 0))),
-                    _ => None,
-                };
-                if let Some(kind) = kind {
-                    return Ok(Node { kind, ty: Type::Boolean, span });
-                }
-            }
-            let (left, right) = (Box::new(left), Box::new(right));
-            let kind = if is_and { NodeKind::And(left, right) } else { NodeKind::Or(left, right) };
-            return Ok(Node { kind, ty: Type::Boolean, span });
-        }
-        let (left_node, right_node) = both(self.value(left), self.value(right))?;
-        let op = operation(op);
-        match (&left_node.ty, &right_node.ty) {
-            (Type::Text { .. }, Type::Text { .. }) => self.texts(op, at, left_node, right_node, span),
-            (Type::Text { .. }, other) | (other, Type::Text { .. }) => Err(one(self.text_and_other(op, at, other))),
-            (Type::Pointer { .. }, _) | (_, Type::Pointer { .. }) => {
-                if !matches!(op, Op::Equal | Op::NotEqual) {
-                    let message = "pointers can be compared by `==` and `!=`, and not be computed with";
-                    return Err(one(Fault::new(at, message).help("`.` follows them, and `str()` reads text")));
-                }
-                let (left, right) = (Box::new(left_node), Box::new(right_node));
-                let kind = NodeKind::Arithmetic { op, unsigned: true, left, right };
-                Ok(Node { kind, ty: Type::Boolean, span })
-            }
-            _ => Ok(integers(op, left_node, right_node, span)),
-        }
-    }
-
-    fn text_and_other(&self, op: Op, at: Span, other: &Type) -> Fault {
-        if !op.is_comparison() {
-            return Fault::new(at, "a text cannot be computed with");
-        }
-        let fault = Fault::new(at, format!("a text cannot be compared with {}", self.shown(other)));
-        match other {
-            Type::Pointer { .. } => fault.help("`str(pointer)` reads the text behind a pointer"),
-            _ => fault,
-        }
-    }
-
-    fn texts(&self, op: Op, at: Span, left: Node, right: Node, span: Span) -> Checked<Node> {
-        if !op.is_comparison() {
-            return Err(one(Fault::new(at, "a text cannot be computed with")));
-        }
-        if !matches!(op, Op::Equal | Op::NotEqual) {
-            return Err(one(Fault::new(at, "texts can be compared by `==` and `!=` only")));
-        }
-        let same = match (&left.kind, &right.kind) {
-            (NodeKind::Literal(a), NodeKind::Literal(b)) => NodeKind::Constant(i64::from(a == b)),
-            _ => NodeKind::SameText(Box::new(left), Box::new(right)),
-        };
-        let same = Node { kind: same, ty: Type::Boolean, span };
-        if op == Op::Equal {
-            return Ok(same);
-        }
-        let kind = match same.kind {
-            NodeKind::Constant(n) => NodeKind::Constant(1 - n),
-            _ => NodeKind::Not(Box::new(same)),
-        };
-        Ok(Node { kind, ty: Type::Boolean, span })
-    }
-
-    fn conditional(&self, condition: &Expr, then: &Expr, otherwise: &Expr, span: Span) -> Checked<Node> {
-        let condition = self.condition(condition);
-        let (then_node, otherwise_node) = match both(self.value(then), self.value(otherwise)) {
-            Ok(values) => values,
-            Err(mut faults) => {
-                faults.splice(0..0, condition.err().unwrap_or_default());
-                return Err(faults);
-            }
-        };
-        let condition = condition?;
-        let ty = match (&then_node.ty, &otherwise_node.ty) {
-            (a, b) if a == b => a.clone(),
-            (Type::Text { max: a }, Type::Text { max: b }) => Type::Text { max: *a.max(b) },
-            (Type::Pointer { target: a, origin: from_a }, Type::Pointer { target: b, origin: from_b })
-                if (*from_a == Origin::User) == (*from_b == Origin::User) =>
-            {
-                let target = if a == b { a.clone() } else { Target::Unknown };
-                Type::Pointer { target, origin: if from_a == from_b { *from_a } else { Origin::Kernel } }
-            }
-            (Type::Integer { .. } | Type::Boolean, Type::Integer { .. } | Type::Boolean) => {
-                Type::Integer { bytes: 8, signed: !(is_unsigned(&then_node.ty) || is_unsigned(&otherwise_node.ty)) }
-            }
-            (a, b) => {
-                let message =
-                    format!("the two values of `?:` do not go together: {} and {}", self.shown(a), self.shown(b));
-                return Err(
-                    one(Fault::new(span, message).help("both must be numbers, texts, or pointers of one kind")),
-                );
-            }
-        };
-        if let NodeKind::Constant(n) = condition.kind {
-            let chosen = if n != 0 { &then_node } else { &otherwise_node };
-            // How a value is read follows from its own type, which need not be that of both.
-            if chosen.ty == ty || matches!(chosen.kind, NodeKind::Constant(_)) {
-                return Ok(Node { kind: chosen.kind.clone(), ty, span });
-            }
-        }
-        let (condition, then, otherwise) = (Box::new(condition), Box::new(then_node), Box::new(otherwise_node));
-        Ok(Node { kind: NodeKind::Conditional { condition, then, otherwise }, ty, span })
-    }
-
     fn btf(&self, span: Span) -> Checked<&'a Btf> {
         self.facts.btf().map_err(|error| one(Fault::new(span, error.to_string())))
     }
@@ -603,83 +231,21 @@ impl<'a> Checker<'a> {
                 )
             }
             Type::Boolean => "a boolean".to_owned(),
+            Type::Enumeration { id, .. } => match self.facts.btf() {
+                Ok(btf) => format!("a value of `{}`", btf.c_name(*id)),
+                Err(_) => "a value of an enumeration".to_owned(),
+            },
             Type::Text { .. } => "a text".to_owned(),
             Type::Pointer { target, origin } => {
                 let of = if *origin == Origin::User { "a user pointer" } else { "a pointer" };
                 match (target, self.facts.btf()) {
                     (Target::Char, _) => format!("{of} to char"),
                     (Target::Type(id), Ok(btf)) => format!("{of} to `{}`", btf.c_name(*id)),
+                    (Target::Scalar(ty), _) => format!("{of} to {}", self.shown(ty)),
                     _ => of.to_owned(),
                 }
             }
         }
-    }
-}
-
-pub(super) fn target(btf: &Btf, to: TypeId) -> Target {
-    let id = btf.strip(to).id;
-    match btf.kind(id) {
-        Kind::Int { bytes: 1, .. } => Target::Char,
-        Kind::Struct { .. } | Kind::Union { .. } | Kind::Forward { .. } => Target::Type(id),
-        _ => Target::Unknown,
-    }
-}
-
-fn size_of(btf: &Btf, ty: TypeId) -> Option<u32> {
-    match btf.kind(btf.strip(ty).id) {
-        Kind::Int { bytes, .. } | Kind::Enum { bytes, .. } | Kind::Struct { bytes, .. } | Kind::Union { bytes, .. } => {
-            Some(bytes)
-        }
-        Kind::Float { bytes } => Some(bytes),
-        Kind::Pointer(_) => Some(8),
-        Kind::Array { element, count } => size_of(btf, element)?.checked_mul(count),
-        _ => None,
-    }
-}
-
-fn address(base: Node, offset: u32, origin: Origin, span: Span) -> Node {
-    let ty = Type::Pointer { target: Target::Char, origin };
-    Node { kind: NodeKind::Address { base: Box::new(base), offset }, ty, span }
-}
-
-fn is_unsigned(ty: &Type) -> bool {
-    matches!(ty, Type::Integer { bytes: 8, signed: false })
-}
-
-fn integers(op: Op, left: Node, right: Node, span: Span) -> Node {
-    // A shift has the type of what is shifted; the count says nothing of it.
-    let unsigned = match op {
-        Op::ShiftLeft | Op::ShiftRight => is_unsigned(&left.ty),
-        _ => is_unsigned(&left.ty) || is_unsigned(&right.ty),
-    };
-    let ty = if op.is_comparison() { Type::Boolean } else { Type::Integer { bytes: 8, signed: !unsigned } };
-    if let (NodeKind::Constant(a), NodeKind::Constant(b)) = (&left.kind, &right.kind)
-        && let Some(value) = arithmetic::evaluate(op, unsigned, *a, *b)
-    {
-        return Node { kind: NodeKind::Constant(value), ty, span };
-    }
-    Node { kind: NodeKind::Arithmetic { op, unsigned, left: Box::new(left), right: Box::new(right) }, ty, span }
-}
-
-fn operation(op: BinaryOp) -> Op {
-    match op {
-        BinaryOp::BitOr => Op::BitOr,
-        BinaryOp::BitXor => Op::BitXor,
-        BinaryOp::BitAnd => Op::BitAnd,
-        BinaryOp::NotEqual => Op::NotEqual,
-        BinaryOp::Less => Op::Less,
-        BinaryOp::LessEqual => Op::LessEqual,
-        BinaryOp::Greater => Op::Greater,
-        BinaryOp::GreaterEqual => Op::GreaterEqual,
-        BinaryOp::ShiftLeft => Op::ShiftLeft,
-        BinaryOp::ShiftRight => Op::ShiftRight,
-        BinaryOp::Add => Op::Add,
-        BinaryOp::Subtract => Op::Subtract,
-        BinaryOp::Multiply => Op::Multiply,
-        BinaryOp::Divide => Op::Divide,
-        BinaryOp::Remainder => Op::Remainder,
-        // `&&` and `||` are not operations on two values: `binary` has dealt with them.
-        BinaryOp::Equal | BinaryOp::And | BinaryOp::Or => Op::Equal,
     }
 }
 

@@ -42,10 +42,9 @@ pub fn function(name: &str) -> Option<String> {
         "printf" | "print" | "join" | "strftime" | "cat" | "system" | "exit" => {
             "an `emit` step sends values to the plugin, and its handlers do the rest"
         }
-        "strcmp" | "strncmp" | "strcontains" | "strstr" => {
-            "`==` and `!=` compare texts; `str(pointer, 5)` reads 5 bytes at most"
-        }
-        "sizeof" | "offsetof" | "container_of" => "it is not there yet; write the number",
+        "strcmp" => "`==` and `!=` compare texts",
+        "strncmp" | "strprefix" => "`starts_with(text, \"…\")`",
+        "strcontains" | "strstr" => "`contains(text, \"…\")`",
         "kptr" | "uptr" => "whether a pointer is the kernel's or a user's follows from its type",
         _ if name.starts_with("bpf_") => "kfuncs are not there yet, and helpers are called by the host alone",
         _ => return None,

@@ -78,6 +78,23 @@ impl FieldKind {
     }
 }
 
+/// A field's kind in words.
+pub fn kind_name(kind: &FieldKind) -> String {
+    match kind {
+        FieldKind::Boolean => "boolean".to_owned(),
+        FieldKind::Signed(n) => format!("signed {} bits", u32::from(*n) * 8),
+        FieldKind::Unsigned(n) => format!("unsigned {} bits", u32::from(*n) * 8),
+        FieldKind::Enumeration(_) => "enumeration".to_owned(),
+        FieldKind::Text => "text".to_owned(),
+        FieldKind::Bytes => "bytes".to_owned(),
+        FieldKind::Address => "IP address".to_owned(),
+        FieldKind::KernelSymbol => "kernel address".to_owned(),
+        FieldKind::UserSymbol => "user address".to_owned(),
+        FieldKind::KernelStack => "kernel stack".to_owned(),
+        FieldKind::UserStack => "user stack".to_owned(),
+    }
+}
+
 impl Schema {
     /// Lays out fields in the order declared, each at the next offset that suits its alignment.
     pub fn new(id: u16, probe: &str, name: &str, fields: impl IntoIterator<Item = (String, FieldKind)>) -> Schema {

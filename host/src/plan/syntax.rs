@@ -1,12 +1,19 @@
 //! The text of an expression to its tree.
 //!
-//! The grammar is C's, without assignment, casts and `sizeof`: from the loosest, `?:`, `||`, `&&`, `|`, `^`, `&`, `== !=`, `< <= > >=`, `<< >>`,
-//! `+ -`, `* / %`, unary `! ~ - +`, and behind a value `.name`, `->name`, `[index]`, `(arguments)`.
+//! The grammar is C's, without assignment: from the loosest, `?:`, `||`, `&&`, `|`, `^`, `&`, `== !=`, `< <= > >=` and `in`, `<< >>`,
+//! `+ -`, `* / %`, unary `! ~ - + * &` and casts, and behind a value `.name`, `->name`, `[index]`, `(arguments)`.
+//!
+//! C's `(a)(b)` and `(a) - b` are casts or not by what `a` is declared as. Here the text alone decides: [`types`] tells how.
 //!
 //! The text comes from a plugin, so it is hostile: length, nesting and the tree's height are bounded, and nothing here recurses deeper than
 //! [`MAX_NESTING`] levels of the text.
 
+mod token;
+mod types;
+
 use super::diagnostic::{Fault, Span};
+use token::{Token, TokenKind, tokenize};
+pub use types::{Path, TypeBase, TypeName};
 
 /// Bytes of an expression at most.
 pub const MAX_LENGTH: usize = 4096;
@@ -49,12 +56,34 @@ pub enum ExprKind {
         op: UnaryOp,
         value: Box<Expr>,
     },
+    Cast {
+        ty: TypeName,
+        value: Box<Expr>,
+    },
+    SizeOfType(TypeName),
+    SizeOf(Box<Expr>),
+    /// `offsetof(type, a.b)`; fields of fields.
+    OffsetOf {
+        ty: TypeName,
+        path: Path,
+    },
+    /// `container_of(pointer, type, a.b)`.
+    ContainerOf {
+        pointer: Box<Expr>,
+        ty: TypeName,
+        path: Path,
+    },
     /// The span is the operator's.
     Binary {
         op: BinaryOp,
         at: Span,
         left: Box<Expr>,
         right: Box<Expr>,
+    },
+    /// `value in (a, b)`
+    In {
+        value: Box<Expr>,
+        set: Vec<Expr>,
     },
     Conditional {
         condition: Box<Expr>,
@@ -73,6 +102,10 @@ pub enum UnaryOp {
     Negate,
     /// `+`
     Plus,
+    /// `*`
+    Dereference,
+    /// `&`
+    AddressOf,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -126,6 +159,9 @@ const BINARY: [(BinaryOp, &str, u8); 18] = [
     (BinaryOp::Remainder, "%", 10),
 ];
 
+/// How tight `in` binds: as `<`.
+const IN: u8 = 7;
+
 /// Reads one expression. The first fault ends the reading: what follows it would be guesswork.
 pub fn parse(text: &str) -> Result<Expr, Fault> {
     if text.len() > MAX_LENGTH {
@@ -160,169 +196,6 @@ pub fn is_identifier(text: &str) -> bool {
     let mut bytes = text.bytes();
     bytes.next().is_some_and(|b| b.is_ascii_alphabetic() || b == b'_')
         && bytes.all(|b| b.is_ascii_alphanumeric() || b == b'_')
-}
-
-#[derive(Clone, Debug, PartialEq, Eq)]
-enum TokenKind {
-    Integer(u64),
-    Text(Vec<u8>),
-    Name(String),
-    Symbol(&'static str),
-    End,
-}
-
-impl TokenKind {
-    fn shown(&self) -> String {
-        match self {
-            TokenKind::Integer(n) => format!("the number {n}"),
-            TokenKind::Text(_) => "a string".to_owned(),
-            TokenKind::Name(name) => format!("`{name}`"),
-            TokenKind::Symbol(symbol) => format!("`{symbol}`"),
-            TokenKind::End => "the end".to_owned(),
-        }
-    }
-}
-
-#[derive(Clone, Debug)]
-struct Token {
-    kind: TokenKind,
-    span: Span,
-}
-
-/// Longest first, so that `<<` is not read as two `<`.
-const SYMBOLS: [&str; 28] = [
-    "->", "||", "&&", "==", "!=", "<=", ">=", "<<", ">>", "|", "^", "&", "<", ">", "+", "-", "*", "/", "%", "!", "~",
-    "?", ":", "(", ")", ".", ",", "=",
-];
-
-fn tokenize(text: &str) -> Result<Vec<Token>, Fault> {
-    let bytes = text.as_bytes();
-    let mut tokens = Vec::new();
-    let mut at = 0;
-    while at < bytes.len() {
-        let start = at;
-        let kind = match bytes[at] {
-            b' ' | b'\t' | b'\n' | b'\r' => {
-                at += 1;
-                continue;
-            }
-            b'0'..=b'9' => {
-                while at < bytes.len() && (bytes[at].is_ascii_alphanumeric() || bytes[at] == b'_') {
-                    at += 1;
-                }
-                TokenKind::Integer(integer(&text[start..at]).map_err(|m| {
-                    Fault::new(Span::new(start, at), m).help("integers are 10, 0x1f, 017 or 0b11, of 64 bits at most")
-                })?)
-            }
-            b'a'..=b'z' | b'A'..=b'Z' | b'_' => {
-                while at < bytes.len() && (bytes[at].is_ascii_alphanumeric() || bytes[at] == b'_') {
-                    at += 1;
-                }
-                TokenKind::Name(text[start..at].to_owned())
-            }
-            b'"' => TokenKind::Text(quoted(text, &mut at, b'"')?),
-            b'\'' => match quoted(text, &mut at, b'\'')?.as_slice() {
-                [byte] => TokenKind::Integer(u64::from(*byte)),
-                _ => {
-                    return Err(Fault::new(Span::new(start, at), "a character in `'` is exactly one byte")
-                        .help("a string stands in `\"`"));
-                }
-            },
-            b'[' | b']' => {
-                at += 1;
-                TokenKind::Symbol(if bytes[start] == b'[' { "[" } else { "]" })
-            }
-            b'@' => {
-                return Err(Fault::new(Span::new(at, at + 1), "maps (`@name`) are not there yet"));
-            }
-            b'$' => {
-                return Err(Fault::new(Span::new(at, at + 1), "a variable has no `$`")
-                    .help("a `bind` step names a value, and the name stands alone"));
-            }
-            _ => match SYMBOLS.iter().find(|s| text[at..].starts_with(**s)) {
-                Some(symbol) => {
-                    at += symbol.len();
-                    TokenKind::Symbol(symbol)
-                }
-                None => {
-                    let c = text[at..].chars().next().unwrap_or(' ');
-                    let fault =
-                        Fault::new(Span::new(at, at + c.len_utf8()), format!("`{c}` is no part of an expression"));
-                    return Err(match c {
-                        ';' | '{' | '}' => fault.help("it is one value; what is done with values stands in the steps"),
-                        _ => fault,
-                    });
-                }
-            },
-        };
-        tokens.push(Token { kind, span: Span::new(start, at) });
-    }
-    tokens.push(Token { kind: TokenKind::End, span: Span::new(text.len(), text.len()) });
-    Ok(tokens)
-}
-
-/// An integer as C writes it, with `_` between digits and C's suffixes allowed.
-fn integer(text: &str) -> Result<u64, String> {
-    let body = text.trim_end_matches(['u', 'U', 'l', 'L']).replace('_', "");
-    let lower = body.to_ascii_lowercase();
-    let (digits, radix) = if let Some(digits) = lower.strip_prefix("0x") {
-        (digits, 16)
-    } else if let Some(digits) = lower.strip_prefix("0b") {
-        (digits, 2)
-    } else if lower.len() > 1 && lower.starts_with('0') {
-        (&lower[1..], 8)
-    } else {
-        (lower.as_str(), 10)
-    };
-    u64::from_str_radix(digits, radix).map_err(|e| match e.kind() {
-        std::num::IntErrorKind::PosOverflow => format!("{text} does not fit in 64 bits"),
-        _ => format!("`{text}` is not a number"),
-    })
-}
-
-/// What stands between two quotes, escapes resolved; `at` moves behind the second.
-fn quoted(text: &str, at: &mut usize, quote: u8) -> Result<Vec<u8>, Fault> {
-    let bytes = text.as_bytes();
-    let start = *at;
-    let mut value = Vec::new();
-    *at += 1;
-    loop {
-        match bytes.get(*at) {
-            None => return Err(Fault::new(Span::new(start, bytes.len()), "the closing quote is missing")),
-            Some(&b) if b == quote => {
-                *at += 1;
-                return Ok(value);
-            }
-            Some(b'\\') => {
-                let from = *at;
-                let bad = |to: usize| {
-                    Fault::new(Span::new(from, to.min(bytes.len())), "unknown escape")
-                        .help(r#"there are \n \t \r \\ \" \' and \xHH"#)
-                };
-                let byte = match bytes.get(from + 1) {
-                    Some(b'n') => b'\n',
-                    Some(b't') => b'\t',
-                    Some(b'r') => b'\r',
-                    Some(&b @ (b'\\' | b'"' | b'\'')) => b,
-                    Some(b'x') => {
-                        let digits = text.get(from + 2..from + 4).ok_or_else(|| bad(from + 2))?;
-                        *at += 2;
-                        u8::from_str_radix(digits, 16).map_err(|_| bad(from + 4))?
-                    }
-                    _ => return Err(bad(from + 2)),
-                };
-                if byte == 0 && quote == b'"' {
-                    return Err(Fault::new(Span::new(from, *at + 2), "a string cannot hold a 0 byte"));
-                }
-                value.push(byte);
-                *at += 2;
-            }
-            Some(&b) => {
-                value.push(b);
-                *at += 1;
-            }
-        }
-    }
 }
 
 struct Parser {
@@ -391,7 +264,12 @@ impl Parser {
     /// Operators of at least this precedence.
     fn binary(&mut self, lowest: u8) -> Result<Expr, Fault> {
         let mut left = self.unary()?;
-        while let TokenKind::Symbol(symbol) = self.peek().kind {
+        loop {
+            if lowest <= IN && matches!(&self.peek().kind, TokenKind::Name(name) if name == "in") {
+                left = self.is_in(left)?;
+                continue;
+            }
+            let TokenKind::Symbol(symbol) = self.peek().kind else { break };
             let Some((op, _, precedence)) = BINARY.iter().find(|(_, s, p)| *s == symbol && *p >= lowest) else { break };
             let at = self.next().span;
             // One level for each precedence, of which there are 10: no need to count it as nesting.
@@ -403,6 +281,23 @@ impl Parser {
         Ok(left)
     }
 
+    fn is_in(&mut self, value: Expr) -> Result<Expr, Fault> {
+        self.next();
+        self.expect("(", "behind `in`")?;
+        let (mut set, mut height) = (Vec::new(), value.height);
+        loop {
+            let member = self.nested(Self::expression)?;
+            height = height.max(member.height);
+            set.push(member);
+            if !self.take(",") {
+                break;
+            }
+        }
+        let end = self.expect(")", "behind the values")?;
+        let span = value.span.to(end);
+        node(ExprKind::In { value: Box::new(value), set }, span, height)
+    }
+
     fn unary(&mut self) -> Result<Expr, Fault> {
         let token = self.peek().clone();
         let op = match token.kind {
@@ -410,10 +305,9 @@ impl Parser {
             TokenKind::Symbol("~") => UnaryOp::Complement,
             TokenKind::Symbol("-") => UnaryOp::Negate,
             TokenKind::Symbol("+") => UnaryOp::Plus,
-            TokenKind::Symbol(symbol @ ("*" | "&")) => {
-                return Err(Fault::new(token.span, format!("unary `{symbol}` is not there yet"))
-                    .help("`.` and `->` follow pointers"));
-            }
+            TokenKind::Symbol("*") => UnaryOp::Dereference,
+            TokenKind::Symbol("&") => UnaryOp::AddressOf,
+            TokenKind::Symbol("(") if self.begins_cast() => return self.cast(),
             _ => return self.postfix(),
         };
         self.next();
@@ -453,23 +347,21 @@ impl Parser {
         match token.kind {
             TokenKind::Integer(value) => node(ExprKind::Integer(value), token.span, 0),
             TokenKind::Text(value) => node(ExprKind::Text(value), token.span, 0),
-            TokenKind::Name(name) if self.take("(") => self.call(name, token.span),
+            TokenKind::Name(name) if self.take("(") => match name.as_str() {
+                "sizeof" => self.size_of(token.span),
+                "offsetof" => self.offset_of(token.span),
+                "container_of" => self.container_of(token.span),
+                _ => self.call(name, token.span),
+            },
             TokenKind::Name(name) if matches!(name.as_str(), "struct" | "union" | "enum") => {
-                Err(Fault::new(token.span, "casts are not there yet"))
+                Err(Fault::new(token.span, format!("a type is no value; `({name} …)` in parentheses casts")))
             }
             TokenKind::Name(name) => node(ExprKind::Name(name), token.span, 0),
             TokenKind::Symbol("(") => {
                 let mut inner = self.nested(Self::expression)?;
                 let end = self.expect(")", "behind the expression")?;
                 inner.span = token.span.to(end);
-                match (&inner.kind, &self.peek().kind) {
-                    (ExprKind::Name(_), TokenKind::Name(next)) if next == "and" || next == "or" => Ok(inner),
-                    // Nothing else that begins so is an expression.
-                    (ExprKind::Name(_), TokenKind::Name(_) | TokenKind::Integer(_) | TokenKind::Symbol("(")) => {
-                        Err(Fault::new(inner.span, "casts are not there yet"))
-                    }
-                    _ => Ok(inner),
-                }
+                Ok(inner)
             }
             other => {
                 let fault = Fault::new(token.span, format!("expected a value, found {}", other.shown()));
@@ -523,10 +415,54 @@ mod tests {
                 format!("{name}({})", arguments.iter().map(full).collect::<Vec<_>>().join(", "))
             }
             ExprKind::Unary { op, value } => format!("({op:?} {})", full(value)),
+            ExprKind::Cast { ty, value } => format!("(({ty}) {})", full(value)),
+            ExprKind::SizeOfType(ty) => format!("sizeof({ty})"),
+            ExprKind::SizeOf(value) => format!("sizeof({})", full(value)),
+            ExprKind::OffsetOf { ty, path } => format!("offsetof({ty}, {})", path_of(path)),
+            ExprKind::ContainerOf { pointer, ty, path } => {
+                format!("container_of({}, {ty}, {})", full(pointer), path_of(path))
+            }
             ExprKind::Binary { op, left, right, .. } => format!("({} {} {})", full(left), op.text(), full(right)),
+            ExprKind::In { value, set, .. } => {
+                format!("({} in {})", full(value), set.iter().map(full).collect::<Vec<_>>().join(" "))
+            }
             ExprKind::Conditional { condition, then, otherwise } => {
                 format!("({} ? {} : {})", full(condition), full(then), full(otherwise))
             }
+        }
+    }
+
+    fn path_of(path: &[(String, Span)]) -> String {
+        path.iter().map(|(name, _)| name.as_str()).collect::<Vec<_>>().join(".")
+    }
+
+    #[test]
+    fn casts_are_told_from_parentheses() {
+        for (text, tree) in [
+            ("(u32)x", "((u32) x)"),
+            ("(struct sock *)a.b.c", "((struct sock *) a.b.c)"),
+            ("((const struct sock *)a)->b", "((struct sock *) a).b"),
+            ("(unsigned   long int)-x", "((unsigned long int) (Negate x))"),
+            ("(char __user * const *)x + 1", "(((char * * __user) x) + 1)"),
+            ("(size_t)-x", "((size_t) (Negate x))"),
+            ("(x)-y", "(x - y)"),
+            ("(x)*y", "(x * y)"),
+            ("(x)(y)", "((x) y)"),
+            ("(x *)y", "((x *) y)"),
+            ("(x * y)", "(x * y)"),
+            ("(x)", "x"),
+            ("(x) == 1", "(x == 1)"),
+            ("(int)x * 2", "(((int) x) * 2)"),
+            ("(u8)(u16)x", "((u8) ((u16) x))"),
+            ("(typeof(a.b))c", "((typeof(…)) c)"),
+            ("*a.b + **c", "((Dereference a.b) + (Dereference (Dereference c)))"),
+            ("&a.b == c & d", "(((AddressOf a.b) == c) & d)"),
+            ("sizeof(struct sock) + sizeof(a.b)", "(sizeof(struct sock) + sizeof(a.b))"),
+            ("sizeof(u32)", "sizeof(u32)"),
+            ("offsetof(struct sock, a.b)", "offsetof(struct sock, a.b)"),
+            ("container_of(a, struct sock, b)->c", "container_of(a, struct sock, b).c"),
+        ] {
+            assert_eq!(parse(text).map(|e| full(&e)).map_err(|e| e.message), Ok(tree.to_owned()), "{text}");
         }
     }
 
@@ -544,6 +480,9 @@ mod tests {
             ("str(args.x, 0x10) != \"a\\x41\\n\"", "(str(args.x, 16) != \"aA\\n\")"),
             ("~0 & 'a' | 017 | 0b11 | 1_000ul", "(((((Complement 0) & 97) | 15) | 3) | 1000)"),
             ("a[1].b", "a[1].b"),
+            ("!a & b + 1 in (1, 2 | 3) == c", "((Not a) & (((b + 1) in 1 (2 | 3)) == c))"),
+            ("a in (1) in (0)", "((a in 1) in 0)"),
+            ("(a) in (1)", "(a in 1)"),
             ("(a)", "a"),
         ] {
             assert_eq!(parse(text).map(|e| full(&e)).map_err(|e| e.message), Ok(tree.to_owned()), "{text}");
@@ -567,8 +506,9 @@ mod tests {
             ("a # b", 2, 3, "`#` is no part of an expression"),
             ("a.1", 2, 3, "expected a field's name, found the number 1"),
             ("@x", 0, 1, "maps (`@name`) are not there yet"),
-            ("(struct sock *)x", 1, 7, "casts are not there yet"),
-            ("(u64)x", 0, 5, "casts are not there yet"),
+            ("(struct *)x", 8, 9, "expected the structure's name, found `*`"),
+            ("(int", 4, 4, "expected `)` behind the type, found the end"),
+            ("offsetof(struct a)", 17, 18, "expected `,` behind the type, found `)`"),
         ] {
             let error = parse(text).expect_err(text);
             assert_eq!((error.span, error.message.as_str()), (Span::new(start, end), message), "{text}");

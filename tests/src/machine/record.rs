@@ -11,7 +11,12 @@ pub enum Value {
     Boolean(bool),
     Signed(i64),
     Unsigned(u64),
-    Text { bytes: Vec<u8>, cut: bool },
+    /// A value of an enumeration, and its name if it has one.
+    Enumeration(i64, Option<String>),
+    Text {
+        bytes: Vec<u8>,
+        cut: bool,
+    },
 }
 
 impl fmt::Display for Value {
@@ -21,6 +26,8 @@ impl fmt::Display for Value {
             Value::Boolean(value) => write!(f, "{value}"),
             Value::Signed(value) => write!(f, "{value}"),
             Value::Unsigned(value) => write!(f, "{value}"),
+            Value::Enumeration(_, Some(name)) => f.write_str(name),
+            Value::Enumeration(value, None) => write!(f, "{value}"),
             Value::Text { bytes, cut } => write!(f, "\"{}\"{}", bytes.escape_ascii(), if *cut { "…" } else { "" }),
         }
     }
@@ -59,6 +66,11 @@ pub fn decode(schema: &Schema, record: &[u8]) -> Vec<(String, Value)> {
             FieldKind::Signed(bytes) => {
                 let shift = 64 - 8 * u32::from(bytes);
                 Value::Signed((word as i64) << shift >> shift)
+            }
+            FieldKind::Enumeration(ref names) => {
+                let value = word as i64;
+                let name = names.iter().find(|(n, _)| *n == value).map(|(_, name)| name.clone());
+                Value::Enumeration(value, name)
             }
             FieldKind::Text => {
                 let (start, length) = (u16_at(bytes, 0) as usize, u16_at(bytes, 2));

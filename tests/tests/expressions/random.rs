@@ -86,7 +86,7 @@ fn program(random: &mut Random, members: &Members, tally: &mut Tally, replay: &s
             let got = match value {
                 Value::Absent => None,
                 Value::Boolean(value) => Some(i64::from(value)),
-                Value::Signed(value) => Some(value),
+                Value::Signed(value) | Value::Enumeration(value, _) => Some(value),
                 Value::Unsigned(value) => Some(value as i64),
                 Value::Text { .. } => panic!("{}", told("a text")),
             };

@@ -4,7 +4,7 @@
 use std::collections::HashMap;
 
 use porthole::plan::arithmetic::{self, Op};
-use porthole::plan::syntax::{BinaryOp, Expr, ExprKind, UnaryOp};
+use porthole::plan::syntax::{BinaryOp, Expr, ExprKind, TypeBase, TypeName, UnaryOp};
 
 /// A name's or a path's value, absent or not, and whether it is an unsigned number of 64 bits.
 #[derive(Clone, Copy, Debug)]
@@ -35,6 +35,7 @@ impl Scope {
     pub fn evaluate(&self, expr: &Expr) -> Option<i64> {
         match &expr.kind {
             ExprKind::Integer(value) => Some(*value as i64),
+            ExprKind::Name(name) if kernel_constant(name).is_some() => kernel_constant(name),
             ExprKind::Name(_) | ExprKind::Field { .. } => self.place(expr).and_then(|place| self.known[&place].value),
             ExprKind::Unary { op, value } => {
                 let value = self.evaluate(value)?;
@@ -43,8 +44,23 @@ impl Scope {
                     UnaryOp::Complement => !value,
                     UnaryOp::Negate => value.wrapping_neg(),
                     UnaryOp::Plus => value,
+                    UnaryOp::Dereference | UnaryOp::AddressOf => panic!("{expr:?} has no reference"),
                 })
             }
+            ExprKind::Cast { ty, value } if ty.pointers == 0 => {
+                let value = self.evaluate(value)?;
+                Some(match integer(ty) {
+                    (1, true) => i64::from(value as i8),
+                    (1, false) => i64::from(value as u8),
+                    (2, true) => i64::from(value as i16),
+                    (2, false) => i64::from(value as u16),
+                    (4, true) => i64::from(value as i32),
+                    (4, false) => i64::from(value as u32),
+                    (0, _) => i64::from(value != 0),
+                    _ => value,
+                })
+            }
+            ExprKind::Cast { value, .. } => self.evaluate(value),
             ExprKind::Binary { op: BinaryOp::And, left, right, .. } => match self.evaluate(left)? {
                 0 => Some(0),
                 _ => Some(i64::from(self.evaluate(right)? != 0)),
@@ -60,10 +76,25 @@ impl Scope {
                 let (op, unsigned) = (operation(*op), self.computes_unsigned(*op, left, right));
                 arithmetic::evaluate(op, unsigned, self.evaluate(left)?, self.evaluate(right)?)
             }
+            ExprKind::In { value, set } => {
+                if value.kind == ExprKind::Name("comm".to_owned()) {
+                    return Some(i64::from(set.iter().any(|member| literal(member) == self.comm.as_bytes())));
+                }
+                let value = self.evaluate(value)?;
+                Some(i64::from(set.iter().any(|member| self.evaluate(member) == Some(value))))
+            }
+            ExprKind::Call { name, arguments, .. } => {
+                let with = std::str::from_utf8(literal(&arguments[1])).expect("ASCII");
+                Some(i64::from(match name.as_str() {
+                    "starts_with" => self.comm.starts_with(with),
+                    "ends_with" => self.comm.ends_with(with),
+                    _ => self.comm.contains(with),
+                }))
+            }
             ExprKind::Conditional { condition, then, otherwise } => {
                 self.evaluate(if self.evaluate(condition)? != 0 { then } else { otherwise })
             }
-            ExprKind::Text(_) | ExprKind::Index { .. } | ExprKind::Call { .. } => panic!("{expr:?} has no reference"),
+            _ => panic!("{expr:?} has no reference"),
         }
     }
 
@@ -71,6 +102,7 @@ impl Scope {
     pub fn is_unsigned(&self, expr: &Expr) -> bool {
         match &expr.kind {
             ExprKind::Integer(value) => i64::try_from(*value).is_err(),
+            ExprKind::Name(name) if kernel_constant(name).is_some() => false,
             ExprKind::Name(_) | ExprKind::Field { .. } => self.known[&path(expr)].unsigned,
             ExprKind::Unary { op: UnaryOp::Not, .. } => false,
             // -9223372036854775808 is a signed number.
@@ -78,7 +110,8 @@ impl Scope {
             ExprKind::Unary { value, .. } => self.is_unsigned(value),
             ExprKind::Binary { op, left, right, .. } => !gives_boolean(*op) && self.computes_unsigned(*op, left, right),
             ExprKind::Conditional { then, otherwise, .. } => self.is_unsigned(then) || self.is_unsigned(otherwise),
-            ExprKind::Text(_) | ExprKind::Index { .. } | ExprKind::Call { .. } => false,
+            ExprKind::Cast { ty, .. } => ty.pointers > 0 || integer(ty) == (8, false),
+            _ => false,
         }
     }
 
@@ -90,10 +123,13 @@ impl Scope {
     /// The value of an expression that names nothing.
     fn constant(&self, expr: &Expr) -> Option<i64> {
         match &expr.kind {
+            ExprKind::Name(name) if kernel_constant(name).is_some() => kernel_constant(name),
             ExprKind::Name(name) => matches!(name.as_str(), "true" | "false").then(|| i64::from(name == "true")),
             ExprKind::Field { .. } => None,
             ExprKind::Integer(value) => Some(*value as i64),
-            ExprKind::Unary { value, .. } => self.constant(value).and(self.evaluate(expr)),
+            ExprKind::Unary { value, .. } | ExprKind::Cast { value, .. } => {
+                self.constant(value).and(self.evaluate(expr))
+            }
             ExprKind::Binary { left, right, .. } => {
                 self.constant(left).and(self.constant(right)).and_then(|_| self.evaluate(expr))
             }
@@ -105,6 +141,7 @@ impl Scope {
     /// The path by which a name or field is known, the right pointer chosen where one is chosen; none where that is absent.
     fn place(&self, expr: &Expr) -> Option<String> {
         match &expr.kind {
+            ExprKind::Cast { value, .. } => self.place(value),
             ExprKind::Field { base, name, .. } => Some(format!("{}.{name}", self.place(base)?)),
             ExprKind::Conditional { condition, then, otherwise } => {
                 self.place(if self.evaluate(condition)? != 0 { then } else { otherwise })
@@ -122,13 +159,54 @@ impl Scope {
     }
 }
 
+fn literal(expr: &Expr) -> &[u8] {
+    match &expr.kind {
+        ExprKind::Text(text) => text,
+        other => panic!("{other:?} is no text"),
+    }
+}
+
 /// A path that has the expression's type: of two pointers, the first.
 fn path(expr: &Expr) -> String {
     match &expr.kind {
         ExprKind::Conditional { then, .. } => path(then),
+        ExprKind::Cast { value, .. } => path(value),
         ExprKind::Name(name) => name.clone(),
         ExprKind::Field { base, name, .. } => format!("{}.{name}", path(base)),
         other => panic!("{other:?} is no path"),
+    }
+}
+
+/// The constants that the generator writes (include/uapi/linux/net.h, include/uapi/asm-generic, include/linux/pm.h).
+fn kernel_constant(name: &str) -> Option<i64> {
+    Some(match name {
+        "SS_CONNECTED" => 3,
+        "O_CREAT" => 0o100,
+        "EINVAL" => 22,
+        "RPM_INVALID" => -1,
+        _ => return None,
+    })
+}
+
+/// Bytes and signedness of a type as the generator writes it; a boolean has none.
+fn integer(ty: &TypeName) -> (u8, bool) {
+    let name = match &ty.base {
+        TypeBase::Named(name) => name,
+        // Its constants are not negative, so it is an unsigned int.
+        TypeBase::Enum(_) => return (4, false),
+        _ => panic!("{ty} has no reference"),
+    };
+    match name.as_str() {
+        "u8" => (1, false),
+        "s8" | "signed char" => (1, true),
+        "u16" | "unsigned short" => (2, false),
+        "short" => (2, true),
+        "u32" | "unsigned" => (4, false),
+        "int" => (4, true),
+        "u64" | "unsigned long" => (8, false),
+        "long" => (8, true),
+        "bool" => (0, false),
+        other => panic!("{other} has no reference"),
     }
 }
 

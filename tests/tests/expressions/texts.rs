@@ -48,6 +48,65 @@ fn a_longer_text_is_cut_and_says_so() {
 }
 
 #[test]
+fn texts_are_searched() {
+    let cases = [
+        ("abc", "abc"),
+        ("abc", ""),
+        ("", ""),
+        ("", "a"),
+        ("abc", "ab"),
+        ("abc", "bc"),
+        ("abc", "b"),
+        ("abc", "abcd"),
+        ("aab", "ab"),
+        ("/usr/lib/x86_64/libc.so.6", "/usr/lib/"),
+        ("/usr/lib/x86_64/libc.so.6", ".so.6"),
+        ("/usr/lib/x86_64/libc.so.6", "x86_64"),
+        ("/usr/lib/x86_64/libc.so.6", "x86-64"),
+        ("mississippi", "issip"),
+        ("mississippi", "ppi"),
+        ("mississippi", "issis"),
+        ("\u{ff}\u{fe}", "\u{fe}"),
+    ];
+    for (whole, part) in cases {
+        let quoted = part.bytes().map(|b| format!("\\x{b:02x}")).collect::<String>();
+        let bytes = [whole.as_bytes(), b"\0ab\0"].concat();
+        for read in ["str(args.s)", "str(args.s, 100)", "(args.b ? str(args.s, 99) : str(args.s))"] {
+            let expressions = [
+                format!("starts_with({read}, \"{quoted}\")"),
+                format!("ends_with({read}, \"{quoted}\")"),
+                format!("contains({read}, \"{quoted}\")"),
+                format!("{read} in (\"no\", \"{quoted}\", \"neither\")"),
+            ];
+            let expressions = expressions.each_ref().map(String::as_str);
+            let wanted = [whole.starts_with(part), whole.ends_with(part), whole.contains(part), whole == part]
+                .map(Value::Boolean);
+            assert_eq!(of_bytes(&bytes, &expressions), wanted, "{whole} {part} {read}");
+        }
+    }
+    // What was cut is searched for in what is left.
+    let cut = [
+        "contains(str(args.s, 4), \"def\")",
+        "ends_with(str(args.s, 4), \"cd\")",
+        "starts_with(str(args.s, 4), \"abcde\")",
+    ];
+    assert_eq!(of_bytes(b"abcdef\0", &cut), [false, true, false].map(Value::Boolean));
+    let of_comm = [
+        "comm in (\"dog\", \"cat\")",
+        "comm in (\"ca\", \"cats\")",
+        "starts_with(comm, \"ca\")",
+        "starts_with(comm, \"at\")",
+        "ends_with(comm, \"at\")",
+        "contains(comm, \"a\")",
+        "contains(comm, \"o\")",
+        "contains(\"abc\", \"b\")",
+        "\"a\" in (\"b\")",
+    ];
+    let wanted = [true, false, true, false, true, true, false, true, false].map(Value::Boolean);
+    assert_eq!(of_bytes(b"", &of_comm), wanted);
+}
+
+#[test]
 fn user_memory_and_kernel_memory_are_apart() {
     for (space, at_call, at_made) in
         [(Space::User, text("here"), Value::Absent), (Space::Kernel, Value::Absent, text("here"))]

@@ -240,6 +240,181 @@ fn structures() {
 }
 
 #[test]
+fn casts() {
+    table(&[
+        ("(u8)args.s64", "251"),
+        ("(signed char)args.u8", "-1"),
+        ("(s8)args.u8 + 0", "-1"),
+        ("(u16)args.s16", "65534"),
+        ("(short)args.u32", "-1"),
+        ("(int)args.u32", "-1"),
+        ("(unsigned)args.s64", "4294967291"),
+        ("(unsigned int)args.s64 + 1", "4294967292"),
+        ("(u64)args.s8", "18446744073709551615"),
+        ("(long)args.u64", "-4"),
+        ("(long)args.u64 < 0", "true"),
+        ("(u64)args.s64 > 0", "true"),
+        ("(u64)args.s64 >> 60", "15"),
+        ("(bool)args.s64", "true"),
+        ("(bool)args.u8 + 1", "2"),
+        ("(bool)0", "false"),
+        ("(u8)300", "44"),
+        ("(s8)200", "-56"),
+        ("(u64)-1", "18446744073709551615"),
+        ("(u64)-1 > 1", "true"),
+        ("(char)-1", "255"),
+        ("(u64)args.p", "3735879680"),
+        ("(u16)args.p + 1", "1"),
+        ("(u64)args.p + 8", "3735879688"),
+        ("(u8)(args.u64 / 0)", "absent"),
+        ("(pid_t)args.u32", "-1"),
+        ("(size_t)args.s8", "18446744073709551615"),
+        ("(char *)args.u8", "255"),
+        ("(void *)args.u8 == args.p", "false"),
+        ("((struct task_struct *)args.u8).pid", "absent"),
+        ("(typeof(args.u8))args.s64", "251"),
+        ("sizeof(int) + sizeof(char *) + sizeof(args.u16)", "14"),
+        ("sizeof(struct list_head)", "16"),
+        ("sizeof(task.comm)", "16"),
+        ("sizeof(task.pid)", "4"),
+        ("sizeof(*task) == sizeof(struct task_struct)", "true"),
+        ("offsetof(struct list_head, prev)", "8"),
+        ("offsetof(struct task_struct, se.load.weight) - offsetof(struct task_struct, se)", "0"),
+    ]);
+}
+
+#[test]
+fn sets() {
+    table(&[
+        ("args.u8 in (1, 2, 255)", "true"),
+        ("args.u8 in (1)", "false"),
+        ("args.s64 in (-5)", "true"),
+        ("args.u64 in (-4, 9)", "true"),
+        ("args.u64 in (0xfffffffffffffffc)", "true"),
+        ("args.s8 in (0xff)", "false"),
+        ("!(args.s8 in (1, -1))", "false"),
+        ("(args.u8 in (255)) + 1", "2"),
+        ("args.u8 in (SS_FREE, 127 * 2 + 1)", "true"),
+        ("args.p in (0, 0xdead0000)", "true"),
+        ("args.u8 + 1 in (256)", "true"),
+        ("args.u8 in (255) == args.b", "true"),
+        ("3 in (1, 2)", "false"),
+        ("3 in (1, 3)", "true"),
+        ("1 / 0 in (1)", "absent"),
+        ("args.b in (true)", "true"),
+    ]);
+}
+
+#[test]
+fn constants_and_enumerations() {
+    table(&[
+        ("SS_CONNECTED", "SS_CONNECTED"),
+        ("SS_CONNECTED + 0", "3"),
+        ("args.u8 == 252 + SS_CONNECTED", "true"),
+        ("(typeof(SS_CONNECTED))args.b", "SS_UNCONNECTED"),
+        ("(typeof(SS_CONNECTED))args.u8", "255"),
+        ("args.b ? SS_CONNECTED : SS_FREE", "SS_CONNECTED"),
+        ("args.b ? SS_CONNECTED : 5", "3"),
+        ("(enum hrtimer_restart)args.b", "HRTIMER_RESTART"),
+        ("(enum hrtimer_restart)args.b + 1", "2"),
+        ("(enum hrtimer_restart)args.s8", "4294967295"),
+        ("(enum rpm_status)args.s8", "RPM_INVALID"),
+        ("(enum rpm_status)args.u32", "RPM_INVALID"),
+        ("(enum rpm_status)args.s16", "-2"),
+        ("RPM_INVALID < 0", "true"),
+        ("(u8)HRTIMER_RESTART", "1"),
+        ("(enum hrtimer_restart)(1 / 0)", "absent"),
+        ("O_CREAT | O_WRONLY", "65"),
+        ("-ENOENT", "-2"),
+        ("S_IFMT & 0100644 == S_IFREG", "0"),
+        ("(0100644 & S_IFMT) == S_IFREG", "true"),
+        ("AF_INET6", "10"),
+        ("SIGKILL", "9"),
+        ("CLONE_NEWNET", "1073741824"),
+    ]);
+}
+
+#[test]
+fn pointers_are_cast_indexed_and_followed() {
+    let mut memory = Memory::default();
+    let parent = memory.add(Space::Kernel, &structure("task_struct", &[("tgid", &[5])]));
+    let child = structure(
+        "task_struct",
+        &[("pid", &(-9i32).to_le_bytes()), ("comm", b"smd"), ("real_parent", &parent.to_le_bytes())],
+    );
+    let child = memory.add(Space::Kernel, &child);
+    let text = memory.add(Space::User, b"abc\0");
+    let mut vector = text.to_le_bytes().to_vec();
+    vector.extend([0xf0, 0xff, 0xff, 0xff, 7, 0, 0, 0]);
+    let vector = memory.add(Space::User, &vector);
+    let world = World { task: child, memory, ..World::new() };
+    let mut made = vec![0; facts::RECORD];
+    set(&mut made, "p", child as i64);
+    set(&mut made, "u64", child as i64);
+    set(&mut made, "u8", 1);
+    set(&mut made, "s8", -1);
+    set(&mut made, "u32", 16);
+    put(&mut made, 56, b"name567890");
+    let raw = [0, child, child, 1].map(u64::to_le_bytes).concat();
+    let at_made = [
+        ("((struct task_struct *)args.u64).pid", "-9"),
+        ("((struct task_struct *)args.u64)->real_parent->tgid", "5"),
+        ("str((char *)&args.p.comm)", "\"smd\""),
+        ("args.p.comm[args.u8]", "109"),
+        ("args.p.comm[args.u8 - 1]", "115"),
+        ("args.p.comm[args.s8]", "absent"),
+        ("args.p.comm[args.u32]", "absent"),
+        ("args.p.comm[args.u32 - 1]", "0"),
+        ("args.name[0]", "110"),
+        ("args.name[args.u8]", "97"),
+        ("args.name[9]", "48"),
+        ("args.name[args.u32]", "absent"),
+    ];
+    let everywhere = [
+        ("(*$).pid", "-9"),
+        ("*(int *)&$.pid", "-9"),
+        ("*(u32 *)&$.pid", "4294967287"),
+        ("((u8 *)&$.comm)[2]", "100"),
+        ("((u8 *)&$.comm)[args_u8]", "109"),
+        ("container_of(&$.se, struct task_struct, se).pid", "-9"),
+        ("container_of(&$.comm, struct task_struct, comm) == $", "true"),
+        ("container_of($.mm, struct task_struct, comm)", "absent"),
+        ("((struct task_struct *)(u64)$).pid", "-9"),
+        ("(u64)$ - (u64)$", "0"),
+        ("(u64)$ + 1 == (u64)$", "false"),
+        ("(struct task_struct *)$ == $", "true"),
+        ("$.real_parent == (void *)&(*$.real_parent).thread_info", "true"),
+    ];
+    for (expression, wanted) in at_made {
+        assert_eq!(shown(MADE, &[expression], &made, world.clone())[0], wanted, "{expression}");
+    }
+    for (attach, argument, index, context) in [
+        (MADE, "args.p", "args.u8", &made),
+        (MADE, "task", "args.u8", &made),
+        ("rawtracepoint:sched_switch", "args.prev", "args.prev_state", &raw),
+    ] {
+        for (expression, wanted) in everywhere {
+            let expression = expression.replace('$', argument).replace("args_u8", index);
+            assert_eq!(shown(attach, &[&expression], context, world.clone())[0], wanted, "{expression} at {attach}");
+        }
+    }
+    let mut call = vec![0; 64];
+    put(&mut call, 16, &vector.to_le_bytes());
+    put(&mut call, 32, &[1]);
+    for (expression, wanted) in [
+        ("str(*(char **)args.s)", "\"abc\""),
+        ("(*(char **)args.s)[1]", "98"),
+        ("(*(char **)args.s)[args.fd + 1]", "99"),
+        ("((int *)args.s)[2]", "-16"),
+        ("((int *)args.s)[args.fd + 2]", "7"),
+        ("((int *)args.s)[args.fd + 3]", "absent"),
+        ("*(char *)args.p", "absent"),
+    ] {
+        assert_eq!(shown(CALL, &[expression], &call, world.clone())[0], wanted, "{expression}");
+    }
+}
+
+#[test]
 fn arguments_of_system_calls_are_narrowed() {
     let mut call = vec![0xff; 64];
     for (offset, value) in [(32, 0x1234_5678_ffff_ffffu64), (40, 0xffff_ffff_ffff_01a4), (48, u64::MAX), (56, u64::MAX)]

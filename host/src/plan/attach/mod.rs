@@ -8,7 +8,7 @@ mod iter;
 mod perf;
 mod raw;
 mod registers;
-mod tracepoint;
+pub mod tracepoint;
 mod typed;
 
 use std::fmt;

@@ -81,7 +81,7 @@ fn scalar(
 }
 
 /// What `T` of `T *` is, by its name as tracepoint formats write it.
-fn named_target(facts: &KernelFacts, text: &str) -> Target {
+pub fn named_target(facts: &KernelFacts, text: &str) -> Target {
     let words: Vec<&str> =
         text.split_whitespace().filter(|w| !matches!(*w, "const" | "volatile" | "__user" | "__rcu")).collect();
     match words.as_slice() {
@@ -122,7 +122,7 @@ fn named_integer(facts: &KernelFacts, name: &str) -> Option<(u8, bool)> {
 
 /// Whether a program may read this field of its context. A system call's context holds the number and the arguments and nothing of what
 /// newer kernels append for perf (kernel/trace/trace_syscalls.c: struct syscall_tp_t).
-fn readable(format: &TracepointFormat, field: &TracepointField) -> bool {
+pub fn readable(format: &TracepointFormat, field: &TracepointField) -> bool {
     format.system != "syscalls"
         || (field.location == FieldLocation::Fixed && field.array.is_none() && field.offset < 64)
 }

@@ -12,7 +12,11 @@ pub fn argument(btf: &Btf, name: &str, index: u32, ty: TypeId, span: Span) -> Re
     let refuse = |why: &str| Err(Fault::new(span, format!("`{name}` is `{}`, {why}", btf.c_name(ty))));
     match btf.kind(stripped.id) {
         Kind::Int { bool: true, .. } => Ok(Node { kind, ty: Type::Boolean, span }),
-        Kind::Int { bytes, signed, .. } | Kind::Enum { bytes, signed, .. } => match u8::try_from(bytes) {
+        Kind::Enum { bytes: bytes @ (1 | 2 | 4 | 8), signed, .. } => {
+            let ty = Type::Enumeration { id: stripped.id, bytes: bytes as u8, signed };
+            Ok(Node { kind, ty, span })
+        }
+        Kind::Int { bytes, signed, .. } => match u8::try_from(bytes) {
             Ok(bytes @ (1 | 2 | 4 | 8)) => Ok(Node { kind, ty: Type::Integer { bytes, signed }, span }),
             _ => refuse("an integer of a width that cannot be read"),
         },

@@ -1,0 +1,84 @@
+//! Functions of the language.
+
+use super::super::diagnostic::{Fault, Span, did_you_mean};
+use super::super::familiar;
+use super::super::syntax::{Expr, ExprKind};
+use super::super::{Access, Match, Node, NodeKind, Origin, Type};
+use super::operators::matching;
+use super::{BUILTINS, Checked, Checker, STR_DEFAULT, STR_MAX, both, one};
+
+impl Checker<'_> {
+    pub(super) fn call(&self, name: &str, at: Span, arguments: &[Expr], span: Span) -> Checked<Node> {
+        let how = match name {
+            "str" => return self.str(arguments, span),
+            "reg" => return self.register(arguments, span),
+            "starts_with" => Match::StartsWith,
+            "ends_with" => Match::EndsWith,
+            "contains" => Match::Contains,
+            _ => return Err(one(self.unknown_function(name, at))),
+        };
+        let [text, with] = arguments else {
+            return Err(one(Fault::new(span, format!("`{name}` takes a text and what is looked for"))));
+        };
+        let (text, with) = both(self.value(text), self.value(with))?;
+        if !matches!(text.ty, Type::Text { .. }) {
+            let fault = Fault::new(text.span, format!("`{name}` takes a text, and this is {}", self.shown(&text.ty)));
+            return Err(one(match text.ty {
+                Type::Pointer { .. } => fault.help("`str(pointer)` reads the text behind a pointer"),
+                _ => fault,
+            }));
+        }
+        match with.kind {
+            NodeKind::Literal(with) => Ok(matching(text, how, vec![with], span)),
+            _ => Err(one(Fault::new(with.span, "what is looked for must be a text in quotes"))),
+        }
+    }
+
+    fn str(&self, arguments: &[Expr], span: Span) -> Checked<Node> {
+        let (pointer, max) = match arguments {
+            [pointer] => (pointer, STR_DEFAULT),
+            [pointer, max] => match self.value(max)?.kind {
+                NodeKind::Constant(n) if (1..=i64::from(STR_MAX)).contains(&n) => (pointer, n as u32),
+                _ => {
+                    let message = format!("the number of bytes must be a constant from 1 to {STR_MAX}");
+                    return Err(one(Fault::new(max.span, message)));
+                }
+            },
+            _ => return Err(one(Fault::new(span, "`str` takes a pointer, and perhaps a number of bytes"))),
+        };
+        let value = self.value(pointer)?;
+        match value.ty {
+            Type::Pointer { origin, .. } => {
+                let access = if origin == Origin::User { Access::User } else { Access::Kernel };
+                let kind = NodeKind::Str { pointer: Box::new(value), access, array: false };
+                Ok(Node { kind, ty: Type::Text { max }, span })
+            }
+            Type::Text { .. } => Err(one(Fault::new(pointer.span, "this is a text already").help("leave `str` away"))),
+            ty => Err(one(Fault::new(pointer.span, format!("`str` takes a pointer, and this is {}", self.shown(&ty))))),
+        }
+    }
+
+    fn register(&self, arguments: &[Expr], span: Span) -> Checked<Node> {
+        let node = match arguments {
+            [Expr { kind: ExprKind::Text(name), span: at, .. }] => {
+                self.attach.register(&String::from_utf8_lossy(name), self.facts, *at)
+            }
+            _ => Err(Fault::new(span, "`reg` takes the name of a register as a text").help("`reg(\"ip\")`")),
+        };
+        node.map(|node| Node { span, ..node }).map_err(one)
+    }
+
+    fn unknown_function(&self, name: &str, at: Span) -> Fault {
+        let fault = Fault::new(at, format!("there is no function `{name}`"));
+        let is_value = BUILTINS.iter().any(|(n, _)| *n == name) || self.bindings.contains_key(name) || name == "comm";
+        if is_value {
+            return fault.help(format!("`{name}` is a value, without parentheses"));
+        }
+        let help = familiar::function(name)
+            .or_else(|| did_you_mean(name, ["str", "reg", "starts_with", "ends_with", "contains"]));
+        fault.help(help.unwrap_or_else(|| {
+            "there are `str`, `reg`, `starts_with`, `ends_with`, `contains`, `sizeof`, `offsetof` and `container_of`"
+                .to_owned()
+        }))
+    }
+}

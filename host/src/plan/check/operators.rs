@@ -1,0 +1,256 @@
+//! Operators: what they may join, and what comes of it. Constants are folded.
+
+use super::super::arithmetic::{self, Op};
+use super::super::diagnostic::{Fault, Span};
+use super::super::syntax::{BinaryOp, Expr, UnaryOp};
+use super::super::{Match, Node, NodeKind, Origin, Target, Type};
+use super::{Checked, Checker, both, one};
+
+impl Checker<'_> {
+    pub(super) fn unary(&self, op: UnaryOp, value: &Expr, span: Span) -> Checked<Node> {
+        if op == UnaryOp::Not {
+            let value = self.condition(value)?;
+            if let NodeKind::Constant(n) = value.kind {
+                return Ok(Node { kind: NodeKind::Constant(i64::from(n == 0)), ty: Type::Boolean, span });
+            }
+            return Ok(Node { kind: NodeKind::Not(Box::new(value)), ty: Type::Boolean, span });
+        }
+        let value = self.integer(value)?;
+        let ty = Type::Integer { bytes: 8, signed: !is_unsigned(&value.ty) };
+        let kind = match (op, value.kind) {
+            (UnaryOp::Plus, kind @ NodeKind::Constant(_)) => kind,
+            // How a value is read follows from its type, so a type cannot just be replaced by a wider one: add 0.
+            (UnaryOp::Plus, kind) => {
+                let zero = Node { kind: NodeKind::Constant(0), ty: ty.clone(), span };
+                return Ok(integers(Op::Add, Node { kind, ..value }, zero, span));
+            }
+            (UnaryOp::Complement, NodeKind::Constant(n)) => NodeKind::Constant(!n),
+            (UnaryOp::Negate, NodeKind::Constant(n)) => {
+                // -9223372036854775808 is written as the negation of a number that is unsigned by itself.
+                let ty = if n == i64::MIN { Type::Integer { bytes: 8, signed: true } } else { ty };
+                return Ok(Node { kind: NodeKind::Constant(n.wrapping_neg()), ty, span });
+            }
+            (UnaryOp::Complement, kind) => NodeKind::Complement(Box::new(Node { kind, ..value })),
+            (_, kind) => NodeKind::Negate(Box::new(Node { kind, ..value })),
+        };
+        Ok(Node { kind, ty, span })
+    }
+
+    /// A value to compute with.
+    pub(super) fn integer(&self, expr: &Expr) -> Checked<Node> {
+        let node = self.value(expr)?;
+        match node.ty {
+            Type::Integer { .. } | Type::Boolean | Type::Enumeration { .. } => Ok(node),
+            ref ty => Err(one(Fault::new(expr.span, format!("{} cannot be computed with", self.shown(ty))))),
+        }
+    }
+
+    pub(super) fn binary(&self, op: BinaryOp, at: Span, left: &Expr, right: &Expr, span: Span) -> Checked<Node> {
+        if matches!(op, BinaryOp::And | BinaryOp::Or) {
+            let (left, right) = both(self.condition(left), self.condition(right))?;
+            let is_and = op == BinaryOp::And;
+            if let NodeKind::Constant(n) = left.kind {
+                let decided = (n == 0) == is_and;
+                let kind = match (decided, &right.kind) {
+                    (true, _) => Some(NodeKind::Constant(i64::from(!is_and))),
+                    (false, NodeKind::Constant(m)) => Some(NodeKind::Constant(i64::from(*m != 0))),
+                    _ => None,
+                };
+                if let Some(kind) = kind {
+                    return Ok(Node { kind, ty: Type::Boolean, span });
+                }
+            }
+            let (left, right) = (Box::new(left), Box::new(right));
+            let kind = if is_and { NodeKind::And(left, right) } else { NodeKind::Or(left, right) };
+            return Ok(Node { kind, ty: Type::Boolean, span });
+        }
+        let (left_node, right_node) = both(self.value(left), self.value(right))?;
+        let op = operation(op);
+        match (&left_node.ty, &right_node.ty) {
+            (Type::Text { .. }, Type::Text { .. }) => self.texts(op, at, left_node, right_node, span),
+            (Type::Text { .. }, other) | (other, Type::Text { .. }) => Err(one(self.text_and_other(op, at, other))),
+            (Type::Pointer { .. }, _) | (_, Type::Pointer { .. }) => {
+                if !matches!(op, Op::Equal | Op::NotEqual) {
+                    let message = "pointers can be compared by `==` and `!=`, and not be computed with";
+                    return Err(one(Fault::new(at, message).help("`.` follows them, and `str()` reads text")));
+                }
+                let (left, right) = (Box::new(left_node), Box::new(right_node));
+                let kind = NodeKind::Arithmetic { op, unsigned: true, left, right };
+                Ok(Node { kind, ty: Type::Boolean, span })
+            }
+            _ => Ok(integers(op, left_node, right_node, span)),
+        }
+    }
+
+    fn text_and_other(&self, op: Op, at: Span, other: &Type) -> Fault {
+        if !op.is_comparison() {
+            return Fault::new(at, "a text cannot be computed with");
+        }
+        let fault = Fault::new(at, format!("a text cannot be compared with {}", self.shown(other)));
+        match other {
+            Type::Pointer { .. } => fault.help("`str(pointer)` reads the text behind a pointer"),
+            _ => fault,
+        }
+    }
+
+    fn texts(&self, op: Op, at: Span, left: Node, right: Node, span: Span) -> Checked<Node> {
+        if !op.is_comparison() {
+            return Err(one(Fault::new(at, "a text cannot be computed with")));
+        }
+        if !matches!(op, Op::Equal | Op::NotEqual) {
+            return Err(one(Fault::new(at, "texts can be compared by `==` and `!=` only")));
+        }
+        let same = match (&left.kind, &right.kind) {
+            (NodeKind::Literal(a), NodeKind::Literal(b)) => NodeKind::Constant(i64::from(a == b)),
+            _ => NodeKind::SameText(Box::new(left), Box::new(right)),
+        };
+        let same = Node { kind: same, ty: Type::Boolean, span };
+        if op == Op::Equal {
+            return Ok(same);
+        }
+        let kind = match same.kind {
+            NodeKind::Constant(n) => NodeKind::Constant(1 - n),
+            _ => NodeKind::Not(Box::new(same)),
+        };
+        Ok(Node { kind, ty: Type::Boolean, span })
+    }
+
+    /// `value in (a, b)`
+    pub(super) fn is_in(&self, value: &Expr, set: &[Expr], span: Span) -> Checked<Node> {
+        let mut faults = Vec::new();
+        let mut keep = |node: Checked<Node>| node.map_err(|mut found| faults.append(&mut found)).ok();
+        let value = keep(self.value(value));
+        let members: Vec<Node> = set.iter().filter_map(|member| keep(self.value(member))).collect();
+        let Some(value) = value.filter(|_| members.len() == set.len()) else { return Err(faults) };
+        let is_text = matches!(value.ty, Type::Text { .. });
+        let (mut numbers, mut texts) = (Vec::new(), Vec::new());
+        for member in members {
+            match (member.kind, &member.ty) {
+                (NodeKind::Literal(text), _) if is_text => texts.push(text),
+                (NodeKind::Constant(number), _) if !is_text => numbers.push(number),
+                (NodeKind::Literal(_), ty) | (NodeKind::Constant(_), ty) => {
+                    let (is, of) = (self.shown(&value.ty), self.shown(ty));
+                    faults.push(Fault::new(member.span, format!("{is} cannot be {of}")));
+                }
+                _ => {
+                    let fault = Fault::new(member.span, "the values behind `in` must be constants");
+                    faults.push(fault.help("`==` and `||` compare with what is not known before"));
+                }
+            }
+        }
+        if !faults.is_empty() {
+            return Err(faults);
+        }
+        if is_text {
+            return Ok(matching(value, Match::Is, texts, span));
+        }
+        numbers.sort_unstable();
+        numbers.dedup();
+        let kind = match value.kind {
+            NodeKind::Constant(n) => NodeKind::Constant(i64::from(numbers.contains(&n))),
+            _ => NodeKind::In { value: Box::new(value), set: numbers },
+        };
+        Ok(Node { kind, ty: Type::Boolean, span })
+    }
+
+    pub(super) fn conditional(&self, condition: &Expr, then: &Expr, otherwise: &Expr, span: Span) -> Checked<Node> {
+        let condition = self.condition(condition);
+        let (then_node, otherwise_node) = match both(self.value(then), self.value(otherwise)) {
+            Ok(values) => values,
+            Err(mut faults) => {
+                faults.splice(0..0, condition.err().unwrap_or_default());
+                return Err(faults);
+            }
+        };
+        let condition = condition?;
+        let ty = match (&then_node.ty, &otherwise_node.ty) {
+            (a, b) if a == b => a.clone(),
+            (Type::Text { max: a }, Type::Text { max: b }) => Type::Text { max: *a.max(b) },
+            (Type::Pointer { target: a, origin: from_a }, Type::Pointer { target: b, origin: from_b })
+                if (*from_a == Origin::User) == (*from_b == Origin::User) =>
+            {
+                let target = if a == b { a.clone() } else { Target::Unknown };
+                Type::Pointer { target, origin: if from_a == from_b { *from_a } else { Origin::Kernel } }
+            }
+            (
+                Type::Integer { .. } | Type::Boolean | Type::Enumeration { .. },
+                Type::Integer { .. } | Type::Boolean | Type::Enumeration { .. },
+            ) => Type::Integer { bytes: 8, signed: !(is_unsigned(&then_node.ty) || is_unsigned(&otherwise_node.ty)) },
+            (a, b) => {
+                let message =
+                    format!("the two values of `?:` do not go together: {} and {}", self.shown(a), self.shown(b));
+                return Err(
+                    one(Fault::new(span, message).help("both must be numbers, texts, or pointers of one kind")),
+                );
+            }
+        };
+        if let NodeKind::Constant(n) = condition.kind {
+            let chosen = if n != 0 { &then_node } else { &otherwise_node };
+            // How a value is read follows from its own type, which need not be that of both.
+            if chosen.ty == ty || matches!(chosen.kind, NodeKind::Constant(_)) {
+                return Ok(Node { kind: chosen.kind.clone(), ty, span });
+            }
+        }
+        let (condition, then, otherwise) = (Box::new(condition), Box::new(then_node), Box::new(otherwise_node));
+        Ok(Node { kind: NodeKind::Conditional { condition, then, otherwise }, ty, span })
+    }
+}
+
+fn is_unsigned(ty: &Type) -> bool {
+    ty.integer() == Some((8, false))
+}
+
+/// Whether a text is or holds one of these; decided here where it is a literal.
+pub(super) fn matching(text: Node, how: Match, with: Vec<Vec<u8>>, span: Span) -> Node {
+    let kind = match &text.kind {
+        NodeKind::Literal(text) => NodeKind::Constant(i64::from(with.iter().any(|with| holds(text, how, with)))),
+        _ => NodeKind::Match { text: Box::new(text), how, with },
+    };
+    Node { kind, ty: Type::Boolean, span }
+}
+
+fn holds(text: &[u8], how: Match, with: &[u8]) -> bool {
+    match how {
+        Match::Is => text == with,
+        Match::StartsWith => text.starts_with(with),
+        Match::EndsWith => text.ends_with(with),
+        Match::Contains => with.is_empty() || text.windows(with.len()).any(|part| part == with),
+    }
+}
+
+fn integers(op: Op, left: Node, right: Node, span: Span) -> Node {
+    // A shift has the type of what is shifted; the count says nothing of it.
+    let unsigned = match op {
+        Op::ShiftLeft | Op::ShiftRight => is_unsigned(&left.ty),
+        _ => is_unsigned(&left.ty) || is_unsigned(&right.ty),
+    };
+    let ty = if op.is_comparison() { Type::Boolean } else { Type::Integer { bytes: 8, signed: !unsigned } };
+    if let (NodeKind::Constant(a), NodeKind::Constant(b)) = (&left.kind, &right.kind)
+        && let Some(value) = arithmetic::evaluate(op, unsigned, *a, *b)
+    {
+        return Node { kind: NodeKind::Constant(value), ty, span };
+    }
+    Node { kind: NodeKind::Arithmetic { op, unsigned, left: Box::new(left), right: Box::new(right) }, ty, span }
+}
+
+fn operation(op: BinaryOp) -> Op {
+    match op {
+        BinaryOp::BitOr => Op::BitOr,
+        BinaryOp::BitXor => Op::BitXor,
+        BinaryOp::BitAnd => Op::BitAnd,
+        BinaryOp::NotEqual => Op::NotEqual,
+        BinaryOp::Less => Op::Less,
+        BinaryOp::LessEqual => Op::LessEqual,
+        BinaryOp::Greater => Op::Greater,
+        BinaryOp::GreaterEqual => Op::GreaterEqual,
+        BinaryOp::ShiftLeft => Op::ShiftLeft,
+        BinaryOp::ShiftRight => Op::ShiftRight,
+        BinaryOp::Add => Op::Add,
+        BinaryOp::Subtract => Op::Subtract,
+        BinaryOp::Multiply => Op::Multiply,
+        BinaryOp::Divide => Op::Divide,
+        BinaryOp::Remainder => Op::Remainder,
+        // `&&` and `||` are not operations on two values: `binary` has dealt with them.
+        BinaryOp::Equal | BinaryOp::And | BinaryOp::Or => Op::Equal,
+    }
+}

@@ -1,0 +1,208 @@
+//! Typed expressions.
+
+use super::Span;
+use super::arithmetic;
+use crate::kernel::TypeId;
+
+/// A typed expression. Integers, booleans and pointers are 64 bits wide while they are computed with, whatever their type says; they are
+/// sign- or zero-extended when they are read. Any node may be absent, which makes each node that uses it absent.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Node {
+    pub kind: NodeKind,
+    pub ty: Type,
+    pub span: Span,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum NodeKind {
+    Constant(i64),
+    Builtin(Builtin),
+    /// So many bytes of the program's context, extended as the type says.
+    Context {
+        offset: u32,
+        bytes: u8,
+    },
+    /// A pointer or integer argument of a program whose context is arguments (tp_btf, fentry, fexit, lsm): always read as 8 bytes, then narrowed as the type says.
+    Argument {
+        index: u32,
+    },
+    /// An argument of the traced function by its slot (none: what it returns), as a helper gives it: a pointer that is a plain number to the verifier.
+    Fetched {
+        argument: Option<u32>,
+    },
+    Local(u32),
+    /// `bytes` at `base + offset`, extended as the type says. `bits`: only so many bits from that bit on (a bit field).
+    Load {
+        base: Box<Node>,
+        offset: u32,
+        bytes: u8,
+        bits: Option<(u8, u8)>,
+        access: Access,
+    },
+    /// `base + offset`, absent where base is null.
+    Address {
+        base: Box<Node>,
+        offset: u32,
+    },
+    /// `base + index * scale`, absent where base is null, or where the index is not below `count`.
+    Element {
+        base: Box<Node>,
+        index: Box<Node>,
+        scale: u32,
+        count: Option<u32>,
+    },
+    /// The address of these bytes of the program's context.
+    ContextAddress {
+        offset: u32,
+    },
+    /// The value as the type says: its lowest bytes, extended, or all of them as a pointer.
+    Cast(Box<Node>),
+    /// 1 where the value is 0, and 0 otherwise.
+    Not(Box<Node>),
+    Complement(Box<Node>),
+    Negate(Box<Node>),
+    /// Both operands are integers, booleans or (comparisons only) pointers.
+    Arithmetic {
+        op: arithmetic::Op,
+        unsigned: bool,
+        left: Box<Node>,
+        right: Box<Node>,
+    },
+    /// The right is computed only where the left is not 0.
+    And(Box<Node>, Box<Node>),
+    /// The right is computed only where the left is 0.
+    Or(Box<Node>, Box<Node>),
+    Conditional {
+        condition: Box<Node>,
+        then: Box<Node>,
+        otherwise: Box<Node>,
+    },
+    /// Whether the value is one of these.
+    In {
+        value: Box<Node>,
+        set: Vec<i64>,
+    },
+    /// Whether the text is, or holds, one of these.
+    Match {
+        text: Box<Node>,
+        how: Match,
+        with: Vec<Vec<u8>>,
+    },
+    /// Whether two texts are the same.
+    SameText(Box<Node>, Box<Node>),
+    Literal(Vec<u8>),
+    /// The thread's name.
+    Comm,
+    /// The text behind a pointer, up to the first 0 byte and at most as the type says. `array`: an array that may be full and then has no 0 byte, so
+    /// reaching its end does not cut it.
+    Str {
+        pointer: Box<Node>,
+        access: Access,
+        array: bool,
+    },
+    /// A text in the program's context: an array that may be full.
+    ContextText {
+        offset: u32,
+    },
+    /// A text that a u32 of the context locates: its low 16 bits are the offset, from the context's start or (`relative`) from behind the u32.
+    LocatedText {
+        offset: u32,
+        relative: bool,
+    },
+}
+
+/// How a text is compared with one that is known.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Match {
+    Is,
+    StartsWith,
+    EndsWith,
+    Contains,
+}
+
+/// What an expression is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Type {
+    /// So many bytes (1, 2, 4 or 8) hold any value of it.
+    Integer {
+        bytes: u8,
+        signed: bool,
+    },
+    Boolean,
+    /// An integer whose values have names.
+    Enumeration {
+        id: TypeId,
+        bytes: u8,
+        signed: bool,
+    },
+    Pointer {
+        target: Target,
+        origin: Origin,
+    },
+    /// At most so many bytes; longer texts are cut.
+    Text {
+        max: u32,
+    },
+}
+
+impl Type {
+    /// Bytes and signedness of an integer.
+    pub fn integer(&self) -> Option<(u8, bool)> {
+        match *self {
+            Type::Integer { bytes, signed } | Type::Enumeration { bytes, signed, .. } => Some((bytes, signed)),
+            _ => None,
+        }
+    }
+}
+
+/// What a pointer points to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Target {
+    /// `void`, or something that the kernel's BTF does not tell.
+    Unknown,
+    Char,
+    /// A structure or union. Not a typedef, nor qualified.
+    Type(TypeId),
+    /// An integer other than a character, a boolean, or a pointer.
+    Scalar(Box<Type>),
+}
+
+/// Where a pointer comes from, which decides how what it points to may be read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Origin {
+    /// The verifier knows it and allows direct loads (arguments of tp_btf, `task`).
+    Trusted,
+    /// A kernel address found by a walk.
+    Kernel,
+    /// An address in the process's memory.
+    User,
+}
+
+/// How memory is read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Access {
+    /// By a load instruction that the verifier checks by BTF; null is tested before it.
+    Direct,
+    /// bpf_probe_read_kernel: a fault makes the value absent.
+    Kernel,
+    /// bpf_probe_read_user: likewise.
+    User,
+}
+
+/// Values that need no argument.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Builtin {
+    /// The process id: the thread group's.
+    Pid,
+    /// The thread id.
+    Tid,
+    Uid,
+    Gid,
+    Cpu,
+    /// Nanoseconds since boot (CLOCK_BOOTTIME).
+    Nsecs,
+    /// The id of the thread's cgroup v2.
+    Cgroup,
+    /// `struct task_struct *` of the running thread.
+    Task,
+}

@@ -1,0 +1,76 @@
+//! Conditions over what the kernel has, tried in it: each is a probe of its own, and how many events it sends says whether it held.
+
+use std::ffi::CString;
+
+use porthole::compile::compile;
+use porthole::kernel::KernelFacts;
+use porthole::load::{check_privileges, load};
+use porthole::plan::plan;
+use porthole_tests::declaration;
+
+const PATH: &str = "/usr/lib/porthole-none.so.6";
+const CALLS: u64 = 3;
+
+/// This process and thread call access(2) with [`PATH`] and 4; what of that is true.
+fn truths(pid: u32, tid: i64) -> Vec<(String, bool)> {
+    let fixed = [
+        ("args.mode == R_OK", true),
+        ("args.mode in (F_OK, W_OK, X_OK)", false),
+        ("starts_with(str(args.filename), \"/usr/lib/\")", true),
+        ("starts_with(str(args.filename), \"/usr/lib64/\")", false),
+        ("ends_with(str(args.filename), \".so.6\")", true),
+        ("ends_with(str(args.filename), \".so.7\")", false),
+        ("contains(str(args.filename), \"porthole-none\")", true),
+        ("contains(str(args.filename), \"porthole-some\")", false),
+        ("str(args.filename) in (\"/usr\", \"/usr/lib/porthole-none.so.6\")", true),
+        ("str(args.filename) in (\"/usr\", \"/usr/lib/porthole-none.so\")", false),
+        ("*(char *)args.filename == '/' && args.filename[1] == 'u'", true),
+        ("args.filename[args.mode] == '/'", true),
+        ("*(u16 *)args.filename == 0x752f", true),
+        ("container_of(&task.se, struct task_struct, se).pid == tid", true),
+        ("*(int *)&task.tgid == pid", true),
+        ("((struct task_struct *)(u64)task).tgid == pid", true),
+        ("(u64)task > 0xffff000000000000", true),
+        ("task.comm[args.mode - 4] == ((u8 *)&task.comm)[0]", true),
+        ("task.comm[args.mode + 12] >= 0", false),
+        ("task.comm[args.mode - 5] >= 0", false),
+        ("(*task.group_leader).pid == pid", true),
+        ("(signed char)(args.mode - 5) < 0", true),
+    ];
+    let own = [
+        (format!("pid in (0, {pid}) && tid in (1, {tid}, 0)"), true),
+        (format!("(u8)tid == {}", tid & 0xff), true),
+        (format!("tid in ({})", tid + 1), false),
+    ];
+    fixed.into_iter().map(|(text, holds)| (text.to_owned(), holds)).chain(own).collect()
+}
+
+#[test]
+fn root_conditions_hold_where_they_are_true() {
+    if let Err(error) = check_privileges() {
+        println!("skipped: {error}");
+        return;
+    }
+    // SAFETY: it takes nothing and cannot fail.
+    let tid = unsafe { libc::syscall(libc::SYS_gettid) };
+    let truths = truths(std::process::id(), tid);
+    let probes = truths.iter().enumerate().map(|(n, (condition, _))| {
+        format!(
+            "probe p{n}\nattach tracepoint:syscalls:sys_enter_access\nwhen tid == {tid}\nwhen {condition}\nemit e\n"
+        )
+    });
+    let declaration = declaration::parse(&probes.collect::<Vec<_>>().join("\n")).unwrap();
+    let plan = plan(&declaration, &KernelFacts::running()).unwrap_or_else(|e| panic!("{e}"));
+    let compiled = compile(&plan, "truths", 1 << 16).unwrap();
+    let attached = load(&compiled).and_then(|loaded| loaded.attach(&plan)).unwrap_or_else(|e| panic!("{e}"));
+    let path = CString::new(PATH).unwrap();
+    for _ in 0..CALLS {
+        // SAFETY: the path ends in a 0, and lives as long.
+        unsafe { libc::syscall(libc::SYS_access, path.as_ptr(), libc::R_OK) };
+    }
+    let counts = attached.counts(truths.len()).unwrap();
+    for ((condition, holds), counts) in truths.iter().zip(counts) {
+        assert_eq!(counts.emitted, if *holds { CALLS } else { 0 }, "{condition}: {counts:?}");
+        assert_eq!(counts.hits, counts.filtered + counts.emitted + counts.lost, "{condition}: {counts:?}");
+    }
+}

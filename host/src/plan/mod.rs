@@ -113,9 +113,11 @@ pub enum NodeKind {
         offset: u32,
         bytes: u8,
     },
-    /// A pointer or integer argument of a tp_btf program: always read as 8 bytes, then narrowed as the type says.
+    /// A pointer or integer argument of a tp_btf program: always read as 8 bytes, then narrowed as the type says. `access` is how it is read
+    /// from among the arguments, not how what it points to is.
     Argument {
         index: u32,
+        access: Access,
     },
     Local(u32),
     /// `bytes` at `base + offset`, extended as the type says. `bits`: only so many bits from that bit on (a bit field).

@@ -1,6 +1,6 @@
 # `make` alone lists what there is to make.
 .DEFAULT_GOAL := help
-.PHONY: help demo test build plugins guests bench install check clean
+.PHONY: help demo test vmtest build plugins guests bench install check clean
 
 WASM := wasm32-unknown-unknown
 # As cargo has it; .cargo/config.toml says `target` where the variable is not set.
@@ -19,6 +19,9 @@ demo: build plugins ## trace this machine for five seconds with the examples (se
 test: guests ## pass the tests; those with `root` in their name need root and say so where they are skipped
 	cargo test $(CARGO_ALL)
 	cd examples && cargo test --locked
+
+vmtest: guests ## pass those tests inside stock Debian kernels, in QEMU, as root: all of KERNELS="6.1 6.12 7.2"
+	script/vm/test $(KERNELS)
 
 build: ## build the host
 	@script/setup $(WASM)

@@ -30,8 +30,9 @@ fn probes(facts: &KernelFacts, attach: &str, expressions: &[String]) -> Vec<Prob
         accepted.extend(good.map(|(_, e)| e));
     }
     let named = |some: &[String]| some.iter().enumerate().map(|(i, e)| (format!("f{i}"), e.clone())).collect();
-    let name = format!("p_{}", attach.replace(|c: char| !c.is_ascii_alphanumeric(), "_"));
-    let name = name[..name.len().min(56)].to_owned();
+    let name = attach.replace(|c: char| !c.is_ascii_alphanumeric(), "_");
+    // What is too long for a name is told from its like by its end.
+    let name = format!("p_{}", &name[name.len().saturating_sub(54)..]);
     let chunks = accepted.chunks(64).enumerate();
     chunks.map(|(i, some)| probe(format!("{name}_{i}"), attach.to_owned(), named(some))).collect()
 }

@@ -136,9 +136,19 @@ impl Lower<'_> {
         let id = if access == Access::User { helper::PROBE_READ_USER_STR } else { helper::PROBE_READ_KERNEL_STR };
         let asked = max as i32 + if array { 1 } else { 2 };
         let read = self.helper(id, &[to.into(), asked.into(), from.into()]);
-        self.b.leave_if(Cond::Slt, read, 1, exit.take());
+        // For an empty text of user memory, older kernels (6.12) answer 0 and not 1: the length is then -1, and becomes 0 without a branch.
+        let user = access == Access::User;
+        self.b.leave_if(Cond::Slt, read, i32::from(!user), exit.take());
         let length = self.b.register();
         self.b.alu_to(AluOp::Sub, length, read, 1);
+        if user {
+            let empty = self.b.alu(AluOp::Rsh, length, 63);
+            self.b.alu_to(AluOp::Add, length, length, empty);
+            if array {
+                // Never so; the verifier knows by it that the length has bounds.
+                self.b.leave_if(Cond::Gt, length, max as i32, exit.take());
+            }
+        }
         let cut = self.b.constant(0);
         if !array {
             // The verifier goes on behind a branch first, and what it has seen with a length of 0 to `max` it need not see again with one of `max`.

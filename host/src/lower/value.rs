@@ -44,8 +44,15 @@ impl Lower<'_> {
                 let value = self.b.load(Address::at(self.context, Space::Context, *offset as i32), size(*bytes));
                 self.extended(value, &node.ty, *bytes)
             }
-            NodeKind::Argument { index } => {
-                let value = self.b.load(Address::at(self.context, Space::Context, *index as i32 * 8), Size::B8);
+            NodeKind::Argument { index, access } => {
+                let offset = *index as i32 * 8;
+                let value = match access {
+                    Access::Direct => self.b.load(Address::at(self.context, Space::Context, offset), Size::B8),
+                    Access::Kernel | Access::User => {
+                        let from = self.b.alu(AluOp::Add, self.context, offset);
+                        self.probe(from, 8, *access, exit)
+                    }
+                };
                 match (node.ty.integer(), &node.ty) {
                     (Some((bytes, signed)), _) if bytes < 8 => self.b.extend(value, u32::from(bytes) * 8, signed),
                     (_, Type::Boolean) => self.b.extend(value, 8, false),
@@ -349,6 +356,11 @@ impl Lower<'_> {
             return self.b.load(Address::at(pointer, Space::Trusted, offset), size(bytes));
         }
         let from = if offset == 0 { pointer } else { self.b.alu(AluOp::Add, pointer, offset as i32) };
+        self.probe(from, bytes, access, exit)
+    }
+
+    /// `bytes` read by a helper, which a fault makes absent.
+    fn probe(&mut self, from: Register, bytes: u8, access: Access, exit: &Exit) -> Register {
         let to = self.b.address_of(self.word, 0);
         let id = if access == Access::User { helper::PROBE_READ_USER } else { helper::PROBE_READ_KERNEL };
         let failed = self.helper(id, &[to.into(), i32::from(bytes).into(), from.into()]);

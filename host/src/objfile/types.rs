@@ -197,7 +197,7 @@ fn one_line(text: &str) -> String {
 
 impl MapKind {
     /// The kernel's number of the kind.
-    fn number(self) -> u32 {
+    pub(super) fn number(self) -> u32 {
         use libbpf_sys as sys;
         match self {
             Self::Hash => sys::BPF_MAP_TYPE_HASH,

@@ -22,9 +22,11 @@ pub enum NodeKind {
         offset: u32,
         bytes: u8,
     },
-    /// A pointer or integer argument of a program whose context is arguments (tp_btf, fentry, fexit, lsm): always read as 8 bytes, then narrowed as the type says.
+    /// A pointer or integer argument of a program whose context is arguments (tp_btf, fentry, fexit, lsm): always read as 8 bytes, then narrowed as the
+    /// type says. `access` is how it is read from among the arguments, not how what it points to is.
     Argument {
         index: u32,
+        access: Access,
     },
     /// An argument of the traced function by its slot (none: what it returns), as a helper gives it: a pointer that is a plain number to the verifier.
     Fetched {

@@ -12,7 +12,7 @@ use super::{no_facts, registers, typed};
 use crate::kernel::{Answer, Btf, Feature, Function, KernelFacts, Kind, TypeId};
 use crate::plan::check::target;
 use crate::plan::diagnostic::{Fault, Span, did_you_mean};
-use crate::plan::{Node, NodeKind, Origin, Type};
+use crate::plan::{Access, Node, NodeKind, Origin, Type};
 
 /// The registers of the arguments in their order, by their names in `struct pt_regs` (System V ABI for x86-64, 3.2.3).
 const ARGUMENTS: [&str; 6] = ["di", "si", "dx", "cx", "r8", "r9"];
@@ -414,10 +414,8 @@ fn size_by_value(btf: &Btf, ty: TypeId) -> u32 {
 
 /// As [`typed::argument`]; pointers that the verifier does not let a program load are fetched by a helper.
 fn typed_argument(btf: &Btf, name: &str, slot: u32, ty: TypeId, span: Span) -> Result<Node, Fault> {
-    // Verifiers before 6.16 know `void *`, and take `const void *` for a structure that they do not know.
-    let qualified_void = |to| to != TypeId::VOID && btf.strip(to).id == TypeId::VOID;
     match btf.kind(btf.strip(ty).id) {
-        Kind::Pointer(to) if qualified_void(to) || typed::pointer_argument(btf, to).is_none() => {
+        Kind::Pointer(to) if typed::pointer_argument(btf, to).2 != Access::Direct => {
             Ok(fetched(btf, Some(slot), to, span))
         }
         _ => typed::argument(btf, name, slot, ty, span),

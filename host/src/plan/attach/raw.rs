@@ -2,12 +2,17 @@
 
 use super::{no_facts, typed};
 use crate::kernel::{KernelFacts, RawTracepoint};
-use crate::plan::Node;
 use crate::plan::diagnostic::{Fault, Span, did_you_mean};
+use crate::plan::{Node, Origin, Type};
 
 /// Which names raw tracepoints have.
 const NAMES: &str =
     "raw tracepoints have the names of tracepoints, without the system; those of modules are not there yet";
+
+/// Arguments that are a pointer, an error or a small number: a raw tracepoint, and which argument of it. Newer kernels trust none of them
+/// (kernel/bpf/btf.c: raw_tp_null_args); what they point to is read as any kernel memory, and so is absent where they do not point.
+const NOT_ALWAYS_POINTERS: [(&str, usize); 4] =
+    [("signal_generate", 1), ("signal_deliver", 1), ("cachefiles_lookup", 2), ("mr_integ_alloc", 3)];
 
 /// Finds a raw tracepoint on the kernel.
 pub fn resolve(name: &str, facts: &KernelFacts) -> Result<RawTracepoint, Fault> {
@@ -32,5 +37,11 @@ pub fn argument(point: &RawTracepoint, name: &str, facts: &KernelFacts, span: Sp
         Ok(btf) => btf,
         Err(error) => return Some(Err(Fault::new(span, error.to_string()))),
     };
-    Some(typed::argument(btf, name, index as u32, point.params[index].1, span))
+    let mut argument = typed::argument(btf, name, index as u32, point.params[index].1, span);
+    if let Ok(Node { ty: Type::Pointer { origin, .. }, .. }) = &mut argument
+        && NOT_ALWAYS_POINTERS.contains(&(point.name.as_str(), index))
+    {
+        *origin = Origin::Kernel;
+    }
+    Some(argument)
 }

@@ -12,6 +12,7 @@ use std::collections::HashMap;
 use super::interference::{self, Graph, Web};
 use super::liveness::{self, Liveness};
 use super::spill::{Home, spill};
+use super::tidy::tidy;
 use crate::bpf::Reg;
 use crate::ir::{Block, BlockId, Function, Operation, OperationKind, Register, Slot, SlotId, Terminator};
 
@@ -97,9 +98,10 @@ fn attempt(original: &Function, reuse: bool) -> Option<Allocation> {
     }
 }
 
-/// The function without what instructions cannot do in place: `x = a - x`, and going back to where parameters come in.
+/// The function, tidied, and without what instructions cannot do in place: `x = a - x`, and going back to where parameters come in.
 fn prepared(function: &Function) -> Function {
     let mut function = function.clone();
+    tidy(&mut function);
     let mut registers = function.registers;
     for block in &mut function.blocks {
         let mut done = Vec::with_capacity(block.operations.len());

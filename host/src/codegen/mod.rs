@@ -1,6 +1,6 @@
 //! IR to BPF.
 //!
-//! Thin layers: where each virtual register is alive (`liveness`), which cannot share a place (`interference`), which register each lives in (`allocate`) or what goes
+//! Thin layers: what can be said shorter (`tidy`), where each virtual register is alive (`liveness`), which cannot share a place (`interference`), which register each lives in (`allocate`) or what goes
 //! to the stack for it (`spill`), in which order blocks stand (`layout`), how each operation is spelt (`emit`), and bytes (the assembler of
 //! [`crate::bpf`]). Nothing here knows of ELF, or of what the functions are for.
 
@@ -10,6 +10,7 @@ mod interference;
 mod layout;
 mod liveness;
 mod spill;
+mod tidy;
 
 use crate::bpf::{AssembleError, Code, assemble};
 use crate::ir::{self, CheckError, Map, Module, Reason};

@@ -36,9 +36,11 @@ guests: plugins ## build the examples and the plugins that the tests run
 	cd tests/guests && cargo build --locked --release --target $(WASM)
 	cd tests/guests && cargo build --locked --release --target wasm32-wasip2
 
-bench: plugins guests ## measure, side by side with bpftrace where it is installed
+bench: plugins guests ## measure, side by side with bpftrace and with clang where they are installed
 	cargo build --locked --release -p porthole
 	bench/run
+	cargo build $(CARGO_ALL) --bin kernel-cost
+	$(AS_ROOT) $(TARGET)/debug/kernel-cost
 
 install: ## build for speed, and install the host into cargo's bin folder
 	@script/setup $(WASM)

@@ -25,7 +25,7 @@ const SHAPES: [Shape; 30] = [
     ("conditions", OPENAT, 127, |n| (vec![Step::When(chain("nsecs", "||", 250)); n], vec![])),
     ("unlike conditions", OPENAT, 127, |n| (whens(n, |i| format!("tid % {} != {}", i + 2, i)), vec![])),
     ("sums of conditions", OPENAT, 64, |n| (vec![], vec![chain("(tid>gid)", "+", 100); n])),
-    ("divisions", OPENAT, 64, |n| (vec![], vec![chain("tid", "/", 20); n])),
+    ("divisions", OPENAT, 64, |n| (vec![], vec![chain("(tid-9)", "/", 20); n])),
     ("choices", OPENAT, 64, |n| (vec![], vec![chain("tid", "?1:", 60); n])),
     ("absent values", OPENAT, 30, |n| {
         (

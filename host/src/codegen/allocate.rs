@@ -1,164 +1,347 @@
-//! Which BPF register or stack slot each virtual register lives in: linear scan over the intervals, without splitting.
+//! Which BPF register each virtual register lives in: graph colouring, after Chaitin and Briggs.
 //!
-//! A call overwrites r0 to r5, so what is alive across one goes to r6 to r9 or to the stack, and everything else may also have r1 to r4. r0 and r5 belong to no virtual
-//! register: the emitter computes in them with what lives on the stack. r10 is the frame.
+//! A call overwrites r0 to r5, so what is alive across one has r6 to r9 to live in, and everything else r0 to r9. The former are coloured first. What has fewer
+//! neighbours than there are registers can be coloured whatever the others get, so it is set aside; where nothing such is left, the web that costs least on the
+//! stack is set aside, too, and goes there if indeed nothing is left for it. Then the function is rewritten (`spill`), and all starts again. What has
+//! been made for that lives too shortly to be in the way, and never goes to the stack itself. r10 is the frame.
 //!
-//! Invariant: two registers whose intervals overlap never share a place.
+//! Invariant: two registers that interfere never share a place.
 
-use super::liveness::{Interval, Liveness};
+use std::collections::HashMap;
+
+use super::interference::{self, Graph, Web};
+use super::liveness::{self, Liveness};
+use super::spill::{Home, spill};
+use super::tidy::tidy;
 use crate::bpf::Reg;
-use crate::ir::{Function, Operand, OperationKind, Register};
+use crate::ir::{Block, BlockId, Function, Operation, OperationKind, Register, Slot, SlotId, Terminator};
 
 /// Alive across calls.
 const SAVED: [Reg; 4] = [Reg::R6, Reg::R7, Reg::R8, Reg::R9];
-/// Lost by a call.
-const PASSING: [Reg; 4] = [Reg::R1, Reg::R2, Reg::R3, Reg::R4];
-/// The registers that arguments are passed in.
-pub const ARGUMENTS: [Reg; 5] = [Reg::R1, Reg::R2, Reg::R3, Reg::R4, Reg::R5];
+/// What calls overwrite first, so that the others stay free for what needs them.
+const ALL: [Reg; 10] = [Reg::R1, Reg::R2, Reg::R3, Reg::R4, Reg::R5, Reg::R0, Reg::R6, Reg::R7, Reg::R8, Reg::R9];
 
-/// Where a virtual register lives.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Place {
-    Register(Reg),
-    /// 8 bytes at this offset from the frame.
-    Stack(i16),
-}
-
-/// Where everything lives.
-pub struct Places {
+/// A function whose registers have places.
+pub struct Allocation {
+    /// The function, with what goes to the stack and comes from there.
+    pub function: Function,
+    pub live: Liveness,
     /// By virtual register; none for one that is never used.
-    registers: Vec<Option<Place>>,
-    /// Offset from the frame of each of the function's own slots.
+    registers: Vec<Option<Reg>>,
+    /// Offset from the frame of each of the function's slots.
     slots: Vec<i16>,
-    /// Bytes of stack in all.
+    /// Bytes of stack in all: it may come out larger than a frame can be.
     pub stack: u32,
 }
 
-impl Places {
-    pub fn of(&self, register: Register) -> Place {
+impl Allocation {
+    pub fn of(&self, register: Register) -> Reg {
         // What is never used is never asked for: operations without a use are left out.
-        self.registers[register.0 as usize].unwrap_or(Place::Register(Reg::R0))
+        self.registers[register.0 as usize].unwrap_or(Reg::R0)
     }
 
-    pub fn slot(&self, slot: u32) -> i16 {
-        self.slots[slot as usize]
+    pub fn is_used(&self, register: Register) -> bool {
+        self.registers[register.0 as usize].is_some()
+    }
+
+    pub fn slot(&self, slot: SlotId) -> i16 {
+        self.slots[slot.0 as usize]
     }
 }
 
-/// Finds a place for everything. `stack` may come out larger than a frame can be.
-pub fn allocate(function: &Function, live: &Liveness) -> Places {
-    let mut stack = 0u32;
-    let slots = function.slots.iter().map(|slot| {
-        stack += slot.bytes.next_multiple_of(8);
-        offset(stack)
-    });
-    let slots = slots.collect();
-    let mut scan = Scan { hints: hints(function), active: Vec::new(), places: vec![None; live.intervals.len()] };
-    let mut by_start: Vec<(Register, Interval)> =
-        live.intervals.iter().zip(0..).filter_map(|(i, n)| i.map(|i| (Register(n), i))).collect();
-    by_start.sort_by_key(|(register, interval)| (interval.start, *register));
-    let mut spilled = Vec::new();
-    for (register, interval) in &by_start {
-        if let Some(victim) = scan.place(*register, *interval) {
-            spilled.push(victim);
-        }
-    }
-    let mut registers: Vec<Option<Place>> = scan.places.into_iter().map(|r| r.map(Place::Register)).collect();
-    for (register, at) in share(spilled, &mut stack) {
-        registers[register.0 as usize] = Some(Place::Stack(at));
-    }
-    Places { registers, slots, stack }
+/// Finds a place for everything.
+pub fn allocate(function: &Function) -> Option<Allocation> {
+    let function = prepared(function);
+    // Values that are kept in registers for some operations may be too many; those that are fetched for one never are.
+    attempt(&function, true).or_else(|| attempt(&function, false))
 }
 
-fn offset(stack: u32) -> i16 {
-    // A frame that is too large is refused before these offsets are used.
-    i16::try_from(stack).map_or(i16::MIN, |n| -n)
-}
-
-struct Scan {
-    /// By virtual register.
-    hints: Vec<Option<Reg>>,
-    active: Vec<(Register, Interval, Reg)>,
-    places: Vec<Option<Reg>>,
-}
-
-impl Scan {
-    /// Gives `register` a place; returns what has to live on the stack for it.
-    fn place(&mut self, register: Register, interval: Interval) -> Option<(Register, Interval)> {
-        self.active.retain(|(_, other, _)| other.end >= interval.start);
-        let taken = |reg: &Reg| self.active.iter().any(|(_, _, r)| r == reg);
-        let passing: &[Reg] = if interval.crosses_call { &[] } else { &PASSING };
-        let hint = self.hints[register.0 as usize];
-        let fits = |reg: &Reg| passing.contains(reg) || SAVED.contains(reg);
-        let free = hint
-            .filter(|reg| fits(reg) && !taken(reg))
-            .or_else(|| passing.iter().chain(&SAVED).find(|reg| !taken(reg)).copied());
-        if let Some(reg) = free {
-            self.assign(register, interval, reg);
+fn attempt(original: &Function, reuse: bool) -> Option<Allocation> {
+    let mut function = original.clone();
+    let mut spilled: Vec<Interval> = Vec::new();
+    let mut on_stack = vec![false; original.registers as usize];
+    let mut lives = None;
+    loop {
+        let live = liveness::analyse(&function);
+        let graph = interference::build(&function, &live);
+        let short = |web: Register| web.0 >= original.registers || on_stack[web.0 as usize];
+        let victims = match colour(&graph, &short) {
+            Ok(registers) => {
+                let (slots, stack) = frame(original, &spilled);
+                return Some(Allocation { function, live, registers, slots, stack });
+            }
+            Err(victims) => victims,
+        };
+        if victims.iter().any(|web| short(*web)) {
             return None;
         }
-        // The one whose life ends last goes to the stack: it would be in the way for longest.
-        let longest = self
-            .active
-            .iter()
-            .enumerate()
-            .filter(|(_, (_, other, reg))| fits(reg) && other.end > interval.end)
-            .max_by_key(|(_, (_, other, _))| other.end)
-            .map(|(i, _)| i);
-        let Some(longest) = longest else { return Some((register, interval)) };
-        let (victim, life, reg) = self.active.swap_remove(longest);
-        self.places[victim.0 as usize] = None;
-        self.assign(register, interval, reg);
-        Some((victim, life))
-    }
-
-    fn assign(&mut self, register: Register, interval: Interval, reg: Reg) {
-        self.places[register.0 as usize] = Some(reg);
-        self.active.push((register, interval, reg));
+        let lives = lives.get_or_insert_with(|| intervals(&function, &live));
+        let constants = constants(&function);
+        let mut homes = HashMap::new();
+        for web in victims {
+            let members = &graph.of(web).members;
+            let home = match constants[web.0 as usize] {
+                Some(value) if members.len() == 1 => Home::Constant(value),
+                _ => {
+                    spilled
+                        .push(members.iter().filter_map(|r| lives[r.0 as usize]).fold(Interval::NONE, Interval::hull));
+                    function.slots.push(Slot { bytes: 8 });
+                    Home::Slot(SlotId(function.slots.len() as u32 - 1))
+                }
+            };
+            for member in members {
+                on_stack[member.0 as usize] = true;
+                homes.insert(*member, home);
+            }
+        }
+        spill(&mut function, &homes, reuse);
     }
 }
 
-/// The register in which a value will be wanted, or comes.
-fn hints(function: &Function) -> Vec<Option<Reg>> {
-    let mut hints = vec![None; function.registers as usize];
-    for operation in function.blocks.iter().flat_map(|b| &b.operations) {
-        if let OperationKind::Call { arguments, .. } = &operation.kind {
-            for (argument, reg) in arguments.iter().zip(ARGUMENTS) {
-                if let Operand::Register(register) = argument {
-                    hints[register.0 as usize].get_or_insert(reg);
+/// The function, tidied, and without what instructions cannot do in place: `x = a - x`, and going back to where parameters come in.
+fn prepared(function: &Function) -> Function {
+    let mut function = function.clone();
+    tidy(&mut function);
+    let mut registers = function.registers;
+    for block in &mut function.blocks {
+        let mut done = Vec::with_capacity(block.operations.len());
+        for mut operation in block.operations.drain(..) {
+            let reason = operation.reason;
+            let to = match &operation.kind {
+                OperationKind::Alu { op, to, left, right, .. }
+                    if !interference::commutes(*op) && right.register() == Some(*to) && left != to =>
+                {
+                    *to
                 }
+                _ => {
+                    done.push(operation);
+                    continue;
+                }
+            };
+            let from = Register(registers);
+            registers += 1;
+            operation.kind.replace_write(from);
+            done.push(operation);
+            done.push(Operation { kind: OperationKind::Copy { to, from }, reason });
+        }
+        block.operations = done;
+    }
+    function.registers = registers;
+    if function.blocks.iter().any(|b| b.end.successors().any(|to| to == BlockId(0))) {
+        let moved = BlockId(function.blocks.len() as u32);
+        let first = Block { operations: Vec::new(), end: Terminator::Jump(moved), end_reason: None };
+        let body = std::mem::replace(&mut function.blocks[0], first);
+        function.blocks.push(body);
+        for block in function.blocks.iter_mut().skip(1) {
+            block.end.replace_successors(|to| if to == BlockId(0) { moved } else { to });
+        }
+    }
+    function
+}
+
+/// By register, the constant that it always is.
+fn constants(function: &Function) -> Vec<Option<i64>> {
+    let mut assigned = vec![0; function.registers as usize];
+    let mut constants = vec![None; function.registers as usize];
+    for operation in function.blocks.iter().flat_map(|b| &b.operations) {
+        if let Some(to) = operation.kind.writes() {
+            assigned[to.0 as usize] += 1;
+            constants[to.0 as usize] = match operation.kind {
+                OperationKind::Constant { value, .. } if assigned[to.0 as usize] == 1 => Some(value),
+                _ => None,
+            };
+        }
+    }
+    constants
+}
+
+/// A register for each web, or the webs that have to go to the stack.
+fn colour(graph: &Graph, short: &dyn Fn(Register) -> bool) -> Result<Vec<Option<Reg>>, Vec<Register>> {
+    let count = graph.webs.len();
+    let mut scan = Colouring { graph, neighbours: vec![Vec::new(); count], registers: vec![None; count] };
+    let used: Vec<Register> = graph.roots().filter(|web| graph.of(*web).uses > 0).collect();
+    for web in &used {
+        scan.neighbours[web.0 as usize] = graph.neighbours(*web);
+    }
+    for crossing in [true, false] {
+        let webs: Vec<Register> = used.iter().copied().filter(|web| graph.of(*web).crosses_call == crossing).collect();
+        let victims = scan.colour(&webs, short);
+        if !victims.is_empty() {
+            return Err(victims);
+        }
+    }
+    let of = |register| scan.registers[graph.web(register).0 as usize];
+    Ok((0..count as u32).map(Register).map(of).collect())
+}
+
+struct Colouring<'a> {
+    graph: &'a Graph,
+    neighbours: Vec<Vec<Register>>,
+    /// By the register that stands for a web.
+    registers: Vec<Option<Reg>>,
+}
+
+impl Colouring<'_> {
+    /// Colours these webs; those that have to go to the stack.
+    fn colour(&mut self, webs: &[Register], short: &dyn Fn(Register) -> bool) -> Vec<Register> {
+        let mut set_aside = self.set_aside(webs, short);
+        let mut victims = Vec::new();
+        while let Some(web) = set_aside.pop() {
+            match self.choose(web) {
+                Some(reg) => self.registers[web.0 as usize] = Some(reg),
+                None => victims.push(web),
+            }
+        }
+        victims
+    }
+
+    /// The webs in the order in which they are set aside; the last is to be coloured first.
+    fn set_aside(&self, webs: &[Register], short: &dyn Fn(Register) -> bool) -> Vec<Register> {
+        let mut waiting = vec![false; self.registers.len()];
+        webs.iter().for_each(|web| waiting[web.0 as usize] = true);
+        let mut degrees = vec![0; self.registers.len()];
+        let mut room = vec![0; self.registers.len()];
+        for web in webs {
+            let neighbours = &self.neighbours[web.0 as usize];
+            degrees[web.0 as usize] = neighbours.iter().filter(|n| waiting[n.0 as usize]).count();
+            room[web.0 as usize] = self.free(*web).count();
+        }
+        let mut easy: Vec<Register> =
+            webs.iter().copied().filter(|w| degrees[w.0 as usize] < room[w.0 as usize]).collect();
+        let mut order = Vec::new();
+        let mut left: Vec<Register> = webs.to_vec();
+        loop {
+            let web = match easy.pop() {
+                Some(web) if !waiting[web.0 as usize] => continue,
+                Some(web) => web,
+                None => {
+                    left.retain(|web| waiting[web.0 as usize]);
+                    // The least use for the most neighbours: it is missed least, and in the way most.
+                    let cost = |web: &Register| {
+                        (short(*web), f64::from(self.graph.of(*web).uses) / degrees[web.0 as usize] as f64)
+                    };
+                    let Some(web) = left.iter().copied().min_by(|a, b| {
+                        let ((short_a, a), (short_b, b)) = (cost(a), cost(b));
+                        short_a.cmp(&short_b).then(a.total_cmp(&b))
+                    }) else {
+                        return order;
+                    };
+                    web
+                }
+            };
+            waiting[web.0 as usize] = false;
+            order.push(web);
+            for other in self.neighbours[web.0 as usize].iter().filter(|n| waiting[n.0 as usize]) {
+                let at = other.0 as usize;
+                if degrees[at] == room[at] {
+                    easy.push(*other);
+                }
+                degrees[at] -= 1;
             }
         }
     }
-    // A value that is only changed on its way to a call is best made where the call wants it.
-    for operation in function.blocks.iter().rev().flat_map(|b| b.operations.iter().rev()) {
-        if let OperationKind::Alu { to, left: from, .. } | OperationKind::Copy { to, from } = &operation.kind
-            && let Some(reg) = hints[to.0 as usize]
-        {
-            hints[from.0 as usize].get_or_insert(reg);
-        }
+
+    /// The registers that no neighbour has.
+    fn free(&self, web: Register) -> impl Iterator<Item = Reg> {
+        let Web { crosses_call, parameter, .. } = *self.graph.of(web);
+        let all: &[Reg] = if crosses_call { &SAVED } else { &ALL };
+        let taken = self.neighbours[web.0 as usize]
+            .iter()
+            .filter_map(|n| self.registers[n.0 as usize])
+            .fold(0u16, |set, reg| set | 1 << reg as u16);
+        // Parameters are moved to their places as if all at once, by way of r0.
+        all.iter().copied().filter(move |reg| taken & 1 << *reg as u16 == 0 && !(parameter && *reg == Reg::R0))
     }
-    hints
+
+    /// The register that saves most copies, among those that are free.
+    fn choose(&self, web: Register) -> Option<Reg> {
+        let free: Vec<Reg> = self.free(web).collect();
+        let of = self.graph.of(web);
+        let akin = of.akin.iter().filter_map(|r| self.registers[self.graph.web(*r).0 as usize]);
+        let others = |reg: &Reg| {
+            let neighbours = self.neighbours[web.0 as usize].iter();
+            neighbours
+                .filter(|n| self.registers[n.0 as usize].is_none())
+                .any(|n| self.graph.of(*n).wanted == Some(*reg))
+        };
+        of.wanted
+            .into_iter()
+            .chain(akin)
+            .find(|reg| free.contains(reg))
+            .or_else(|| free.iter().copied().find(|reg| !others(reg)))
+            .or_else(|| free.first().copied())
+    }
 }
 
-/// Stack slots for what found no register; one slot serves several whose intervals do not overlap.
-fn share(mut spilled: Vec<(Register, Interval)>, stack: &mut u32) -> Vec<(Register, i16)> {
-    spilled.sort_by_key(|(register, interval)| (interval.start, *register));
+/// Positions from the first to the last at which something is alive, both included; holes are not used.
+#[derive(Clone, Copy)]
+struct Interval {
+    start: u32,
+    end: u32,
+}
+
+impl Interval {
+    const NONE: Interval = Interval { start: u32::MAX, end: 0 };
+
+    fn hull(self, other: Interval) -> Interval {
+        Interval { start: self.start.min(other.start), end: self.end.max(other.end) }
+    }
+}
+
+/// By register, where it is alive: operations are numbered in the order of the blocks.
+fn intervals(function: &Function, live: &Liveness) -> Vec<Option<Interval>> {
+    let mut intervals: Vec<Option<Interval>> = vec![None; function.registers as usize];
+    let mut touch = |register: Register, at: u32| {
+        let here = Interval { start: at, end: at };
+        let interval = &mut intervals[register.0 as usize];
+        *interval = Some(interval.map_or(here, |i| i.hull(here)));
+    };
+    let mut at = 0;
+    function.parameters.iter().for_each(|parameter| touch(*parameter, 0));
+    for id in &live.order {
+        let block = &function.blocks[id.0 as usize];
+        at += 1;
+        live.into(*id).for_each(|r| touch(r, at));
+        for operation in &block.operations {
+            at += 1;
+            operation.kind.reads().into_iter().chain(operation.kind.writes()).for_each(|r| touch(r, at));
+        }
+        at += 1;
+        block.end.reads().chain(live.out(*id)).for_each(|r| touch(r, at));
+    }
+    intervals
+}
+
+/// Offsets of the function's own slots, and of one for each that went to the stack: one place serves several that are not alive together. Then the bytes of all.
+fn frame(original: &Function, spilled: &[Interval]) -> (Vec<i16>, u32) {
+    let mut stack = 0u32;
+    let mut slots: Vec<i16> = Vec::new();
+    for slot in &original.slots {
+        stack += slot.bytes.next_multiple_of(8);
+        slots.push(offset(stack));
+    }
+    let mut by_start: Vec<(usize, Interval)> = spilled.iter().copied().enumerate().collect();
+    by_start.sort_by_key(|(n, interval)| (interval.start, *n));
+    let mut places = vec![0; spilled.len()];
     let mut used: Vec<(i16, u32)> = Vec::new();
-    let mut places = Vec::new();
-    for (register, interval) in spilled {
-        let at = match used.iter_mut().find(|(_, end)| *end < interval.start) {
+    for (n, interval) in by_start {
+        places[n] = match used.iter_mut().find(|(_, end)| *end < interval.start) {
             Some((at, end)) => {
                 *end = interval.end;
                 *at
             }
             None => {
-                *stack += 8;
-                used.push((offset(*stack), interval.end));
-                offset(*stack)
+                stack += 8;
+                used.push((offset(stack), interval.end));
+                offset(stack)
             }
         };
-        places.push((register, at));
     }
-    places
+    slots.extend(places);
+    (slots, stack)
+}
+
+fn offset(stack: u32) -> i16 {
+    // A frame that is too large is refused before these offsets are used.
+    i16::try_from(stack).map_or(i16::MIN, |n| -n)
 }

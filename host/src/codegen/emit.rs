@@ -1,38 +1,43 @@
-//! Operations spelt as instructions, with the places that `allocate` chose.
+//! Operations spelt as instructions, with the registers that `allocate` chose.
 //!
-//! What lives on the stack is fetched into r0 (or r5, where two are needed) just before it is used, and stored just behind where it is computed. Both are
-//! free between any two operations, so no operation has to know of its neighbours.
+//! Most operations are one instruction. An instruction that computes works in place, so the left operand is moved to the result's register first; by the graph
+//! of `interference` that is never the right operand's, unless the two can be exchanged.
 
-use super::allocate::{ARGUMENTS, Place, Places};
-use super::liveness::{Liveness, Need};
-use crate::bpf::{AluOp, Cond, FunctionIndex, Insn, Item, Label, MapIndex, ReasonId, Reg, Size, Width};
-use crate::ir::{Address, Base, BlockId, Callee, Function, Operand, OperationKind, Register, Terminator};
+use super::allocate::Allocation;
+use super::interference::{ARGUMENTS, commutes};
+use super::layout::layout;
+use super::liveness::Need;
+use crate::bpf::{AluOp, Cond, FunctionIndex, Insn, Item, Label, MapIndex, ReasonId, Reg, Width};
+use crate::ir::{Address, Base, BlockId, Callee, Operand, OperationKind, Register, Terminator};
 
-/// The first register to compute in.
-const FIRST: Reg = Reg::R0;
-/// The second.
-const SECOND: Reg = Reg::R5;
 const FRAME: Reg = Reg::R10;
+/// Where calls answer. No argument is passed in it, so arguments can be exchanged by way of it.
+const ANSWER: Reg = Reg::R0;
 
 /// The function as instructions and labels; a label's number is its block's.
-pub fn emit(function: &Function, live: &Liveness, places: &Places) -> Vec<Item> {
-    let mut emitter = Emitter { places, items: Vec::new(), reason: None };
-    emitter.parameters(function);
-    for (at, block) in live.order.iter().enumerate() {
+pub fn emit(allocation: &Allocation) -> Vec<Item> {
+    let function = &allocation.function;
+    let mut needs: Vec<Vec<Need>> = function.blocks.iter().map(|b| vec![Need::Nothing; b.operations.len()]).collect();
+    allocation.live.walk(function, |block, at, _, need, _| needs[block.0 as usize][at] = need, |_, _| {});
+    let mut emitter = Emitter { places: allocation, items: Vec::new(), reason: None };
+    emitter.parameters();
+    let order = layout(function);
+    for (at, block) in order.iter().enumerate() {
         let body = &function.blocks[block.0 as usize];
         emitter.items.push(Item::Bind(Label(block.0)));
-        for (operation, need) in body.operations.iter().zip(&live.needs[at]).filter(|(_, n)| **n != Need::Nothing) {
+        let needed = body.operations.iter().zip(&needs[block.0 as usize]).filter(|(_, n)| **n != Need::Nothing);
+        for (operation, need) in needed {
             emitter.reason = operation.reason;
             emitter.operation(&operation.kind, *need);
         }
         emitter.reason = body.end_reason;
-        emitter.terminator(&body.end, live.order.get(at + 1).copied());
+        emitter.terminator(&body.end, order.get(at + 1).copied());
     }
     emitter.items
 }
 
 struct Emitter<'a> {
-    places: &'a Places,
+    places: &'a Allocation,
     items: Vec<Item>,
     reason: Option<ReasonId>,
 }
@@ -45,96 +50,49 @@ impl Emitter<'_> {
         }));
     }
 
+    fn of(&self, register: Register) -> Reg {
+        self.places.of(register)
+    }
+
     fn mov(&mut self, to: Reg, from: Reg) {
         if to != from {
             self.push(Insn::mov(Width::W64, to, from));
         }
     }
 
-    /// A register that holds the value: its own, or `scratch` filled from the stack.
-    fn read(&mut self, register: Register, scratch: Reg) -> Reg {
-        match self.places.of(register) {
-            Place::Register(reg) => reg,
-            Place::Stack(at) => {
-                self.push(Insn::load(Size::B8, scratch, FRAME, at));
-                scratch
-            }
-        }
-    }
-
-    /// The register to compute a value in, to be followed by `written`.
-    fn target(&self, register: Register) -> Reg {
-        match self.places.of(register) {
-            Place::Register(reg) => reg,
-            Place::Stack(_) => FIRST,
-        }
-    }
-
-    /// The value of `register` is in `reg`.
-    fn written(&mut self, register: Register, reg: Reg) {
-        match self.places.of(register) {
-            Place::Register(place) => self.mov(place, reg),
-            Place::Stack(at) => self.push(Insn::store(Size::B8, FRAME, at, reg)),
-        }
-    }
-
-    fn parameters(&mut self, function: &Function) {
-        let arguments: Vec<(Reg, Reg)> = function
-            .parameters
-            .iter()
-            .zip(ARGUMENTS)
-            .filter_map(|(register, from)| match self.places.of(*register) {
-                Place::Register(to) => Some((to, from)),
-                Place::Stack(at) => {
-                    self.push(Insn::store(Size::B8, FRAME, at, from));
-                    None
-                }
-            })
-            .collect();
-        self.move_together(arguments);
+    fn parameters(&mut self) {
+        let parameters = self.places.function.parameters.iter().zip(ARGUMENTS);
+        let used = parameters.filter(|(register, _)| self.places.is_used(**register));
+        let moves = used.map(|(register, from)| (self.of(*register), from)).collect();
+        self.move_together(moves);
     }
 
     fn operation(&mut self, kind: &OperationKind, need: Need) {
         match kind {
-            OperationKind::Constant { to, value } => {
-                let reg = self.target(*to);
-                self.constant(reg, *value);
-                self.written(*to, reg);
-            }
-            OperationKind::Copy { to, from } => {
-                let from = self.read(*from, FIRST);
-                self.written(*to, from);
-            }
+            OperationKind::Constant { to, value } => self.constant(self.of(*to), *value),
+            OperationKind::Copy { to, from } => self.mov(self.of(*to), self.of(*from)),
             OperationKind::Alu { op, width, to, left, right } => self.alu(*op, *width, *to, *left, *right),
-            OperationKind::Extend { to, from, bits, signed } => self.extend(*to, *from, *bits, *signed),
+            OperationKind::Extend { to, from, bits, signed } => {
+                self.extend(self.of(*to), self.of(*from), *bits, *signed)
+            }
             OperationKind::Load { to, from, size } => {
-                let (base, offset) = self.address(*from, FIRST);
-                let reg = self.target(*to);
-                self.push(Insn::load(*size, reg, base, offset));
-                self.written(*to, reg);
+                let (base, offset) = self.address(*from);
+                self.push(Insn::load(*size, self.of(*to), base, offset));
             }
             OperationKind::Store { to, value, size } => {
-                let (base, offset) = self.address(*to, FIRST);
-                match value {
-                    Operand::Constant(value) => self.push(Insn::store_imm(*size, base, offset, *value)),
-                    Operand::Register(register) => {
-                        let value = self.read(*register, SECOND);
-                        self.push(Insn::store(*size, base, offset, value));
-                    }
-                }
+                let (base, offset) = self.address(*to);
+                self.push(match value {
+                    Operand::Constant(value) => Insn::store_imm(*size, base, offset, *value),
+                    Operand::Register(register) => Insn::store(*size, base, offset, self.of(*register)),
+                });
             }
             OperationKind::AddressOf { to, slot, offset } => {
-                let reg = self.target(*to);
+                let reg = self.of(*to);
                 self.mov(reg, FRAME);
-                let offset = i32::from(self.places.slot(slot.0)) + *offset as i32;
+                let offset = i32::from(self.places.slot(*slot)) + *offset as i32;
                 self.push(Insn::alu_imm(AluOp::Add, Width::W64, reg, offset));
-                self.written(*to, reg);
             }
-            OperationKind::MapAddress { to, map } => {
-                let reg = self.target(*to);
-                self.push(Insn::load_map(reg, MapIndex(map.0)));
-                self.written(*to, reg);
-            }
+            OperationKind::MapAddress { to, map } => self.push(Insn::load_map(self.of(*to), MapIndex(map.0))),
             OperationKind::Call { to, callee, arguments } => {
                 self.arguments(arguments);
                 self.push(match callee {
@@ -142,17 +100,17 @@ impl Emitter<'_> {
                     Callee::Function(id) => Insn::call_function(FunctionIndex(id.0)),
                 });
                 if let Some(to) = to.filter(|_| need == Need::Value) {
-                    self.written(to, FIRST);
+                    self.mov(self.of(to), ANSWER);
                 }
             }
         }
     }
 
-    fn address(&mut self, address: Address, scratch: Reg) -> (Reg, i16) {
+    fn address(&self, address: Address) -> (Reg, i16) {
         // The IR's check has seen that offsets fit.
         match address.base {
-            Base::Slot(slot) => (FRAME, self.places.slot(slot.0) + address.offset as i16),
-            Base::Register { register, .. } => (self.read(register, scratch), address.offset as i16),
+            Base::Slot(slot) => (FRAME, self.places.slot(slot) + address.offset as i16),
+            Base::Register { register, .. } => (self.of(register), address.offset as i16),
         }
     }
 
@@ -168,62 +126,44 @@ impl Emitter<'_> {
     }
 
     fn alu(&mut self, op: AluOp, width: Width, to: Register, left: Register, right: Operand) {
-        let target = self.target(to);
+        let (to, left) = (self.of(to), self.of(left));
         match right {
             Operand::Constant(value) => {
-                let left = self.read(left, target);
-                self.mov(target, left);
-                self.push(Insn::alu_imm(op, width, target, value));
-                self.written(to, target);
+                self.mov(to, left);
+                self.push(Insn::alu_imm(op, width, to, value));
             }
             Operand::Register(right) => {
-                let right_reg = self.read(right, SECOND);
-                let left_reg = self.read(left, FIRST);
-                // The result may share its register with the right operand, which must not be overwritten before it is used.
-                let reg = if target == right_reg && left_reg != target { FIRST } else { target };
-                self.mov(reg, left_reg);
-                self.push(Insn::alu(op, width, reg, right_reg));
-                self.written(to, reg);
+                let right = self.of(right);
+                let exchanged = to == right && to != left && commutes(op);
+                let (left, right) = if exchanged { (right, left) } else { (left, right) };
+                self.mov(to, left);
+                self.push(Insn::alu(op, width, to, right));
             }
         }
     }
 
-    fn extend(&mut self, to: Register, from: Register, bits: u32, signed: bool) {
-        let from = self.read(from, FIRST);
-        let reg = self.target(to);
+    fn extend(&mut self, to: Reg, from: Reg, bits: u32, signed: bool) {
         if signed {
             let shift = 64 - bits as i32;
-            self.mov(reg, from);
-            self.push(Insn::alu_imm(AluOp::Lsh, Width::W64, reg, shift));
-            self.push(Insn::alu_imm(AluOp::Arsh, Width::W64, reg, shift));
+            self.mov(to, from);
+            self.push(Insn::alu_imm(AluOp::Lsh, Width::W64, to, shift));
+            self.push(Insn::alu_imm(AluOp::Arsh, Width::W64, to, shift));
         } else if bits == 32 {
-            self.push(Insn::mov(Width::W32, reg, from));
+            self.push(Insn::mov(Width::W32, to, from));
         } else {
-            self.mov(reg, from);
-            self.push(Insn::alu_imm(AluOp::And, Width::W64, reg, (1 << bits) - 1));
+            self.mov(to, from);
+            self.push(Insn::alu_imm(AluOp::And, Width::W64, to, (1 << bits) - 1));
         }
-        self.written(to, reg);
     }
 
     fn arguments(&mut self, arguments: &[Operand]) {
-        let mut moves = Vec::new();
-        for (argument, to) in arguments.iter().zip(ARGUMENTS) {
-            if let Operand::Register(register) = argument
-                && let Place::Register(from) = self.places.of(*register)
-            {
-                moves.push((to, from));
-            }
-        }
+        let with_place = || arguments.iter().zip(ARGUMENTS);
+        let moves = with_place().filter_map(|(argument, to)| Some((to, self.of(argument.register()?)))).collect();
         self.move_together(moves);
-        // What needs no register as its source comes last: by now no source can be overwritten.
-        for (argument, to) in arguments.iter().zip(ARGUMENTS) {
-            match argument {
-                Operand::Constant(value) => self.constant(to, i64::from(*value)),
-                Operand::Register(register) => {
-                    if let Place::Stack(at) = self.places.of(*register) {
-                        self.push(Insn::load(Size::B8, to, FRAME, at));
-                    }
-                }
+        // By now no source can be overwritten.
+        for (argument, to) in with_place() {
+            if let Operand::Constant(value) = argument {
+                self.constant(to, i64::from(*value));
             }
         }
     }
@@ -238,10 +178,10 @@ impl Emitter<'_> {
                     self.mov(to, from);
                 }
                 None => {
-                    // Only cycles are left: park one source, and its place becomes free.
+                    // Only cycles are left, so all that was wanted of r0 has been fetched: park one source there, and its place becomes free.
                     let (_, parked) = moves[0];
-                    self.mov(FIRST, parked);
-                    moves.iter_mut().filter(|(_, from)| *from == parked).for_each(|(_, from)| *from = FIRST);
+                    self.mov(ANSWER, parked);
+                    moves.iter_mut().filter(|(_, from)| *from == parked).for_each(|(_, from)| *from = ANSWER);
                 }
             }
         }
@@ -255,25 +195,17 @@ impl Emitter<'_> {
                     Some(inverse) if Some(*then) == next => (inverse, *otherwise, *then),
                     _ => (*condition, *then, *otherwise),
                 };
-                let left = self.read(*left, FIRST);
-                match right {
-                    Operand::Constant(value) => {
-                        self.push(Insn::jump_if_imm(condition, *width, left, *value, Label(to.0)))
-                    }
-                    Operand::Register(right) => {
-                        let right = self.read(*right, SECOND);
-                        self.push(Insn::jump_if(condition, *width, left, right, Label(to.0)));
-                    }
-                }
+                let (left, label) = (self.of(*left), Label(to.0));
+                self.push(match right {
+                    Operand::Constant(value) => Insn::jump_if_imm(condition, *width, left, *value, label),
+                    Operand::Register(right) => Insn::jump_if(condition, *width, left, self.of(*right), label),
+                });
                 self.jump(rest, next);
             }
             Terminator::Return(value) => {
                 match value {
-                    Operand::Constant(value) => self.constant(Reg::R0, i64::from(*value)),
-                    Operand::Register(register) => {
-                        let from = self.read(*register, Reg::R0);
-                        self.mov(Reg::R0, from);
-                    }
+                    Operand::Constant(value) => self.constant(ANSWER, i64::from(*value)),
+                    Operand::Register(register) => self.mov(ANSWER, self.of(*register)),
                 }
                 self.push(Insn::exit());
             }

@@ -1,60 +1,79 @@
 //! Where each virtual register is alive.
 //!
-//! Operations are numbered in the order in which they are laid out. Each number has two positions: `2n`, where the operation reads, and `2n + 1`,
-//! where it writes; so a register that is read for the last time by the operation that writes another can share its place. A register's
-//! *interval* is the smallest range of positions that holds all of its life, over all paths; holes in it are not used.
+//! A register is alive from where it is assigned to where it is read for the last time, over all paths. Most registers live and die within one block, so sets
+//! that go from block to block hold only the others, the *global* ones: a function of thousands of registers has few of these.
 
-use crate::ir::{BlockId, Function, OperationKind, Register, build_order};
+use crate::ir::{BlockId, Function, Operation, OperationKind, Register, build_order};
 
-/// A set of registers.
+/// A set of global registers, by their numbers among these.
 #[derive(Clone, PartialEq, Eq)]
 struct Set(Vec<u64>);
 
 impl Set {
-    fn new(registers: u32) -> Set {
-        Set(vec![0; (registers as usize).div_ceil(64)])
+    fn new(globals: usize) -> Set {
+        Set(vec![0; globals.div_ceil(64)])
     }
 
-    fn insert(&mut self, register: Register) {
-        self.0[register.0 as usize / 64] |= 1 << (register.0 % 64);
+    fn insert(&mut self, global: u32) {
+        self.0[global as usize / 64] |= 1 << (global % 64);
     }
 
-    fn remove(&mut self, register: Register) {
-        self.0[register.0 as usize / 64] &= !(1 << (register.0 % 64));
-    }
-
-    fn contains(&self, register: Register) -> bool {
-        self.0[register.0 as usize / 64] & (1 << (register.0 % 64)) != 0
-    }
-
-    fn add(&mut self, other: &Set) {
-        self.0.iter_mut().zip(&other.0).for_each(|(a, b)| *a |= b);
-    }
-
-    fn iter(&self) -> impl Iterator<Item = Register> {
-        self.0.iter().zip(0u32..).flat_map(|(word, n)| {
-            (0..64).filter(move |bit| word & (1 << bit) != 0).map(move |bit| Register(n * 64 + bit))
-        })
+    fn iter(&self) -> impl Iterator<Item = u32> {
+        self.0
+            .iter()
+            .zip(0u32..)
+            .flat_map(|(word, n)| (0..64).filter(move |bit| word & (1 << bit) != 0).map(move |bit| n * 64 + bit))
     }
 }
 
-/// Positions from the first write to the last read, both included.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Interval {
-    pub start: u32,
-    pub end: u32,
-    /// Whether a call happens while it is alive.
-    pub crosses_call: bool,
+/// The registers alive at one place; it costs as much as it holds.
+pub struct Alive {
+    members: Vec<Register>,
+    /// By register: its index among the members, and something else where it is none.
+    at: Vec<u32>,
+}
+
+impl Alive {
+    fn new(registers: u32) -> Alive {
+        Alive { members: Vec::new(), at: vec![0; registers as usize] }
+    }
+
+    pub fn contains(&self, register: Register) -> bool {
+        self.members.get(self.at[register.0 as usize] as usize) == Some(&register)
+    }
+
+    pub fn iter(&self) -> impl Iterator<Item = Register> + '_ {
+        self.members.iter().copied()
+    }
+
+    fn insert(&mut self, register: Register) {
+        if !self.contains(register) {
+            self.at[register.0 as usize] = self.members.len() as u32;
+            self.members.push(register);
+        }
+    }
+
+    fn remove(&mut self, register: Register) {
+        if self.contains(register) {
+            let at = self.at[register.0 as usize];
+            self.members.swap_remove(at as usize);
+            if let Some(moved) = self.members.get(at as usize) {
+                self.at[moved.0 as usize] = at;
+            }
+        }
+    }
 }
 
 /// What is known of a function's registers.
 pub struct Liveness {
-    /// The blocks in the order in which they are laid out.
+    /// The blocks that can be reached, those that lead to a block before it.
     pub order: Vec<BlockId>,
-    /// By register; none for one that is never used.
-    pub intervals: Vec<Option<Interval>>,
-    /// For each block of the order, what each of its operations is needed for.
-    pub needs: Vec<Vec<Need>>,
+    /// By block: the global registers alive at its start.
+    live_in: Vec<Set>,
+    /// By block: the global registers alive at its end.
+    live_out: Vec<Set>,
+    /// The global registers.
+    globals: Vec<Register>,
 }
 
 /// What an operation is needed for.
@@ -71,103 +90,149 @@ pub enum Need {
 /// Analyses a function that [`crate::ir::check`] has accepted.
 pub fn analyse(function: &Function) -> Liveness {
     let order = build_order(function);
-    let live_out = live_out(function, &order);
-    let mut intervals = vec![None; function.registers as usize];
-    let mut needs = Vec::new();
-    let mut calls = Vec::new();
-    for parameter in &function.parameters {
-        touch(&mut intervals, *parameter, 1);
-    }
-    // Number 0 is the function's entry, where parameters are written.
-    let mut number = 1;
-    for block in &order {
-        let body = &function.blocks[block.0 as usize];
-        let end = number + body.operations.len() as u32;
-        let mut live = live_out[block.0 as usize].clone();
-        for register in live.iter() {
-            touch(&mut intervals, register, 2 * end + 1);
-        }
-        for register in body.end.reads() {
-            live.insert(register);
-            touch(&mut intervals, register, 2 * end);
-        }
-        let mut block_needs = vec![Need::Nothing; body.operations.len()];
-        for (i, operation) in body.operations.iter().enumerate().rev() {
-            let at = number + i as u32;
-            block_needs[i] = step(&operation.kind, &mut live);
-            if block_needs[i] == Need::Nothing {
-                continue;
-            }
-            if let OperationKind::Call { .. } = operation.kind {
-                calls.push(2 * at);
-            }
-            if let (Need::Value, Some(register)) = (block_needs[i], operation.kind.writes()) {
-                touch(&mut intervals, register, 2 * at + 1);
-            }
-            for register in operation.kind.reads() {
-                touch(&mut intervals, register, 2 * at);
-            }
-        }
-        for register in live.iter() {
-            touch(&mut intervals, register, 2 * number - 1);
-        }
-        needs.push(block_needs);
-        number = end + 1;
-    }
-    calls.sort_unstable();
-    for interval in intervals.iter_mut().flatten() {
-        let next = calls.partition_point(|call| *call <= interval.start);
-        interval.crosses_call = calls.get(next).is_some_and(|call| *call < interval.end);
-    }
-    Liveness { order, intervals, needs }
-}
-
-/// Takes `live` from behind an operation to before it.
-fn step(kind: &OperationKind, live: &mut Set) -> Need {
-    let need = match kind.writes() {
-        Some(to) if live.contains(to) => Need::Value,
-        _ if kind.is_pure() => return Need::Nothing,
-        _ => Need::Effect,
-    };
-    if let Some(to) = kind.writes() {
-        live.remove(to);
-    }
-    for register in kind.reads() {
-        live.insert(register);
-    }
-    need
-}
-
-/// The registers alive at the end of each block.
-fn live_out(function: &Function, order: &[BlockId]) -> Vec<Set> {
-    let mut live_in = vec![Set::new(function.registers); function.blocks.len()];
-    let mut live_out = live_in.clone();
+    let globals = globals(function);
+    let mut number = vec![None; function.registers as usize];
+    globals.iter().zip(0u32..).for_each(|(register, n)| number[register.0 as usize] = Some(n));
+    let empty = vec![Set::new(globals.len()); function.blocks.len()];
+    let mut live = Liveness { order, live_in: empty.clone(), live_out: empty, globals };
+    let mut alive = Alive::new(function.registers);
     let mut changed = true;
     while changed {
         changed = false;
-        for block in order.iter().rev() {
-            let at = block.0 as usize;
+        for id in live.order.iter().rev() {
+            let at = id.0 as usize;
             let body = &function.blocks[at];
-            let mut live = Set::new(function.registers);
             for next in body.end.successors() {
-                live.add(&live_in[next.0 as usize]);
+                live.live_out[at].0.iter_mut().zip(&live.live_in[next.0 as usize].0).for_each(|(a, b)| *a |= b);
             }
-            live_out[at] = live.clone();
-            body.end.reads().for_each(|r| live.insert(r));
+            live.at_end(*id, function, &mut alive);
             for operation in body.operations.iter().rev() {
-                step(&operation.kind, &mut live);
+                step(&operation.kind, &mut alive);
             }
-            if live != live_in[at] {
-                live_in[at] = live;
+            let mut set = Set::new(live.globals.len());
+            alive.iter().filter_map(|r| number[r.0 as usize]).for_each(|n| set.insert(n));
+            if set != live.live_in[at] {
+                live.live_in[at] = set;
                 changed = true;
             }
         }
     }
-    live_out
+    live
 }
 
-fn touch(intervals: &mut [Option<Interval>], register: Register, at: u32) {
-    let interval = intervals[register.0 as usize].get_or_insert(Interval { start: at, end: at, crosses_call: false });
-    interval.start = interval.start.min(at);
-    interval.end = interval.end.max(at);
+/// The registers that are read in a block before they are assigned there.
+fn globals(function: &Function) -> Vec<Register> {
+    let mut found = vec![false; function.registers as usize];
+    let mut assigned_in = vec![usize::MAX; function.registers as usize];
+    for (body, at) in function.blocks.iter().zip(0..) {
+        let read = |register: Register, assigned_in: &[usize], found: &mut [bool]| {
+            found[register.0 as usize] |= assigned_in[register.0 as usize] != at;
+        };
+        for operation in &body.operations {
+            operation.kind.reads().into_iter().for_each(|r| read(r, &assigned_in, &mut found));
+            if let Some(to) = operation.kind.writes() {
+                assigned_in[to.0 as usize] = at;
+            }
+        }
+        body.end.reads().for_each(|r| read(r, &assigned_in, &mut found));
+    }
+    (0..function.registers).map(Register).filter(|r| found[r.0 as usize]).collect()
+}
+
+impl Liveness {
+    /// Makes `alive` what is alive before the end of a block is read.
+    fn at_end(&self, block: BlockId, function: &Function, alive: &mut Alive) {
+        alive.members.clear();
+        for global in self.live_out[block.0 as usize].iter() {
+            alive.insert(self.globals[global as usize]);
+        }
+        function.blocks[block.0 as usize].end.reads().for_each(|register| alive.insert(register));
+    }
+
+    /// What is alive at the start of a block and not only within it.
+    pub fn into(&self, block: BlockId) -> impl Iterator<Item = Register> {
+        self.live_in[block.0 as usize].iter().map(|n| self.globals[n as usize])
+    }
+
+    /// What is alive at the end of a block.
+    pub fn out(&self, block: BlockId) -> impl Iterator<Item = Register> {
+        self.live_out[block.0 as usize].iter().map(|n| self.globals[n as usize])
+    }
+
+    /// Goes through the blocks in their order, and through each from its end to its start. `visit` gets each operation, what it is needed for, and the registers alive
+    /// behind it, what it assigns among them; `entered`, the registers alive at a block's start.
+    pub fn walk<'f>(
+        &self,
+        function: &'f Function,
+        mut visit: impl FnMut(BlockId, usize, &'f Operation, Need, &Alive),
+        mut entered: impl FnMut(BlockId, &Alive),
+    ) {
+        let mut alive = Alive::new(function.registers);
+        for block in &self.order {
+            self.at_end(*block, function, &mut alive);
+            for (at, operation) in function.blocks[block.0 as usize].operations.iter().enumerate().rev() {
+                visit(*block, at, operation, need(&operation.kind, &alive), &alive);
+                step(&operation.kind, &mut alive);
+            }
+            entered(*block, &alive);
+        }
+    }
+}
+
+/// What an operation is needed for, where these are alive behind it.
+fn need(kind: &OperationKind, alive: &Alive) -> Need {
+    match kind.writes() {
+        Some(to) if alive.contains(to) => Need::Value,
+        _ if kind.is_pure() => Need::Nothing,
+        _ => Need::Effect,
+    }
+}
+
+/// Takes `alive` from behind an operation to before it.
+fn step(kind: &OperationKind, alive: &mut Alive) {
+    if need(kind, alive) == Need::Nothing {
+        return;
+    }
+    if let Some(to) = kind.writes() {
+        alive.remove(to);
+    }
+    for register in kind.reads() {
+        alive.insert(register);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ir::{AluOp, Cond, FunctionBuilder};
+
+    #[test]
+    fn a_register_is_alive_over_all_paths_and_no_longer() {
+        let mut b = FunctionBuilder::new("f", None, 1);
+        let x = b.parameter(0);
+        let (body, done, sum) = (b.block(), b.block(), b.register());
+        b.set(sum, 0);
+        let unused = b.alu(AluOp::Add, x, 1);
+        b.jump(body);
+        b.enter(body);
+        let next = b.alu(AluOp::Add, sum, x);
+        b.copy(sum, next);
+        b.branch(Cond::Lt, sum, 100, body, done);
+        b.enter(done);
+        b.ret(sum);
+        let function = b.finish();
+        let (mut at_start, mut needs) = (Vec::new(), Vec::new());
+        analyse(&function).walk(
+            &function,
+            |_, _, operation, need, _| needs.push((operation.kind.writes(), need)),
+            |_, alive| {
+                let mut registers: Vec<Register> = alive.iter().collect();
+                registers.sort();
+                at_start.push(registers);
+            },
+        );
+        assert_eq!(at_start, [vec![x], vec![x, sum], vec![sum]]);
+        assert!(needs.contains(&(Some(unused), Need::Nothing)));
+        assert!(needs.contains(&(Some(next), Need::Value)));
+    }
 }

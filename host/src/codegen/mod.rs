@@ -1,11 +1,16 @@
 //! IR to BPF.
 //!
-//! Four thin layers: where each virtual register is alive (`liveness`), which register or stack slot it lives in (`allocate`), how each operation is spelt with those
-//! (`emit`), and bytes (the assembler of [`crate::bpf`]). Nothing here knows of ELF, or of what the functions are for.
+//! Thin layers: what can be said shorter (`tidy`), where each virtual register is alive (`liveness`), which cannot share a place (`interference`), which register each lives in (`allocate`) or what goes
+//! to the stack for it (`spill`), in which order blocks stand (`layout`), how each operation is spelt (`emit`), and bytes (the assembler of
+//! [`crate::bpf`]). Nothing here knows of ELF, or of what the functions are for.
 
 mod allocate;
 mod emit;
+mod interference;
+mod layout;
 mod liveness;
+mod spill;
+mod tidy;
 
 use crate::bpf::{AssembleError, Code, assemble};
 use crate::ir::{self, CheckError, Map, Module, Reason};
@@ -42,6 +47,9 @@ pub enum CodegenError {
     /// More values are alive at once than registers and stack hold.
     #[error("function `{function}` needs {bytes} bytes of stack, and {MAX_STACK} is the most")]
     Stack { function: String, bytes: u32 },
+    /// A fault of this stage: an operation's values found no registers.
+    #[error("function `{function}`: there are not enough registers")]
+    Registers { function: String },
     /// The code is too long for a jump, or a fault of this stage.
     #[error("function `{function}`: {error}")]
     Assemble { function: String, error: AssembleError },
@@ -56,19 +64,18 @@ pub fn generate(module: &Module) -> Result<Program, CodegenError> {
 
 fn function(function: &ir::Function) -> Result<Function, CodegenError> {
     let name = || function.name.clone();
-    let live = liveness::analyse(function);
-    let places = allocate::allocate(function, &live);
-    if places.stack > MAX_STACK {
-        return Err(CodegenError::Stack { function: name(), bytes: places.stack });
+    let allocation = allocate::allocate(function).ok_or_else(|| CodegenError::Registers { function: name() })?;
+    if allocation.stack > MAX_STACK {
+        return Err(CodegenError::Stack { function: name(), bytes: allocation.stack });
     }
-    let items = emit::emit(function, &live, &places);
+    let items = emit::emit(&allocation);
     let code = assemble(&items).map_err(|error| CodegenError::Assemble { function: name(), error })?;
     Ok(Function {
         name: name(),
         section: function.section.clone(),
         parameters: function.parameters.len() as u8,
         code,
-        stack: places.stack,
+        stack: allocation.stack,
     })
 }
 

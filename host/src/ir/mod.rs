@@ -236,6 +236,27 @@ impl Terminator {
         a.into_iter().chain(b)
     }
 
+    /// Puts another register in place of each that it reads.
+    pub fn replace_reads(&mut self, mut by: impl FnMut(Register) -> Register) {
+        match self {
+            Terminator::Jump(_) => {}
+            Terminator::Branch { left, right, .. } => {
+                *left = by(*left);
+                right.replace(by);
+            }
+            Terminator::Return(value) => value.replace(by),
+        }
+    }
+
+    /// Puts another block in place of each that it may go to.
+    pub fn replace_successors(&mut self, by: impl Fn(BlockId) -> BlockId) {
+        match self {
+            Terminator::Jump(to) => *to = by(*to),
+            Terminator::Branch { then, otherwise, .. } => (*then, *otherwise) = (by(*then), by(*otherwise)),
+            Terminator::Return(_) => {}
+        }
+    }
+
     /// The registers that it reads.
     pub fn reads(&self) -> impl Iterator<Item = Register> + use<> {
         let (a, b) = match self {
@@ -248,6 +269,12 @@ impl Terminator {
 }
 
 impl Operand {
+    fn replace(&mut self, by: impl FnOnce(Register) -> Register) {
+        if let Operand::Register(register) = self {
+            *register = by(*register);
+        }
+    }
+
     pub fn register(self) -> Option<Register> {
         match self {
             Operand::Register(register) => Some(register),
@@ -257,6 +284,12 @@ impl Operand {
 }
 
 impl Address {
+    fn replace(&mut self, by: impl FnOnce(Register) -> Register) {
+        if let Base::Register { register, .. } = &mut self.base {
+            *register = by(*register);
+        }
+    }
+
     pub fn register(self) -> Option<Register> {
         match self.base {
             Base::Register { register, .. } => Some(register),
@@ -292,6 +325,39 @@ impl OperationKind {
             OperationKind::Load { from, .. } => from.register().into_iter().collect(),
             OperationKind::Store { to, value, .. } => to.register().into_iter().chain(value.register()).collect(),
             OperationKind::Call { arguments, .. } => arguments.iter().filter_map(|a| a.register()).collect(),
+        }
+    }
+
+    /// Puts another register in place of each that it reads.
+    pub fn replace_reads(&mut self, mut by: impl FnMut(Register) -> Register) {
+        match self {
+            OperationKind::Constant { .. } | OperationKind::AddressOf { .. } | OperationKind::MapAddress { .. } => {}
+            OperationKind::Copy { from, .. } | OperationKind::Extend { from, .. } => *from = by(*from),
+            OperationKind::Alu { left, right, .. } => {
+                *left = by(*left);
+                right.replace(by);
+            }
+            OperationKind::Load { from, .. } => from.replace(by),
+            OperationKind::Store { to, value, .. } => {
+                to.replace(&mut by);
+                value.replace(by);
+            }
+            OperationKind::Call { arguments, .. } => arguments.iter_mut().for_each(|a| a.replace(&mut by)),
+        }
+    }
+
+    /// Puts another register in place of the one that it assigns.
+    pub fn replace_write(&mut self, by: Register) {
+        match self {
+            OperationKind::Constant { to, .. }
+            | OperationKind::Copy { to, .. }
+            | OperationKind::Alu { to, .. }
+            | OperationKind::Extend { to, .. }
+            | OperationKind::Load { to, .. }
+            | OperationKind::AddressOf { to, .. }
+            | OperationKind::MapAddress { to, .. } => *to = by,
+            OperationKind::Store { .. } => {}
+            OperationKind::Call { to, .. } => *to = Some(by),
         }
     }
 

@@ -64,14 +64,16 @@ impl Lower<'_> {
                 Place::Scratch(self.scratch_at(0))
             }
         };
-        for word in (layout::HEADER / 8)..schema.size.div_ceil(8) {
-            self.b.store(place.at(word * 8), 0, Size::B8);
-        }
+        self.clear_padding(place);
 
-        let presence = self.b.constant(0);
-        // Where the next text goes.
-        let cursor = self.b.constant(i64::from(schema.size.next_multiple_of(8)));
-        let mut fixed_cursor = schema.size.next_multiple_of(8);
+        // All bits are set, and that of an absent field is cleared: what is there is what happens most.
+        let all = fields.iter().fold(0u64, |bits, _| bits << 1 | 1) as i64;
+        let presence = self.b.constant(all);
+        let mut some_absent = false;
+        // Where the next text goes; of the first that is known.
+        let texts = schema.size.next_multiple_of(8);
+        let (cursor, mut first) = (self.b.constant(i64::from(texts)), Some(texts));
+        let mut fixed_cursor = texts;
         for (bit, (field, typed)) in schema.fields.iter().zip(fields).enumerate() {
             self.prepare(typed);
             let known = self.known.clone();
@@ -85,22 +87,30 @@ impl Lower<'_> {
                     self.b.store(place.at(field.offset), slot_value, Size::B4);
                     fixed_cursor += COMM;
                 }
-                Place::Scratch(base) if is_text(&typed.node) => self.emit_text(typed, field, base, cursor, &exit),
+                Place::Scratch(base) if is_text(&typed.node) => {
+                    let at = first.take().map_or(cursor.into(), |at| Operand::Constant(at as i32));
+                    self.emit_text(typed, field, base, (at, cursor), &exit);
+                }
                 _ => {
                     let value = self.value(&typed.node, &exit);
                     self.b.store(place.at(field.offset), value, field_size(&field.kind));
                 }
             }
-            self.mark_present(presence, bit);
             self.b.jump(join);
             if exit.used() {
-                // Its bytes are 0 already.
                 self.b.enter(exit.block());
+                self.b.store(place.at(field.offset), 0, field_size(&field.kind));
+                self.mark_absent(presence, bit);
                 self.b.jump(join);
                 self.forget_all_but(known);
+                some_absent = true;
             }
             self.b.enter(join);
         }
+        let presence = match i32::try_from(all) {
+            Ok(all) if !some_absent => Operand::Constant(all),
+            _ => presence.into(),
+        };
 
         self.explain(step, &event, Span::default());
         let length = match (fixed, place) {
@@ -111,23 +121,45 @@ impl Lower<'_> {
         self.send(place, length, presence);
     }
 
-    fn emit_text(&mut self, typed: &Typed, field: &FieldLayout, base: Register, cursor: Register, exit: &Exit) {
-        let to = self.b.alu(AluOp::Add, base, cursor);
+    /// Clears the words that fields do not fill.
+    fn clear_padding(&mut self, place: Place) {
+        for word in (layout::HEADER..self.schema.size).step_by(8) {
+            let inside = |f: &FieldLayout| {
+                let end = f.offset + f.kind.size_align().0;
+                end.min(word + 8).saturating_sub(f.offset.max(word))
+            };
+            if self.schema.fields.iter().map(inside).sum::<u32>() < 8 {
+                self.b.store(place.at(word), 0, Size::B8);
+            }
+        }
+    }
+
+    /// Puts a text to where `at` says, which is what the cursor holds.
+    fn emit_text(
+        &mut self,
+        typed: &Typed,
+        field: &FieldLayout,
+        base: Register,
+        (at, cursor): (Operand, Register),
+        exit: &Exit,
+    ) {
+        let to = self.b.alu(AluOp::Add, base, at);
         let found = self.text_into(&typed.node, to, Space::MapValue, exit);
         let length = self.b.alu(AluOp::Or, found.length, found.cut);
         let up = self.b.alu(AluOp::Lsh, length, 16);
-        let slot = self.b.alu(AluOp::Or, up, cursor);
+        let slot = self.b.alu(AluOp::Or, up, at);
         self.b.store(Address::at(base, Space::MapValue, field.offset as i32), slot, Size::B4);
         self.b.alu_to(AluOp::Add, cursor, cursor, found.length);
     }
 
-    fn mark_present(&mut self, presence: Register, bit: usize) {
-        // A constant of an instruction is sign-extended from 32 bits.
-        if bit < 31 {
-            self.b.alu_to(AluOp::Or, presence, presence, 1 << bit);
-        } else {
-            let mark = self.b.constant(1i64 << bit);
-            self.b.alu_to(AluOp::Or, presence, presence, mark);
+    fn mark_absent(&mut self, presence: Register, bit: usize) {
+        let others = !(1i64 << bit);
+        match i32::try_from(others) {
+            Ok(others) => self.b.alu_to(AluOp::And, presence, presence, others),
+            Err(_) => {
+                let others = self.b.constant(others);
+                self.b.alu_to(AluOp::And, presence, presence, others);
+            }
         }
     }
 
@@ -139,7 +171,7 @@ impl Lower<'_> {
         self.b.alu(AluOp::And, up, -8)
     }
 
-    fn send(&mut self, place: Place, length: Operand, presence: Register) {
+    fn send(&mut self, place: Place, length: Operand, presence: Operand) {
         self.b.store(place.at(layout::LENGTH), length, Size::B4);
         self.b.store(place.at(layout::SCHEMA), i32::from(self.schema.id), Size::B2);
         let cpu = self.builtin(Builtin::Cpu);

@@ -400,6 +400,7 @@ impl<'a> Lower<'a> {
     fn scratch_at(&mut self, at: u32) -> Register {
         self.open_scratch();
         match self.scratch.base {
+            Some(base) if at == 0 => base,
             // A front end cannot reserve more than an i32: `lower` refuses far less.
             Some(base) => self.b.alu(AluOp::Add, base, at as i32),
             None => self.b.constant(0),

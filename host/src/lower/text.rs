@@ -177,7 +177,6 @@ impl Lower<'_> {
         self.helper(helper::GET_CURRENT_COMM, &[to.into(), (COMM as i32).into()]);
         let length = self.b.register();
         let (second, join) = (self.b.block(), self.b.block());
-        self.b.set(length, 0);
         let word = self.b.load(Address::at(to, space, 0), Size::B8);
         let zeroes = self.zero_bytes(word);
         let first = self.b.block();
@@ -217,7 +216,10 @@ impl Lower<'_> {
         let count = self.b.alu(AluOp::Rsh, sum, 56);
         // It cannot be more than 7, as the name always ends in a 0; the verifier cannot know that.
         let count = self.b.alu(AluOp::And, count, 7);
-        self.b.alu_to(AluOp::Add, length, count, plus);
+        match plus {
+            0 => self.b.copy(length, count),
+            _ => self.b.alu_to(AluOp::Add, length, count, plus),
+        }
     }
 
     fn copy_local(&mut self, local: u32, to: Register, exit: &Exit) -> Found {

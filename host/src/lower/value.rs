@@ -394,12 +394,15 @@ impl Lower<'_> {
 
     fn arithmetic(&mut self, op: Op, unsigned: bool, left: &Node, right: &Node, exit: &Exit) -> Register {
         let node_left = self.value(left, exit);
-        if let (Op::Divide | Op::Remainder, false) = (op, unsigned) {
+        // Of what is not negative, the signed quotient is the unsigned one.
+        let unsigned_division = unsigned || is_not_negative(left) && is_not_negative(right);
+        if let (Op::Divide | Op::Remainder, false) = (op, unsigned_division) {
+            let positive = is_not_negative(right);
             let right = self.divisor(right, exit);
-            return self.divide_signed(op, node_left, right);
+            return self.divide_signed(op, node_left, right, positive);
         }
         let right = match op {
-            Op::Divide | Op::Remainder => self.divisor(right, exit).into(),
+            Op::Divide | Op::Remainder => self.divisor(right, exit),
             Op::ShiftLeft | Op::ShiftRight => match self.operand(right, exit) {
                 // An immediate count of 64 and more is no valid instruction.
                 Operand::Constant(count) => Operand::Constant(count & 63),
@@ -425,23 +428,34 @@ impl Lower<'_> {
     }
 
     /// A divisor that is not 0.
-    fn divisor(&mut self, node: &Node, exit: &Exit) -> Register {
-        let value = self.value(node, exit);
-        if !matches!(node.kind, NodeKind::Constant(n) if n != 0) {
-            let tested = if self.lives_on(node) { self.fresh(value) } else { value };
-            self.b.leave_if(Cond::Eq, tested, 0, exit.take());
+    fn divisor(&mut self, node: &Node, exit: &Exit) -> Operand {
+        if let NodeKind::Constant(1..) | NodeKind::Constant(..=-1) = node.kind {
+            return self.operand(node, exit);
         }
-        value
+        let value = self.value(node, exit);
+        let tested = if self.lives_on(node) { self.fresh(value) } else { value };
+        self.b.leave_if(Cond::Eq, tested, 0, exit.take());
+        value.into()
     }
 
     /// The instruction set before -mcpu=v4 divides without signs: divide the amounts, then put the sign back.
-    fn divide_signed(&mut self, op: Op, left: Register, right: Register) -> Register {
+    /// `positive`: the divisor is known not to be negative.
+    fn divide_signed(&mut self, op: Op, left: Register, right: Operand, positive: bool) -> Register {
         let (left_amount, left_sign) = self.amount(left);
-        let (right_amount, right_sign) = self.amount(right);
-        let (op, sign) = match op {
-            Op::Remainder => (AluOp::Mod, left_sign),
-            _ => (AluOp::Div, self.b.alu(AluOp::Xor, left_sign, right_sign)),
+        let (right_amount, sign) = match right {
+            right if positive => (right, left_sign),
+            Operand::Constant(value) => {
+                // A register: the amount of the least value is no operand.
+                let amount = self.b.constant(i64::from(value).abs());
+                (amount.into(), self.b.alu(AluOp::Xor, left_sign, -1))
+            }
+            Operand::Register(right) => {
+                let (amount, right_sign) = self.amount(right);
+                (amount.into(), self.b.alu(AluOp::Xor, left_sign, right_sign))
+            }
         };
+        // A remainder has the sign of what is divided.
+        let (op, sign) = if op == Op::Remainder { (AluOp::Mod, left_sign) } else { (AluOp::Div, sign) };
         let result = self.b.alu(op, left_amount, right_amount);
         let flipped = self.b.alu(AluOp::Xor, result, sign);
         self.b.alu(AluOp::Sub, flipped, sign)
@@ -482,6 +496,15 @@ fn is_number(pointer: &Node) -> bool {
         NodeKind::Context { .. } | NodeKind::Fetched { .. } | NodeKind::Cast(_) | NodeKind::Element { .. } => true,
         NodeKind::Argument { .. } => matches!(pointer.ty, Type::Pointer { origin: Origin::Kernel | Origin::User, .. }),
         _ => false,
+    }
+}
+
+/// Whether the node's value, as a signed integer, cannot be negative.
+fn is_not_negative(node: &Node) -> bool {
+    match (&node.kind, &node.ty) {
+        (NodeKind::Constant(value), _) => *value >= 0,
+        (_, Type::Integer { signed: false, bytes }) => *bytes < 8,
+        (_, ty) => *ty == Type::Boolean,
     }
 }
 

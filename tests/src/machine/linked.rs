@@ -11,8 +11,8 @@ const STACK: i16 = 512;
 ///
 /// * Maps are numbers.
 /// * Helpers are called through functions that overwrite r1 to r5.
-/// * A value that is compared with a negative constant is compared with a register that holds it, as rbpf does not extend the constant's sign (RFC 9669,
-///   section 4.3, does). That the instruction itself is right is for the disassembly in golden/compile to show.
+/// * A comparison with a negative constant that minds no signs becomes two that do, as rbpf does not extend the constant's sign (RFC 9669,
+///   section 4.3, does) but in those. That the instruction itself is right is for the disassembly in golden/compile to show.
 ///
 /// In front stands what fills the stack.
 pub fn linked(code: &Code) -> Vec<u8> {
@@ -43,9 +43,7 @@ pub fn linked(code: &Code) -> Vec<u8> {
                 let jump = |off: isize| RawInsn { opcode: JA, off: off as i16, ..RawInsn::default() };
                 let stub = behind(&insns) as isize;
                 insns[at] = jump(stub);
-                // r5 belongs to no value at a jump with a constant (codegen/emit.rs).
-                insns.push(RawInsn { opcode: MOV, dst: 5, imm: insn.imm, ..RawInsn::default() });
-                insns.push(RawInsn { opcode: insn.opcode | BY_REGISTER, src: 5, imm: 0, off: 1, ..insn });
+                insns.extend(compared(insn));
                 insns.push(jump(-stub - 3));
                 insns.push(jump(isize::from(insn.off) - stub - 4));
             }
@@ -61,7 +59,23 @@ pub fn linked(code: &Code) -> Vec<u8> {
     insns.iter().flat_map(|insn| insn.to_bytes()).collect()
 }
 
-// Opcodes (RFC 9669): those of jumps take a constant, or with `BY_REGISTER` a register.
+/// A comparison with a negative constant c, by two with signs; behind them is where to go if it does not hold, and then where if it does.
+fn compared(insn: RawInsn) -> [RawInsn; 2] {
+    let jump = |opcode, imm, off| RawInsn { opcode, imm, off, ..insn };
+    let c = insn.imm;
+    // Without signs, what is negative is more than all that is not.
+    let (first, off, second, other) = match insn.opcode {
+        JEQ => (JSLT, 1, JSLE, c),
+        JNE => (JSLT, 2, JSGT, c),
+        JGT => (JSLE, 1, JSLT, 0),
+        JGE => (JSLT, 1, JSLT, 0),
+        JLT => (JSLT, 2, JSGE, 0),
+        _ => (JSLE, 2, JSGE, 0),
+    };
+    [jump(first, c, off), jump(second, other, 1)]
+}
+
+// Opcodes (RFC 9669); those of jumps take a constant.
 const WIDE: u8 = 0x18;
 const STORE: u8 = 0x7a;
 const MOV: u8 = 0xb7;
@@ -72,6 +86,9 @@ const JGE: u8 = 0x35;
 const JNE: u8 = 0x55;
 const JLT: u8 = 0xa5;
 const JLE: u8 = 0xb5;
+const JSGT: u8 = 0x65;
+const JSGE: u8 = 0x75;
+const JSLT: u8 = 0xc5;
+const JSLE: u8 = 0xd5;
 const CALL: u8 = 0x85;
 const EXIT: u8 = 0x95;
-const BY_REGISTER: u8 = 0x08;

@@ -241,7 +241,7 @@ fn many_probes_each_within_its_bounds() {
         let lowered = plan(&declaration, &FACTS).map(|plan| lower(&plan, "plugin", 4096).map(drop));
         lowered.map_or_else(|e| e.to_string(), |lowered| lowered.map_or_else(|e| e.to_string(), |()| String::new()))
     };
-    let (division, sum) = (vec!["tid"; 60].join("/"), vec!["0xffffffffffff"; 256].join("+"));
+    let (division, sum) = (vec!["(tid-1)"; 60].join("/"), vec!["0xffffffffffff"; 256].join("+"));
     assert_eq!(refusal(&division, 10), "");
     assert!(refusal(&division, 100).contains("more than 262144 operations"), "{}", refusal(&division, 100));
     assert_eq!(refusal(&sum, 10), "");

@@ -31,8 +31,9 @@ fn probes(facts: &KernelFacts, attach: &str, expressions: &[String]) -> Vec<Prob
     }
     let named = |some: &[String]| some.iter().enumerate().map(|(i, e)| (format!("f{i}"), e.clone())).collect();
     let name = attach.replace(|c: char| !c.is_ascii_alphanumeric(), "_");
-    // What is too long for a name is told from its like by its end.
-    let name = format!("p_{}", &name[name.len().saturating_sub(54)..]);
+    // What is too long for a name is told from its like by its kind and its end.
+    let (kind, end) = (&name[..name.len().min(5)], &name[name.len().saturating_sub(50)..]);
+    let name = format!("{kind}_{end}");
     let chunks = accepted.chunks(64).enumerate();
     chunks.map(|(i, some)| probe(format!("{name}_{i}"), attach.to_owned(), named(some))).collect()
 }

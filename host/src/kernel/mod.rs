@@ -24,6 +24,7 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 pub use btf::{Btf, Kind, Member, MemberAt, Stripped, Tags, TypeId};
 pub use tracepoint::{FieldLocation, FormatError, TracepointField, TracepointFormat};
 
+use crate::binary::{Binaries, Binary, BinaryError};
 use tracefs::Events;
 
 /// Why a fact cannot be had. Each message says what to do about it.
@@ -70,6 +71,7 @@ pub struct KernelFacts {
     btf: OnceLock<Result<Btf, FactError>>,
     events: OnceLock<Result<Events, FactError>>,
     formats: Mutex<Formats>,
+    binaries: Binaries,
 }
 
 impl KernelFacts {
@@ -77,16 +79,23 @@ impl KernelFacts {
     ///
     /// A tracefs that is mounted nowhere is mounted privately, seen by this process alone.
     pub fn running() -> KernelFacts {
-        KernelFacts::new(PathBuf::from("/sys/kernel/btf/vmlinux"), None)
+        KernelFacts::new(PathBuf::from("/sys/kernel/btf/vmlinux"), None, Binaries::running())
     }
 
-    /// The facts of a kernel kept in a directory: `btf/vmlinux` and `events/SYSTEM/NAME/format`, as below /sys/kernel and in tracefs.
+    /// The facts of a kernel kept in a directory: `btf/vmlinux` and `events/SYSTEM/NAME/format`, as below /sys/kernel and in tracefs, and `root/`,
+    /// in which the machine's programs and libraries are.
     pub fn from_dir(path: &Path) -> KernelFacts {
-        KernelFacts::new(path.join("btf/vmlinux"), Some(path.to_path_buf()))
+        KernelFacts::new(path.join("btf/vmlinux"), Some(path.to_path_buf()), Binaries::below(path.join("root")))
     }
 
-    fn new(btf_path: PathBuf, events_root: Option<PathBuf>) -> KernelFacts {
-        KernelFacts { btf_path, events_root, btf: OnceLock::new(), events: OnceLock::new(), formats: Mutex::default() }
+    fn new(btf_path: PathBuf, events_root: Option<PathBuf>, binaries: Binaries) -> KernelFacts {
+        let (btf, events) = (OnceLock::new(), OnceLock::new());
+        KernelFacts { btf_path, events_root, btf, events, formats: Mutex::default(), binaries }
+    }
+
+    /// The program or library that `target` stands for, as [`Binaries::get`] finds it.
+    pub fn binary(&self, target: &str) -> Result<Arc<Binary>, BinaryError> {
+        self.binaries.get(target)
     }
 
     /// The kernel's types, without those of modules. The first call takes about 5 ms.

@@ -7,10 +7,11 @@
 
 mod log;
 mod perf;
+mod uprobe;
 
 use std::ffi::OsStr;
 use std::io;
-use std::os::fd::{AsFd, AsRawFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 
 use libbpf_rs::{Link, MapCore, MapFlags, Object, ObjectBuilder, ProgramMut};
 
@@ -100,7 +101,11 @@ pub fn check_privileges() -> Result<(), LoadError> {
 /// Loads the programs of one plugin.
 pub fn load(compiled: &Compiled) -> Result<Loaded, LoadError> {
     check_privileges()?;
-    let (result, log) = log::capture(|| ObjectBuilder::default().open_memory(&compiled.bytes)?.load());
+    let (result, log) = log::capture(|| {
+        let mut open = ObjectBuilder::default().open_memory(&compiled.bytes)?;
+        open.progs_mut().for_each(|mut program| uprobe::prepare(&mut program));
+        open.load()
+    });
     match result {
         Ok(object) => {
             let names = compiled.object.functions.iter().map(|f| f.name.clone());
@@ -125,26 +130,26 @@ impl Loaded {
             let failed = |source| LoadError::Attach { at: point.to_string(), source };
             let found = object.progs_mut().find(|p| p.name() == OsStr::new(&program.name));
             let found = found.ok_or_else(|| failed(io::Error::other("the program is missing")))?;
-            links.push(attach(&found, point).map_err(failed)?);
+            attach(&found, point, &mut links).map_err(failed)?;
         }
         Ok(Attached { links, object, programs })
     }
 }
 
-fn attach(program: &ProgramMut<'_>, point: &AttachPoint) -> io::Result<Link> {
-    let link = match point {
-        AttachPoint::Tracepoint(format) => {
-            let event = perf::open_tracepoint(format.id)?;
-            let link = program.attach_perf_event(event.as_raw_fd());
-            if link.is_ok() {
-                // The link has taken the descriptor over, and closes it.
-                std::mem::forget(event);
-            }
-            link
-        }
-        AttachPoint::RawTracepoint(_) => program.attach_trace(),
-    };
-    link.map_err(io::Error::other)
+fn attach(program: &ProgramMut<'_>, point: &AttachPoint, links: &mut Vec<Link>) -> io::Result<()> {
+    match point {
+        AttachPoint::Tracepoint(format) => links.push(attach_event(program, perf::open_tracepoint(format.id)?)?),
+        AttachPoint::RawTracepoint(_) => links.push(program.attach_trace().map_err(io::Error::other)?),
+        AttachPoint::User(point) => links.extend(uprobe::attach(program, point)?),
+    }
+    Ok(())
+}
+
+fn attach_event(program: &ProgramMut<'_>, event: OwnedFd) -> io::Result<Link> {
+    let link = program.attach_perf_event(event.as_raw_fd()).map_err(io::Error::other)?;
+    // The link has taken the descriptor over, and closes it.
+    std::mem::forget(event);
+    Ok(link)
 }
 
 impl Attached {

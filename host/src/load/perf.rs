@@ -21,13 +21,17 @@ pub fn open_tracepoint(id: u64) -> io::Result<OwnedFd> {
         config: id,
         ..Default::default()
     };
+    open(&attributes)
+}
+
+/// A perf event of all processes, not enabled. A BPF program of a tracepoint's or a uprobe's event fires on every CPU, whatever CPU the event is opened for.
+pub fn open(attributes: &perf_event_attr) -> io::Result<OwnedFd> {
     let (any_process, first_cpu, no_group) = (-1, 0, -1);
-    // SAFETY: perf_event_open(2) reads `size` bytes of the attributes, which outlive the call. A BPF program of a tracepoint's event fires on every
-    // CPU, whatever CPU the event is opened for.
+    // SAFETY: perf_event_open(2) reads `size` bytes of the attributes, and what they point to; both outlive the call.
     let fd = unsafe {
         libc::syscall(
             libc::SYS_perf_event_open,
-            &raw const attributes,
+            std::ptr::from_ref(attributes),
             any_process,
             first_cpu,
             no_group,

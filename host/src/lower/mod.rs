@@ -255,6 +255,8 @@ impl<'a> Lower<'a> {
         let section = match &body.attach {
             AttachPoint::Tracepoint(format) => format!("tracepoint/{}/{}", format.system, format.name),
             AttachPoint::RawTracepoint(point) => format!("tp_btf/{}", point.name),
+            // Where it fires is the loader's business.
+            AttachPoint::User(_) => "uprobe".to_owned(),
         };
         let mut b = FunctionBuilder::new(program.name.clone(), Some(section), 1);
         let (context, counters, zero) = (b.parameter(0), b.register(), b.register());

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use super::diagnostic::{Fault, Span, did_you_mean};
 use super::familiar;
+use super::user::{self, UserPoint, UserSpec};
 use super::validate::MAX_ATTACH_LENGTH;
 use crate::kernel::{FactError, KernelFacts, RawTracepoint, TracepointFormat};
 
@@ -15,6 +16,8 @@ pub enum AttachPoint {
     Tracepoint(Arc<TracepointFormat>),
     /// A raw tracepoint, as a tp_btf program: the context is the tracepoint's arguments, typed by BTF.
     RawTracepoint(RawTracepoint),
+    /// A place in a program or library: the context is the thread's registers.
+    User(UserPoint),
 }
 
 impl fmt::Display for AttachPoint {
@@ -22,6 +25,7 @@ impl fmt::Display for AttachPoint {
         match self {
             AttachPoint::Tracepoint(format) => write!(f, "tracepoint:{}:{}", format.system, format.name),
             AttachPoint::RawTracepoint(point) => write!(f, "rawtracepoint:{}", point.name),
+            AttachPoint::User(point) => point.fmt(f),
         }
     }
 }
@@ -31,10 +35,11 @@ impl fmt::Display for AttachPoint {
 pub enum Spec {
     Tracepoint { system: String, name: String },
     RawTracepoint { name: String },
+    User(UserSpec),
 }
 
 /// Kinds that bpftrace's users know and this version does not have.
-const LATER: [&str; 24] = [
+const LATER: [&str; 21] = [
     "fentry",
     "fexit",
     "kfunc",
@@ -42,9 +47,6 @@ const LATER: [&str; 24] = [
     "kprobe",
     "kretprobe",
     "func",
-    "uprobe",
-    "uretprobe",
-    "usdt",
     "profile",
     "interval",
     "software",
@@ -82,6 +84,9 @@ pub fn parse(text: &str) -> Result<Spec, Fault> {
     }
     let mut parts = text.split(':');
     let kind = parts.next().unwrap_or_default();
+    if let Some(kind) = user::kind(kind) {
+        return user::parse(kind, text).map(Spec::User);
+    }
     if !matches!(kind, "tracepoint" | "t" | "rawtracepoint" | "rt") {
         return Err(unknown_kind(kind));
     }
@@ -107,7 +112,7 @@ fn unknown_kind(kind: &str) -> Fault {
         return fault.help(familiar::attach_kind(kind).unwrap_or(FORM));
     }
     let fault = Fault::new(span, format!("there is no kind of attach point named `{kind}`"));
-    match did_you_mean(kind, ["tracepoint", "rawtracepoint"]) {
+    match did_you_mean(kind, ["tracepoint", "rawtracepoint", "uprobe", "uretprobe", "usdt"]) {
         Some(help) => fault.help(help),
         None => fault.help(FORM),
     }
@@ -125,16 +130,17 @@ fn check_name(name: &str, span: Span) -> Result<(), Fault> {
     Ok(())
 }
 
-/// Finds an attach point on the kernel.
-pub fn resolve(spec: &Spec, facts: &KernelFacts) -> Result<AttachPoint, Fault> {
+/// Finds an attach point on the kernel, or on the machine. Mostly it is one.
+pub fn resolve(spec: &Spec, facts: &KernelFacts) -> Result<Vec<AttachPoint>, Fault> {
     match spec {
+        Spec::User(spec) => Ok(user::resolve(spec, facts)?.into_iter().map(AttachPoint::User).collect()),
         Spec::Tracepoint { system, name } => match facts.tracepoint(system, name) {
-            Ok(Some(format)) => Ok(AttachPoint::Tracepoint(format)),
+            Ok(Some(format)) => Ok(vec![AttachPoint::Tracepoint(format)]),
             Ok(None) => Err(unknown_tracepoint(system, name, facts)),
             Err(error) => Err(no_facts(&error)),
         },
         Spec::RawTracepoint { name } => match facts.raw_tracepoint(name) {
-            Ok(Some(point)) => Ok(AttachPoint::RawTracepoint(point)),
+            Ok(Some(point)) => Ok(vec![AttachPoint::RawTracepoint(point)]),
             Ok(None) => {
                 let names = facts.raw_tracepoint_names().unwrap_or_default();
                 let start = "rawtracepoint:".len();

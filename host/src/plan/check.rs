@@ -14,6 +14,7 @@ use super::arithmetic::{self, Op};
 use super::diagnostic::{Fault, Span, did_you_mean};
 use super::familiar;
 use super::syntax::{BinaryOp, Expr, ExprKind, UnaryOp};
+use super::user;
 use super::{Access, AttachPoint, Builtin, Node, NodeKind, Origin, Target, Type};
 use crate::kernel::{Btf, FieldLocation, KernelFacts, Kind, RawTracepoint, TracepointField, TracepointFormat, TypeId};
 
@@ -131,6 +132,11 @@ impl<'a> Checker<'a> {
             // A faulty binding has been told where it stands; what uses it says nothing more.
             let ty = ty.clone().ok_or_else(Vec::new)?;
             return Ok(Walk::Value(Node { kind: NodeKind::Local(*local), ty, span }));
+        }
+        if let AttachPoint::User(point) = self.attach
+            && let Some(found) = user::value(point, name, span)
+        {
+            return found.map(Walk::Value).map_err(one);
         }
         let integer = |bytes, signed| Type::Integer { bytes, signed };
         let ty = match name {
@@ -275,6 +281,7 @@ impl<'a> Checker<'a> {
                 Some(((_, ty), index)) => self.raw_argument(point, index, *ty, at).map(Walk::Value),
                 None => Err(one(self.unknown_argument(name, at))),
             },
+            AttachPoint::User(_) => Err(one(self.unknown_argument(name, at))),
         }
     }
 
@@ -284,12 +291,16 @@ impl<'a> Checker<'a> {
                 format.fields.iter().filter(|f| readable(format, f)).map(|f| f.name.clone()).collect()
             }
             AttachPoint::RawTracepoint(point) => point.params.iter().map(|(name, _)| name.clone()).collect(),
+            AttachPoint::User(_) => Vec::new(),
         }
     }
 
     fn unknown_argument(&self, name: &str, at: Span) -> Fault {
         let names = self.argument_names();
         let fault = Fault::new(at, format!("`args` has no field `{name}` here"));
+        if let AttachPoint::User(_) = self.attach {
+            return fault.help("arguments have numbers here: `arg0`, `arg1`, …");
+        }
         match did_you_mean(name, names.iter().map(String::as_str)) {
             Some(help) => fault.help(help),
             None if names.is_empty() => fault.help("this attach point has no arguments"),
@@ -512,6 +523,17 @@ impl<'a> Checker<'a> {
     }
 
     fn call(&self, name: &str, at: Span, arguments: &[Expr], span: Span) -> Checked<Node> {
+        if let AttachPoint::User(_) = self.attach
+            && name == "reg"
+        {
+            return match arguments {
+                [Expr { kind: ExprKind::Text(name), span: at, .. }] => {
+                    let node = user::named_register(name, *at).map_err(one)?;
+                    Ok(Node { span, ..node })
+                }
+                _ => Err(one(Fault::new(span, "`reg` takes the name of a register: `reg(\"ip\")`"))),
+            };
+        }
         if name != "str" {
             return Err(one(self.unknown_function(name, at)));
         }
@@ -528,6 +550,11 @@ impl<'a> Checker<'a> {
         };
         let value = self.value(pointer)?;
         match value.ty {
+            // What registers hold there has no type; what it points to is the process's own.
+            Type::Integer { bytes: 8, .. } if matches!(self.attach, AttachPoint::User(_)) => {
+                let kind = NodeKind::Str { pointer: Box::new(value), access: Access::User, array: false };
+                Ok(Node { kind, ty: Type::Text { max }, span })
+            }
             Type::Pointer { origin, .. } => {
                 let access = if origin == Origin::User { Access::User } else { Access::Kernel };
                 let kind = NodeKind::Str { pointer: Box::new(value), access, array: false };

@@ -13,6 +13,7 @@ mod diagnostic;
 mod familiar;
 pub mod layout;
 pub mod syntax;
+mod user;
 mod validate;
 
 use std::collections::HashSet;
@@ -22,6 +23,7 @@ pub use attach::AttachPoint;
 pub use check::{STR_DEFAULT, STR_MAX};
 pub use diagnostic::{Diagnostic, Diagnostics, Shown, Span, is_unsafe};
 use diagnostic::{Fault, shortened};
+pub use user::{Location, UserKind, UserPoint};
 pub use validate::{MAX_ATTACH_LENGTH, MAX_ATTACH_POINTS, MAX_NAME, MAX_PROBES, MAX_STEPS, MAX_TEXT, TICK};
 
 use crate::declare::{Declaration, Probe, Step};
@@ -306,23 +308,24 @@ impl<'a> Parsed<'a> {
         let mut points: Vec<PointPlan> = Vec::new();
         let mut schema: Option<(Schema, &str)> = None;
         for (text, spec) in &self.attach {
-            let attach = spec.clone().and_then(|spec| attach::resolve(&spec, facts));
-            let attach = match attach {
-                Ok(attach) => attach,
+            let resolved = match spec.clone().and_then(|spec| attach::resolve(&spec, facts)) {
+                Ok(resolved) => resolved,
                 Err(fault) => {
                     faults.push(fault.within(&self.probe.name, "attach", text));
                     continue;
                 }
             };
-            let mut here = Vec::new();
-            let checked = self.check_at(id, attach, facts, &mut here);
-            merge(faults, before, here);
-            let Some((point, point_schema)) = checked else { continue };
-            match &schema {
-                None => schema = Some((point_schema, text)),
-                Some((first, at)) => faults.extend(self.disagreement(first, at, &point_schema, text)),
+            for attach in resolved {
+                let mut here = Vec::new();
+                let checked = self.check_at(id, attach, facts, &mut here);
+                merge(faults, before, here);
+                let Some((point, point_schema)) = checked else { continue };
+                match &schema {
+                    None => schema = Some((point_schema, text)),
+                    Some((first, at)) => faults.extend(self.disagreement(first, at, &point_schema, text)),
+                }
+                points.push(point);
             }
-            points.push(point);
         }
         if faults.len() > before || !self.whole {
             return None;

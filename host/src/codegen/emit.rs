@@ -6,7 +6,7 @@
 use super::allocate::{ARGUMENTS, Place, Places};
 use super::liveness::{Liveness, Need};
 use crate::bpf::{AluOp, Cond, FunctionIndex, Insn, Item, Label, MapIndex, ReasonId, Reg, Size, Width};
-use crate::ir::{Address, Base, BlockId, Callee, Function, Operand, OperationKind, Register, Terminator};
+use crate::ir::{Address, AtomicOp, Base, BlockId, Callee, Function, Operand, OperationKind, Register, Terminator};
 
 /// The first register to compute in.
 const FIRST: Reg = Reg::R0;
@@ -120,6 +120,20 @@ impl Emitter<'_> {
                     Operand::Register(register) => {
                         let value = self.read(*register, SECOND);
                         self.push(Insn::store(*size, base, offset, value));
+                    }
+                }
+            }
+            OperationKind::Atomic { op, to, at, value } => {
+                let (base, offset) = self.address(*at, FIRST);
+                let value = self.read(*value, SECOND);
+                match op {
+                    AtomicOp::Add => self.push(Insn::atomic_add(Width::W64, base, offset, value)),
+                    AtomicOp::Exchange => {
+                        self.mov(SECOND, value);
+                        self.push(Insn::atomic_exchange(base, offset, SECOND));
+                        if need == Need::Value {
+                            self.written(*to, SECOND);
+                        }
                     }
                 }
             }

@@ -13,6 +13,7 @@ use porthole_tests::random::{Names, Program, Random, SEED, seed};
 const RING: u32 = 1 << 16;
 const SWITCH: &str = "rawtracepoint:sched_switch";
 const OPENAT: &str = "tracepoint:syscalls:sys_enter_openat";
+const GETENV: &str = "uprobe:libc:getenv";
 
 /// A shape: its name, where it fires, the most parts it could have, and how it is made.
 type Shape = (&'static str, &'static str, usize, fn(usize) -> Parts);
@@ -20,7 +21,7 @@ type Shape = (&'static str, &'static str, usize, fn(usize) -> Parts);
 /// Steps, and the values of fields.
 type Parts = (Vec<Step>, Vec<String>);
 
-const SHAPES: [Shape; 21] = [
+const SHAPES: [Shape; 24] = [
     ("sums", OPENAT, 64, |n| (vec![], vec![chain("nsecs", "+", 256); n])),
     ("conditions", OPENAT, 127, |n| (vec![Step::When(chain("nsecs", "||", 250)); n], vec![])),
     ("unlike conditions", OPENAT, 127, |n| (whens(n, |i| format!("tid % {} != {}", i + 2, i)), vec![])),
@@ -66,6 +67,11 @@ const SHAPES: [Shape; 21] = [
     }),
     ("bound names", SWITCH, 40, |n| {
         twice(n, |i| if i % 2 == 0 { "comm" } else { "args.prev.comm" }.to_owned(), "b# == \"a\"", "b#")
+    }),
+    ("conditions in user code", GETENV, 127, |n| (vec![Step::When(chain("arg0", "||", 250)); n], vec![])),
+    ("texts in user code", GETENV, 64, |n| (vec![], vec!["str(arg0)".to_owned(); n])),
+    ("chosen texts in user code", GETENV, 40, |n| {
+        (vec![], (0..n).map(|i| format!("arg1 > {i} ? str(arg0, {}) : str(arg2, {})", 20 + i, 90 - i)).collect())
     }),
     ("walks", SWITCH, 64, |n| (vec![], vec![chain(WALK, "+", 10); n])),
 ];
@@ -146,7 +152,7 @@ fn root_the_largest_programs_load() {
 /// Random programs for each of [`NAMES`].
 const PROGRAMS: u64 = 100;
 
-const NAMES: [Names; 3] = [
+const NAMES: [Names; 4] = [
     Names {
         attach: SWITCH,
         numbers: &[
@@ -169,6 +175,12 @@ const NAMES: [Names; 3] = [
     Names {
         attach: OPENAT,
         numbers: &["args.dfd", "args.flags", "args.mode", "args.__syscall_nr"],
+        pointers: &["task", "task.real_parent", "task.group_leader"],
+        members: &MEMBERS,
+    },
+    Names {
+        attach: GETENV,
+        numbers: &["arg0", "arg1", "arg5", "reg(\"sp\")", "(str(arg0) == \"PATH\")"],
         pointers: &["task", "task.real_parent", "task.group_leader"],
         members: &MEMBERS,
     },

@@ -129,16 +129,21 @@ fn cached(cache: &[u8]) -> Option<Vec<(String, String)>> {
     Some(libraries)
 }
 
-/// The whole file.
+/// The whole file; of one that is no ELF file, its beginning.
 pub fn read(path: &Path) -> io::Result<Vec<u8>> {
     // A pipe would wait for its writer, and a device may do anything when it is opened: ask first.
-    if !fs::metadata(path)?.is_file() {
+    let metadata = fs::metadata(path)?;
+    if !metadata.is_file() || metadata.len() > MAX_FILE {
         return Err(io::ErrorKind::InvalidInput.into());
     }
-    let file = fs::File::open(path)?;
+    // Not a byte beyond its length: files of procfs have none, and some of them wait for more to come.
+    let mut file = fs::File::open(path)?.take(metadata.len());
     let mut bytes = Vec::new();
-    file.take(MAX_FILE + 1).read_to_end(&mut bytes)?;
-    if bytes.len() as u64 > MAX_FILE { Err(io::ErrorKind::InvalidInput.into()) } else { Ok(bytes) }
+    file.by_ref().take(object::elf::ELFMAG.len() as u64).read_to_end(&mut bytes)?;
+    if bytes == object::elf::ELFMAG {
+        file.read_to_end(&mut bytes)?;
+    }
+    Ok(bytes)
 }
 
 #[cfg(test)]
@@ -181,6 +186,17 @@ mod tests {
         for length in 0..bytes.len() - 1 {
             assert!(cached(&bytes[..length]).is_none_or(|known| known.len() <= 2));
         }
+    }
+
+    #[test]
+    fn only_programs_are_read_whole() {
+        let read = |path: &str| read(Path::new(path));
+        assert_eq!(read("/proc/self/status").unwrap(), b"");
+        assert_eq!(read("/etc/passwd").unwrap(), b"root");
+        assert_eq!(read("/dev/null").unwrap_err().kind(), io::ErrorKind::InvalidInput);
+        assert_eq!(read("/").unwrap_err().kind(), io::ErrorKind::InvalidInput);
+        let own = std::env::current_exe().unwrap();
+        assert_eq!(super::read(&own).unwrap().len() as u64, fs::metadata(&own).unwrap().len());
     }
 
     #[test]

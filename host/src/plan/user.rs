@@ -7,7 +7,7 @@ use std::fmt;
 use std::path::PathBuf;
 
 use super::arithmetic::Op;
-use super::diagnostic::{Fault, Span, did_you_mean};
+use super::diagnostic::{Fault, Shown, Span, did_you_mean};
 use super::{Access, Node, NodeKind, Origin, Target, Type};
 use crate::binary::registers::{self, ARGUMENTS, PT_REGS};
 use crate::binary::{Argument, Binary, BinaryError, Found, Marker, Memory, Operand};
@@ -46,7 +46,8 @@ pub struct Location {
 
 impl fmt::Display for UserPoint {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.text)
+        // A name in a file may hold anything.
+        Shown(&self.text).fmt(f)
     }
 }
 
@@ -71,6 +72,8 @@ enum Place {
 const FORM: &str = "it is written `uprobe:TARGET:FUNCTION`, `uprobe:TARGET:FUNCTION+OFFSET` or `uprobe:TARGET:ADDRESS`";
 const RETURN_FORM: &str = "it is written `uretprobe:TARGET:FUNCTION`";
 const MARKER_FORM: &str = "it is written `usdt:TARGET:NAME` or `usdt:TARGET:PROVIDER:NAME`";
+/// Ways at most in which the places of a marker keep its arguments: each is a program.
+const MAX_WAYS: usize = 64;
 const TARGETS: &str = "a target is an absolute path, a library as ld.so finds it (`libc`), or a program in PATH";
 
 /// The kind that a word in front of the first colon names, if it is one of these.
@@ -155,6 +158,10 @@ pub fn resolve(spec: &UserSpec, facts: &KernelFacts) -> Result<Vec<UserPoint>, F
                     Some(point) => point.locations.push(location),
                     None => points.push(point(vec![location], marker.arguments.clone())),
                 }
+            }
+            if points.len() > MAX_WAYS {
+                let message = format!("it keeps its arguments in {} ways, and {MAX_WAYS} is the most", points.len());
+                return Err(Fault::new(spec.what, message));
             }
             Ok(points)
         }

@@ -3,6 +3,7 @@
 //!
 //! The modules are the stages that data goes through, in this order; ARCHITECTURE.md is the map.
 
+pub mod binary;
 pub mod bpf;
 pub mod codegen;
 pub mod compile;

@@ -19,8 +19,9 @@ type Shape = (&'static str, &'static str, usize, fn(usize) -> Parts);
 
 /// Steps, and the values of fields.
 type Parts = (Vec<Step>, Vec<String>);
+const GETENV: &str = "uprobe:libc:getenv";
 
-const SHAPES: [Shape; 30] = [
+const SHAPES: [Shape; 34] = [
     ("sums", OPENAT, 64, |n| (vec![], vec![chain("nsecs", "+", 256); n])),
     ("conditions", OPENAT, 127, |n| (vec![Step::When(chain("nsecs", "||", 250)); n], vec![])),
     ("unlike conditions", OPENAT, 127, |n| (whens(n, |i| format!("tid % {} != {}", i + 2, i)), vec![])),
@@ -82,6 +83,12 @@ const SHAPES: [Shape; 30] = [
     }),
     ("searches", OPENAT, 60, |n| (with_text(whens(n, |i| format!("contains(a, \"lib{i}.so\")"))), vec![])),
     ("long searches", OPENAT, 60, |n| (vec![], vec!["contains(str(args.filename, 1900), \"x\")".to_owned(); n])),
+    ("walks", SWITCH, 64, |n| (vec![], vec![chain(WALK, "+", 10); n])),
+    ("conditions in user code", GETENV, 127, |n| (vec![Step::When(chain("arg0", "||", 250)); n], vec![])),
+    ("texts in user code", GETENV, 64, |n| (vec![], vec!["str(arg0)".to_owned(); n])),
+    ("chosen texts in user code", GETENV, 40, |n| {
+        (vec![], (0..n).map(|i| format!("arg1 > {i} ? str(arg0, {}) : str(arg2, {})", 20 + i, 90 - i)).collect())
+    }),
     ("walks", SWITCH, 64, |n| (vec![], vec![chain(WALK, "+", 10); n])),
 ];
 
@@ -165,7 +172,7 @@ fn root_the_largest_programs_load() {
 /// Random programs for each of [`NAMES`].
 const PROGRAMS: u64 = 100;
 
-const NAMES: [Names; 8] = [
+const NAMES: [Names; 9] = [
     Names {
         attach: SWITCH,
         numbers: &[
@@ -230,6 +237,12 @@ const NAMES: [Names; 8] = [
         attach: "kprobe:wake_up_new_task",
         numbers: &["arg0", "arg5", "reg(\"sp\")", "reg(\"flags\")", "args.p.pid"],
         pointers: &["task", "args.p", "args.p.real_parent"],
+        members: &MEMBERS,
+    },
+    Names {
+        attach: GETENV,
+        numbers: &["arg0", "arg1", "arg5", "reg(\"sp\")", "(str(arg0) == \"PATH\")"],
+        pointers: &["task", "task.real_parent", "task.group_leader"],
         members: &MEMBERS,
     },
 ];

@@ -163,6 +163,9 @@ fn memory(out: &mut String, insn: RawInsn) -> fmt::Result {
         (raw::MEM, raw::STX) => write!(out, "*({size} *)(r{dst} {off:+}) = r{src}"),
         (raw::MEM, raw::ST) => write!(out, "*({size} *)(r{dst} {off:+}) = {imm}"),
         (raw::ATOMIC, raw::STX) if imm == 0 => write!(out, "lock *({size} *)(r{dst} {off:+}) += r{src}"),
+        (raw::ATOMIC, raw::STX) if imm == raw::EXCHANGE => {
+            write!(out, "r{src} = atomic64_xchg(({size} *)(r{dst} {off:+}), r{src})")
+        }
         _ => write!(out, "unknown opcode 0x{opcode:02x}"),
     }
 }

@@ -272,6 +272,11 @@ impl Insn {
         Self::memory(raw::STX | raw::ATOMIC | size.code(), base, src, off, i32::from(AluOp::Add.code()))
     }
 
+    /// `src` and `*(u64 *)(base + off)` change places, atomically.
+    pub fn atomic_exchange(base: Reg, off: i16, src: Reg) -> Self {
+        Self::memory(raw::STX | raw::ATOMIC | Size::B8.code(), base, src, off, raw::EXCHANGE)
+    }
+
     /// `goto label`
     pub fn jump(label: Label) -> Self {
         Self::from_raw(RawInsn { opcode: raw::JMP | raw::JA, ..RawInsn::default() }).with(Operand::Jump(label))
@@ -321,6 +326,9 @@ impl Insn {
 
     /// The register that the instruction changes by its own field, leaving out what a call does to `r0` to `r5`.
     pub(super) fn written(&self) -> Option<u8> {
+        if self.raw.class() == raw::STX && self.raw.imm == raw::EXCHANGE {
+            return Some(self.raw.src);
+        }
         matches!(self.raw.class(), raw::LD | raw::LDX | raw::ALU | raw::ALU64).then_some(self.raw.dst)
     }
 

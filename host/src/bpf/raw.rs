@@ -87,6 +87,8 @@ pub(super) const EXIT: u8 = 0x90;
 // Modes of loads and stores.
 pub(super) const MEM: u8 = 0x60;
 pub(super) const ATOMIC: u8 = 0xc0;
+/// The `imm` of an exchange: BPF_XCHG, which has BPF_FETCH in it.
+pub(super) const EXCHANGE: i32 = 0xe1;
 
 /// Loads a 64-bit immediate; the only instruction of two slots.
 pub(super) const LD_IMM64: u8 = LD | 0x18;

@@ -51,6 +51,7 @@ fn spellings() -> Vec<(Insn, &'static [u8], &'static str)> {
         (Insn::store_imm(B4, R10, -8, -1), &[0x62, 0x0a, 0xf8, 0xff, 0xff, 0xff, 0xff, 0xff], "*(u32 *)(r10 -8) = -1"),
         (Insn::atomic_add(W64, R1, 8, R2), &[0xdb, 0x21, 8, 0, 0, 0, 0, 0], "lock *(u64 *)(r1 +8) += r2"),
         (Insn::atomic_add(W32, R1, 8, R2), &[0xc3, 0x21, 8, 0, 0, 0, 0, 0], "lock *(u32 *)(r1 +8) += r2"),
+        (Insn::atomic_exchange(R1, 8, R2), &[0xdb, 0x21, 8, 0, 0xe1, 0, 0, 0], "r2 = atomic64_xchg((u64 *)(r1 +8), r2)"),
         (Insn::jump(L), &[0x05, 0, 1, 0, 0, 0, 0, 0], "goto +1 <L1>"),
         (Insn::jump_if(Cond::Eq, W64, R1, R2, L), &[0x1d, 0x21, 1, 0, 0, 0, 0, 0], "if r1 == r2 goto +1 <L1>"),
         (Insn::jump_if(Cond::Eq, W32, R1, R2, L), &[0x1e, 0x21, 1, 0, 0, 0, 0, 0], "if w1 == w2 goto +1 <L1>"),

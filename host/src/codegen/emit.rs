@@ -7,8 +7,8 @@ use super::allocate::Allocation;
 use super::interference::{ARGUMENTS, commutes};
 use super::layout::layout;
 use super::liveness::Need;
-use crate::bpf::{AluOp, Cond, FunctionIndex, Insn, Item, Label, MapIndex, ReasonId, Reg, Width};
-use crate::ir::{Address, Base, BlockId, Callee, Operand, OperationKind, Register, Terminator};
+use crate::bpf::{AluOp, Cond, FunctionIndex, Insn, Item, Label, MapIndex, ReasonId, Reg, Size, Width};
+use crate::ir::{Address, AtomicOp, Base, BlockId, Callee, Operand, OperationKind, Register, Terminator};
 
 const FRAME: Reg = Reg::R10;
 /// Where calls answer. No argument is passed in it, so arguments can be exchanged by way of it.
@@ -85,6 +85,19 @@ impl Emitter<'_> {
                     Operand::Constant(value) => Insn::store_imm(*size, base, offset, *value),
                     Operand::Register(register) => Insn::store(*size, base, offset, self.of(*register)),
                 });
+            }
+            OperationKind::Atomic { op, to, at, value } => {
+                let (base, offset) = self.address(*at);
+                let value = self.of(*value);
+                match op {
+                    AtomicOp::Add => self.push(Insn::atomic_add(Width::W64, base, offset, value)),
+                    // The instruction puts what was there into the register that it stores, so that must be the result's own.
+                    AtomicOp::Exchange if need == Need::Value => {
+                        self.mov(self.of(*to), value);
+                        self.push(Insn::atomic_exchange(base, offset, self.of(*to)));
+                    }
+                    AtomicOp::Exchange => self.push(Insn::store(Size::B8, base, offset, value)),
+                }
             }
             OperationKind::AddressOf { to, slot, offset } => {
                 let reg = self.of(*to);

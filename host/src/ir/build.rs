@@ -1,8 +1,8 @@
 //! Building a function block by block.
 
 use super::{
-    Address, AluOp, Base, Block, BlockId, Callee, Cond, Function, MapId, Operand, Operation, OperationKind, ReasonId,
-    Register, Size, Slot, SlotId, Space, Terminator, Width,
+    Address, AluOp, AtomicOp, Base, Block, BlockId, Callee, Cond, Function, MapId, Operand, Operation, OperationKind,
+    ReasonId, Register, Size, Slot, SlotId, Space, Terminator, Width,
 };
 
 /// A function under construction. Operations go to the end of the current block; a block is closed by `jump`, `branch` or `ret`, and the next
@@ -158,6 +158,13 @@ impl FunctionBuilder {
 
     pub fn store(&mut self, to: Address, value: impl Into<Operand>, size: Size) {
         self.push(OperationKind::Store { to, value: value.into(), size });
+    }
+
+    /// What was there before; nothing to be read, for an addition.
+    pub fn atomic(&mut self, op: AtomicOp, at: Address, value: Register) -> Register {
+        let to = self.register();
+        self.push(OperationKind::Atomic { op, to, at, value });
+        to
     }
 
     pub fn address_of(&mut self, slot: SlotId, offset: u32) -> Register {

@@ -54,6 +54,10 @@ impl Checker<'_> {
     fn operation(&self, kind: &OperationKind) -> Result<(), String> {
         match kind {
             OperationKind::Load { from, size, .. } => self.address(*from, size.bytes()),
+            OperationKind::Atomic { at, .. } => match at.base {
+                Base::Register { space: Space::MapValue, .. } => self.address(*at, 8),
+                _ => Err("only what maps hold is shared".to_owned()),
+            },
             OperationKind::Store { to, size, .. } => {
                 if let Base::Register { space: Space::Context | Space::Trusted, .. } = to.base {
                     return Err("this memory is read only".to_owned());

@@ -145,6 +145,13 @@ pub enum OperationKind {
         value: Operand,
         size: Size,
     },
+    /// On 8 bytes, as one: nobody sees them half-way. `to` is what was there before.
+    Atomic {
+        op: AtomicOp,
+        to: Register,
+        at: Address,
+        value: Register,
+    },
     /// The address itself, as a pointer.
     AddressOf {
         to: Register,
@@ -161,6 +168,14 @@ pub enum OperationKind {
         callee: Callee,
         arguments: Vec<Operand>,
     },
+}
+
+/// What an atomic operation does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AtomicOp {
+    /// Adds; its `to` is not assigned.
+    Add,
+    Exchange,
 }
 
 /// What is called. Registers that hold values before the call hold them after it.
@@ -309,7 +324,8 @@ impl OperationKind {
             | OperationKind::Load { to, .. }
             | OperationKind::AddressOf { to, .. }
             | OperationKind::MapAddress { to, .. } => Some(*to),
-            OperationKind::Store { .. } => None,
+            OperationKind::Store { .. } | OperationKind::Atomic { op: AtomicOp::Add, .. } => None,
+            OperationKind::Atomic { to, .. } => Some(*to),
             OperationKind::Call { to, .. } => *to,
         }
     }
@@ -323,6 +339,7 @@ impl OperationKind {
             OperationKind::Copy { from, .. } | OperationKind::Extend { from, .. } => vec![*from],
             OperationKind::Alu { left, right, .. } => std::iter::once(*left).chain(right.register()).collect(),
             OperationKind::Load { from, .. } => from.register().into_iter().collect(),
+            OperationKind::Atomic { at, value, .. } => at.register().into_iter().chain([*value]).collect(),
             OperationKind::Store { to, value, .. } => to.register().into_iter().chain(value.register()).collect(),
             OperationKind::Call { arguments, .. } => arguments.iter().filter_map(|a| a.register()).collect(),
         }
@@ -338,6 +355,10 @@ impl OperationKind {
                 right.replace(by);
             }
             OperationKind::Load { from, .. } => from.replace(by),
+            OperationKind::Atomic { at, value, .. } => {
+                at.replace(&mut by);
+                *value = by(*value);
+            }
             OperationKind::Store { to, value, .. } => {
                 to.replace(&mut by);
                 value.replace(by);
@@ -355,7 +376,8 @@ impl OperationKind {
             | OperationKind::Extend { to, .. }
             | OperationKind::Load { to, .. }
             | OperationKind::AddressOf { to, .. }
-            | OperationKind::MapAddress { to, .. } => *to = by,
+            | OperationKind::MapAddress { to, .. }
+            | OperationKind::Atomic { to, .. } => *to = by,
             OperationKind::Store { .. } => {}
             OperationKind::Call { to, .. } => *to = Some(by),
         }
@@ -363,6 +385,6 @@ impl OperationKind {
 
     /// Whether it does nothing but assign its register, so that it can go where nobody reads that.
     pub fn is_pure(&self) -> bool {
-        !matches!(self, OperationKind::Store { .. } | OperationKind::Call { .. })
+        !matches!(self, OperationKind::Store { .. } | OperationKind::Atomic { .. } | OperationKind::Call { .. })
     }
 }

@@ -2,7 +2,9 @@
 
 use std::fmt::Write;
 
-use super::{Address, Base, Callee, Function, Module, Operand, OperationKind, ReasonId, Register, Terminator, Width};
+use super::{
+    Address, AtomicOp, Base, Callee, Function, Module, Operand, OperationKind, ReasonId, Register, Terminator, Width,
+};
 use crate::bpf::helper_name;
 
 /// The module as text: a block for each block, a line for each operation, and the reason wherever it changes.
@@ -91,6 +93,12 @@ fn shown(module: &Module, kind: &OperationKind) -> String {
         }
         OperationKind::Load { to, from, size } => {
             format!("{} = load u{} {}", reg(*to), size.bytes() * 8, address(*from))
+        }
+        OperationKind::Atomic { op: AtomicOp::Add, at, value, .. } => {
+            format!("atomic add {}, {}", address(*at), reg(*value))
+        }
+        OperationKind::Atomic { op: AtomicOp::Exchange, to, at, value } => {
+            format!("{} = atomic exchange {}, {}", reg(*to), address(*at), reg(*value))
         }
         OperationKind::Store { to, value, size } => {
             format!("store u{} {}, {}", size.bytes() * 8, address(*to), operand(*value))

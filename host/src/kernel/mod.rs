@@ -27,6 +27,7 @@ pub use features::{Answer, Feature};
 pub use function::{Function, Symbols};
 pub use tracepoint::{FieldLocation, FormatError, TracepointField, TracepointFormat};
 
+use crate::binary::{Binaries, Binary, BinaryError};
 use tracefs::Events;
 
 /// Why a fact cannot be had. Each message says what to do about it.
@@ -78,6 +79,7 @@ pub struct KernelFacts {
     /// What ftrace can trace, sorted.
     traceable: OnceLock<Option<Vec<String>>>,
     features: Mutex<HashMap<Feature, Answer>>,
+    binaries: Binaries,
 }
 
 impl KernelFacts {
@@ -85,17 +87,18 @@ impl KernelFacts {
     ///
     /// A tracefs that is mounted nowhere is mounted privately, seen by this process alone.
     pub fn running() -> KernelFacts {
-        KernelFacts::new(PathBuf::from("/sys/kernel/btf/vmlinux"), None)
+        KernelFacts::new(PathBuf::from("/sys/kernel/btf/vmlinux"), None, Binaries::running())
     }
 
     /// The facts of a kernel kept in a directory: `btf/vmlinux` and `events/SYSTEM/NAME/format`, as below /sys/kernel and in tracefs; `kallsyms` and
     /// `available_filter_functions`, as in /proc and in tracefs; and `features`, which names the [`Feature`]s that it offers, one on a line. Without
     /// the last it offers all, and without the other two nothing more is known of its functions than BTF tells.
+    /// `root/` holds the machine's programs and libraries.
     pub fn from_dir(path: &Path) -> KernelFacts {
-        KernelFacts::new(path.join("btf/vmlinux"), Some(path.to_path_buf()))
+        KernelFacts::new(path.join("btf/vmlinux"), Some(path.to_path_buf()), Binaries::below(path.join("root")))
     }
 
-    fn new(btf_path: PathBuf, events_root: Option<PathBuf>) -> KernelFacts {
+    fn new(btf_path: PathBuf, events_root: Option<PathBuf>, binaries: Binaries) -> KernelFacts {
         let kallsyms =
             events_root.as_ref().map_or_else(|| PathBuf::from("/proc/kallsyms"), |root| root.join("kallsyms"));
         KernelFacts {
@@ -108,7 +111,13 @@ impl KernelFacts {
             symbols: OnceLock::new(),
             traceable: OnceLock::new(),
             features: Mutex::default(),
+            binaries,
         }
+    }
+
+    /// The program or library that `target` stands for, as [`Binaries::get`] finds it.
+    pub fn binary(&self, target: &str) -> Result<Arc<Binary>, BinaryError> {
+        self.binaries.get(target)
     }
 
     /// The kernel's types, without those of modules. The first call takes about 5 ms.

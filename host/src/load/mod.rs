@@ -10,6 +10,7 @@ mod log;
 mod offered;
 mod perf;
 mod perf_event;
+mod uprobe;
 
 use std::ffi::OsStr;
 use std::io;
@@ -119,7 +120,11 @@ pub fn check_privileges() -> Result<(), LoadError> {
 /// Loads the programs of one plugin.
 pub fn load(compiled: &Compiled) -> Result<Loaded, LoadError> {
     check_privileges()?;
-    let (result, log) = log::capture(|| ObjectBuilder::default().open_memory(&compiled.bytes)?.load());
+    let (result, log) = log::capture(|| {
+        let mut open = ObjectBuilder::default().open_memory(&compiled.bytes)?;
+        open.progs_mut().for_each(|mut program| uprobe::prepare(&mut program));
+        open.load()
+    });
     match result {
         Ok(object) => {
             let names = compiled.object.functions.iter().map(|f| f.name.clone());
@@ -165,6 +170,7 @@ impl Loaded {
                     let iterator = Iterated::new(&found, iter, point.to_string(), room as usize);
                     iterators.push(iterator.map_err(failed)?);
                 }
+                AttachPoint::User(place) => links.extend(uprobe::attach(&found, place).map_err(failed)?),
                 _ => links.push(attach(&found, point).map_err(failed)?),
             }
         }
@@ -184,7 +190,9 @@ fn attach(program: &ProgramMut<'_>, point: &AttachPoint) -> io::Result<Link> {
             FunctionKind::Fentry | FunctionKind::Fexit | FunctionKind::Func => program.attach_trace(),
         },
         // `Loaded::attach` deals with the rest.
-        AttachPoint::RawTracepoint(_) | AttachPoint::Perf(_) | AttachPoint::Iter(_) => program.attach_trace(),
+        AttachPoint::RawTracepoint(_) | AttachPoint::Perf(_) | AttachPoint::Iter(_) | AttachPoint::User(_) => {
+            program.attach_trace()
+        }
     };
     link.map_err(io::Error::other)
 }

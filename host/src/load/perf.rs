@@ -60,7 +60,7 @@ fn explained(error: io::Error, offset: u64) -> io::Error {
 }
 
 /// Opens an event for all processes. A BPF program of a tracepoint's or a kprobe's event fires on every CPU, whatever CPU the event is opened for.
-fn open_everywhere(attributes: &perf_event_attr) -> io::Result<OwnedFd> {
+pub fn open_everywhere(attributes: &perf_event_attr) -> io::Result<OwnedFd> {
     let (any_process, first_cpu) = (-1, 0);
     open(attributes, any_process, first_cpu)
 }

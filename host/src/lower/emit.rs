@@ -42,6 +42,11 @@ fn is_text(node: &Node) -> bool {
     matches!(node.ty, Type::Text { .. })
 }
 
+/// Whether a record of these fields is put together on the stack.
+pub fn fits_stack(schema: &Schema, fields: &[Typed]) -> bool {
+    stack_size(schema, fields).is_some()
+}
+
 /// Bytes of the record, where it fits on the stack.
 fn stack_size(schema: &Schema, fields: &[Typed]) -> Option<u32> {
     let names = fields.iter().filter(|f| f.node.kind == NodeKind::Comm).count();
@@ -192,6 +197,7 @@ impl Lower<'_> {
         for (block, counter) in [(emitted, Counter::Emitted), (lost, Counter::Lost)] {
             self.b.enter(block);
             self.count(counter);
+            self.leave_lane();
             self.b.ret(0);
         }
     }

@@ -6,7 +6,7 @@
 //!
 //! A program keeps its counters in an entry of its own of a per-CPU map. The kernel never runs a program while the same one runs on the same CPU
 //! (kernel/trace/bpf_trace.c: bpf_trace_run, trace_call_bpf; it counts what it skips for that as recursion misses), so plain additions lose nothing.
-//! For the same reason the scratch in which long records are put together is safe.
+//! For the same reason the scratch in which long records are put together is safe. Programs at places in user memory are another matter (`lanes`).
 //!
 //! The verifier follows every path, and takes two paths that meet for one only where what it knows of the registers agrees. A value that is a known 1 on one path and
 //! a known 0 on the other would double its work, and again at the next such value. So where paths meet, such values are made of an *unknown zero*, read from
@@ -16,6 +16,7 @@
 
 mod emit;
 mod iter;
+mod lanes;
 mod text;
 mod value;
 
@@ -62,6 +63,8 @@ pub const COUNTER_COUNT: usize = 4;
 const ZERO_AT: i32 = 8 * COUNTER_COUNT as i32;
 /// And behind that a u64 through which pointers go that the verifier is to forget.
 const FORGET_AT: i32 = ZERO_AT + 8;
+/// And behind that, where there are programs that need them, the marks of lanes: u64 each.
+const COUNTERS_END: i32 = FORGET_AT + 8;
 
 /// Helpers, by their numbers in include/uapi/linux/bpf.h.
 mod helper {
@@ -141,7 +144,7 @@ pub fn lower(plan: &Plan, plugin: &str, ring: u32) -> Result<Ir, LowerError> {
             if operations > MAX_ALL_OPERATIONS {
                 return Err(LowerError::AllOperations);
             }
-            scratch_entries += u32::from(lowered.scratch > 0);
+            scratch_entries += if lowered.scratch > 0 { lanes::entries(&body.attach) } else { 0 };
             scratch_bytes = scratch_bytes.max(lowered.scratch);
             module.functions.push(lowered.function);
             programs.push(ProgramOf { probe, point });
@@ -154,9 +157,11 @@ pub fn lower(plan: &Plan, plugin: &str, ring: u32) -> Result<Ir, LowerError> {
         value_size,
         max_entries,
     };
+    let reentered = plan.probes.iter().flat_map(|p| &p.points).any(|point| lanes::is_reentered(&point.attach));
+    let marks = if reentered { 8 * lanes::LANES } else { 0 };
     module.maps = vec![
         map("events", MapKind::RingBuffer, 0, 0, ring),
-        map("counters", MapKind::PerCpuArray, 4, FORGET_AT as u32 + 8, programs.len() as u32),
+        map("counters", MapKind::PerCpuArray, 4, COUNTERS_END as u32 + marks, programs.len() as u32),
     ];
     if scratch_entries > 0 {
         module.maps.push(map("scratch", MapKind::PerCpuArray, 4, scratch_bytes.next_multiple_of(8), scratch_entries));
@@ -225,6 +230,8 @@ struct Lower<'a> {
     uid_gid: Option<Register>,
     locals: Vec<Local>,
     scratch: Scratch,
+    /// The part of the scratch that has been taken, where it must be.
+    lane: Option<lanes::Lane>,
     /// Bytes of texts that have been compared with one another.
     compared: u32,
 }
@@ -280,6 +287,7 @@ impl<'a> Lower<'a> {
             uid_gid: None,
             locals: Vec::new(),
             scratch: Scratch::default(),
+            lane: None,
             compared: 0,
         }
     }
@@ -292,6 +300,7 @@ impl<'a> Lower<'a> {
         self.count(Counter::Hits);
         let zero = self.b.load(Address::at(self.counters, Space::MapValue, ZERO_AT), Size::B8);
         self.b.copy(self.zero, zero);
+        self.lane = self.take_lane();
         let body = self.body;
         for step in &body.steps {
             if self.b.operations() > MAX_OPERATIONS {
@@ -307,6 +316,7 @@ impl<'a> Lower<'a> {
         self.b.enter(self.filtered);
         self.explain(0, &self.body.attach.to_string(), Span::default());
         self.count(Counter::Filtered);
+        self.leave_lane();
         self.b.ret(0);
         let operations = self.b.operations();
         Lowered { function: self.b.finish(), scratch: self.scratch.most, compared: self.compared, operations }
@@ -377,7 +387,10 @@ impl<'a> Lower<'a> {
         if self.scratch.base.is_some() {
             return;
         }
-        let base = self.map_value(SCRATCH, self.program.scratch);
+        let base = match self.lane {
+            Some(lane) => lane.base,
+            None => self.map_value(SCRATCH, self.program.scratch),
+        };
         self.scratch.base = Some(base);
         let record = emit::record_room(self.schema, self.body);
         self.reserve(record);
@@ -421,10 +434,7 @@ impl<'a> Lower<'a> {
     }
 
     fn count(&mut self, counter: Counter) {
-        let at = Address::at(self.counters, Space::MapValue, 8 * counter as i32);
-        let old = self.b.load(at, Size::B8);
-        let new = self.b.alu(AluOp::Add, old, 1);
-        self.b.store(at, new, Size::B8);
+        self.add_one(Address::at(self.counters, Space::MapValue, 8 * counter as i32));
     }
 
     /// What was computed on one way only is not known behind the place where the ways meet.

@@ -209,6 +209,9 @@ impl<'a> Checker<'a> {
     fn unknown_argument(&self, name: &str, at: Span) -> Fault {
         let names = self.attach.argument_names();
         let fault = Fault::new(at, format!("`args` has no field `{name}` here"));
+        if let AttachPoint::User(_) = self.attach {
+            return fault.help("arguments have numbers here: `arg0`, `arg1`, …");
+        }
         match did_you_mean(name, names.iter().map(String::as_str)) {
             Some(help) => fault.help(help),
             None if names.is_empty() => fault.help("this attach point has no arguments"),

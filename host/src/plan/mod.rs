@@ -21,7 +21,9 @@ mod validate;
 use std::collections::HashSet;
 use std::time::Duration;
 
-pub use attach::{Again, AttachPoint, Counted, FunctionKind, Iter, KernelFunction, PerfEvent};
+pub use attach::{
+    Again, AttachPoint, Counted, FunctionKind, Iter, KernelFunction, Location, PerfEvent, UserKind, UserPoint,
+};
 pub use check::{STR_DEFAULT, STR_MAX};
 pub use diagnostic::{Diagnostic, Diagnostics, Shown, Span, is_unsafe};
 pub use layout::kind_name;

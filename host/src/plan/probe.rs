@@ -79,23 +79,24 @@ impl<'a> Parsed<'a> {
         let mut points: Vec<PointPlan> = Vec::new();
         let mut schema: Option<(Schema, &str)> = None;
         for (text, spec) in &self.attach {
-            let attach = spec.clone().and_then(|spec| attach::resolve(&spec, facts));
-            let attach = match attach {
-                Ok(attach) => attach,
+            let resolved = match spec.clone().and_then(|spec| attach::resolve(&spec, facts)) {
+                Ok(resolved) => resolved,
                 Err(fault) => {
                     faults.push(fault.within(&self.probe.name, "attach", text));
                     continue;
                 }
             };
-            let mut here = Vec::new();
-            let checked = self.check_at(id, attach, facts, &mut here);
-            merge(faults, before, here);
-            let Some((point, point_schema)) = checked else { continue };
-            match &schema {
-                None => schema = Some((point_schema, text)),
-                Some((first, at)) => faults.extend(self.disagreement(first, at, &point_schema, text)),
+            for attach in resolved {
+                let mut here = Vec::new();
+                let checked = self.check_at(id, attach, facts, &mut here);
+                merge(faults, before, here);
+                let Some((point, point_schema)) = checked else { continue };
+                match &schema {
+                    None => schema = Some((point_schema, text)),
+                    Some((first, at)) => faults.extend(self.disagreement(first, at, &point_schema, text)),
+                }
+                points.push(point);
             }
-            points.push(point);
         }
         if faults.len() > before || !self.whole {
             return None;

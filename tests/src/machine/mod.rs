@@ -24,7 +24,7 @@ use porthole::plan::Plan;
 use porthole::plan::layout::{self, Schema};
 
 use helpers::Run;
-pub use record::Value;
+pub use record::{Value, decode};
 
 /// The map in which long records are put together.
 const SCRATCH: MapId = MapId(2);

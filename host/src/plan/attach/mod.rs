@@ -10,6 +10,7 @@ mod raw;
 mod registers;
 pub mod tracepoint;
 mod typed;
+mod user;
 
 use std::fmt;
 use std::sync::Arc;
@@ -17,6 +18,7 @@ use std::sync::Arc;
 pub use function::{FunctionKind, KernelFunction};
 pub use iter::{Again, Iter};
 pub use perf::{Counted, PerfEvent};
+pub use user::{Location, UserKind, UserPoint};
 
 use super::diagnostic::{Fault, Span, did_you_mean};
 use super::validate::MAX_ATTACH_LENGTH;
@@ -36,6 +38,8 @@ pub enum AttachPoint {
     Iter(Iter),
     /// A function of the kernel, or a hook of its security modules.
     Function(KernelFunction),
+    /// A place in a program or library: the context is the thread's registers.
+    User(UserPoint),
 }
 
 impl fmt::Display for AttachPoint {
@@ -46,6 +50,7 @@ impl fmt::Display for AttachPoint {
             AttachPoint::Perf(event) => event.fmt(f),
             AttachPoint::Iter(iter) => write!(f, "iter:{}", iter.kind),
             AttachPoint::Function(function) => function.fmt(f),
+            AttachPoint::User(point) => point.fmt(f),
         }
     }
 }
@@ -59,6 +64,8 @@ impl AttachPoint {
             AttachPoint::Perf(_) => "perf_event".to_owned(),
             AttachPoint::Iter(iter) => format!("iter/{}", iter.kind),
             AttachPoint::Function(function) => format!("{}/{}", function.kind.name(), function.name),
+            // Where it fires is the loader's business.
+            AttachPoint::User(_) => "uprobe".to_owned(),
         }
     }
 
@@ -70,6 +77,7 @@ impl AttachPoint {
             AttachPoint::Perf(event) => event.argument_names().iter().map(|name| (*name).to_owned()).collect(),
             AttachPoint::Iter(iter) => iter.params.iter().map(|(name, _)| name.clone()).collect(),
             AttachPoint::Function(function) => function.argument_names(),
+            AttachPoint::User(_) => Vec::new(),
         }
     }
 
@@ -81,6 +89,7 @@ impl AttachPoint {
             AttachPoint::Perf(event) => event.argument(name, facts, span),
             AttachPoint::Iter(iter) => iter.argument(name, facts, span),
             AttachPoint::Function(function) => function.argument(name, facts, span),
+            AttachPoint::User(_) => None,
         }
     }
 
@@ -94,7 +103,11 @@ impl AttachPoint {
 
     /// A name that means something at some attach points only: `retval`, `arg0`, …; none where it means nothing here.
     pub fn name(&self, name: &str, facts: &KernelFacts, span: Span) -> Option<Result<Node, Fault>> {
-        let AttachPoint::Function(function) = self else { return None };
+        let function = match self {
+            AttachPoint::Function(function) => function,
+            AttachPoint::User(point) => return user::value(point, name, span),
+            _ => return None,
+        };
         if name == "retval" {
             return Some(function.result(facts, span));
         }
@@ -106,7 +119,9 @@ impl AttachPoint {
     pub fn register(&self, name: &str, facts: &KernelFacts, span: Span) -> Result<Node, Fault> {
         match self {
             AttachPoint::Function(function) => function.register(name, facts, span),
-            _ => Err(Fault::new(span, "registers cannot be read here").help("at `kprobe` and `kretprobe` they can")),
+            AttachPoint::User(_) => user::named_register(name.as_bytes(), span),
+            _ => Err(Fault::new(span, "registers cannot be read here")
+                .help("at `kprobe`, `kretprobe` and in programs they can")),
         }
     }
 
@@ -127,17 +142,17 @@ pub enum Spec {
     Perf(PerfEvent),
     Iter { kind: String, at: Span },
     Function(function::Spec),
+    User(user::UserSpec),
 }
 
 /// Kinds that bpftrace's users know and this version does not have.
-const LATER: [&str; 11] =
-    ["uprobe", "uretprobe", "usdt", "interval", "asyncwatchpoint", "begin", "end", "BEGIN", "END", "self", "bench"];
+const LATER: [&str; 8] = ["interval", "asyncwatchpoint", "begin", "end", "BEGIN", "END", "self", "bench"];
 
 /// What an attach point looks like.
 const FORM: &str = "an attach point is a kind and a name, such as `tracepoint:sched:sched_switch` or `kprobe:vfs_read`";
 
 /// The kinds that there are, and what bpftrace called them before.
-const KINDS: [&str; 13] = [
+const KINDS: [&str; 16] = [
     "tracepoint",
     "rawtracepoint",
     "fentry",
@@ -151,6 +166,9 @@ const KINDS: [&str; 13] = [
     "hardware",
     "watchpoint",
     "iter",
+    "uprobe",
+    "uretprobe",
+    "usdt",
 ];
 const OLD: [(&str, &str); 2] = [("kfunc", "fentry"), ("kretfunc", "fexit")];
 
@@ -165,6 +183,9 @@ pub fn parse(text: &str) -> Result<Spec, Fault> {
     }
     let mut parts = text.split(':');
     let kind = parts.next().unwrap_or_default();
+    if let Some(kind) = user::kind(kind) {
+        return user::parse(kind, text).map(Spec::User);
+    }
     if let Some(spec) = parse_self_described(kind, text) {
         return spec;
     }
@@ -240,15 +261,17 @@ fn no_wildcard(name: &str, span: Span) -> Result<(), Fault> {
     Ok(())
 }
 
-/// Finds an attach point on the kernel.
-pub fn resolve(spec: &Spec, facts: &KernelFacts) -> Result<AttachPoint, Fault> {
-    match spec {
+/// Finds an attach point on the kernel, or on the machine. Mostly it is one.
+pub fn resolve(spec: &Spec, facts: &KernelFacts) -> Result<Vec<AttachPoint>, Fault> {
+    let one = match spec {
+        Spec::User(spec) => return Ok(user::resolve(spec, facts)?.into_iter().map(AttachPoint::User).collect()),
         Spec::Tracepoint { system, name } => tracepoint::resolve(system, name, facts).map(AttachPoint::Tracepoint),
         Spec::RawTracepoint { name } => raw::resolve(name, facts).map(AttachPoint::RawTracepoint),
         Spec::Perf(event) => Ok(AttachPoint::Perf(event.clone())),
         Spec::Iter { kind, at } => iter::resolve(kind, *at, facts).map(AttachPoint::Iter),
         Spec::Function(spec) => function::resolve(spec, facts).map(AttachPoint::Function),
-    }
+    };
+    Ok(vec![one?])
 }
 
 fn no_facts(error: &FactError) -> Fault {
@@ -280,7 +303,6 @@ mod tests {
             ("tracepoint:../..:x", 11, 16, "`../..` can be no name of a tracepoint"),
             ("tracepoint:..:x", 11, 13, "`..` can be no name of a tracepoint"),
             ("tracepoint:a:b*", 13, 15, "wildcards and lists are not there yet"),
-            ("uprobe:/bin/sh:main", 0, 6, "attach points of the kind `uprobe` are not there yet"),
             ("tracepiont:a:b", 0, 10, "there is no kind of attach point named `tracepiont`"),
         ] {
             let fault = parse(text).expect_err(text);

@@ -3,7 +3,7 @@
 use super::super::diagnostic::{Fault, Span, did_you_mean};
 use super::super::familiar;
 use super::super::syntax::{Expr, ExprKind};
-use super::super::{Access, Match, Node, NodeKind, Origin, Type};
+use super::super::{Access, AttachPoint, Match, Node, NodeKind, Origin, Type};
 use super::operators::matching;
 use super::{BUILTINS, Checked, Checker, STR_DEFAULT, STR_MAX, both, one};
 
@@ -48,6 +48,11 @@ impl Checker<'_> {
         };
         let value = self.value(pointer)?;
         match value.ty {
+            // What registers hold there has no type; what it points to is the process's own.
+            Type::Integer { bytes: 8, .. } if matches!(self.attach, AttachPoint::User(_)) => {
+                let kind = NodeKind::Str { pointer: Box::new(value), access: Access::User, array: false };
+                Ok(Node { kind, ty: Type::Text { max }, span })
+            }
             Type::Pointer { origin, .. } => {
                 let access = if origin == Origin::User { Access::User } else { Access::Kernel };
                 let kind = NodeKind::Str { pointer: Box::new(value), access, array: false };

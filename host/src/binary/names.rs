@@ -1,0 +1,171 @@
+//! Functions by name: as the file has it, and as sources in C++ and Rust do.
+
+use std::collections::BTreeSet;
+
+use cpp_demangle::{DemangleOptions, Symbol as CppSymbol};
+
+/// A function in the file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Function {
+    pub address: u64,
+    /// Bytes; 0 where the file does not say.
+    pub size: u64,
+}
+
+/// What a name stands for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Found {
+    Function(Function),
+    /// A resolver that picks one of several functions when the program starts (STT_GNU_IFUNC): what is called by the name is never there.
+    Indirect,
+    /// Several functions, each with a name that is its own, or with its address.
+    Several(Vec<String>),
+    Nothing,
+}
+
+/// A function as the file names it.
+#[derive(Clone, Debug)]
+pub struct Named {
+    pub name: String,
+    pub function: Function,
+    pub indirect: bool,
+}
+
+/// All functions of a file.
+#[derive(Debug, Default)]
+pub struct Functions(Vec<Named>);
+
+impl Functions {
+    pub fn new(functions: Vec<Named>) -> Functions {
+        Functions(functions)
+    }
+
+    pub fn find(&self, name: &str) -> Found {
+        let exact: Vec<&Named> = self.0.iter().filter(|f| f.name == name).collect();
+        if !exact.is_empty() {
+            return decide(&exact);
+        }
+        let demangled = self.0.iter().filter(|f| demangled(&f.name).is_some_and(|d| d.matches(name)));
+        decide(&demangled.collect::<Vec<_>>())
+    }
+
+    /// Names as sources write them.
+    pub fn names(&self) -> Vec<String> {
+        let names = self.0.iter().map(|f| demangled(&f.name).map_or_else(|| f.name.clone(), |d| d.short));
+        names.collect::<BTreeSet<_>>().into_iter().collect()
+    }
+}
+
+/// One function, if all names are of one address.
+fn decide(found: &[&Named]) -> Found {
+    let Some(first) = found.first() else { return Found::Nothing };
+    if found.iter().all(|f| f.function.address == first.function.address) {
+        return if first.indirect { Found::Indirect } else { Found::Function(first.function) };
+    }
+    let mut functions: Vec<String> = found
+        .iter()
+        .map(|f| {
+            let name = demangled(&f.name).map_or_else(|| f.name.clone(), |d| d.whole);
+            format!("`{name}` at {:#x}", f.function.address)
+        })
+        .collect();
+    functions.sort();
+    functions.dedup();
+    Found::Several(functions)
+}
+
+/// A name as the source has it.
+struct Demangled {
+    /// With what the name alone does not tell: C++'s parameters, Rust's hash.
+    whole: String,
+    /// Without it.
+    short: String,
+}
+
+impl Demangled {
+    fn matches(&self, name: &str) -> bool {
+        self.whole == name || self.short == name
+    }
+}
+
+fn demangled(name: &str) -> Option<Demangled> {
+    // Old Rust names are C++ names by their form, so Rust is asked first.
+    if let Ok(rust) = rustc_demangle::try_demangle(name) {
+        return Some(Demangled { whole: rust.to_string(), short: format!("{rust:#}") });
+    }
+    if !name.starts_with("_Z") {
+        return None;
+    }
+    let symbol = CppSymbol::new(name).ok()?;
+    let whole = symbol.demangle().ok()?;
+    let short = symbol.demangle_with_options(&DemangleOptions::new().no_params().no_return_type()).ok()?;
+    Some(Demangled { whole, short })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn functions() -> Functions {
+        let names = [
+            "main",
+            "alias_of_main",
+            "twice",
+            "twice",
+            "_ZN4shop5Order3addEi",
+            "_ZN4shop5Order3addEd",
+            "_ZN4shop5closeEv",
+            "_ZN5plant4grow17h0123456789abcdefE",
+            "_RNvCs4fqI2P2rA04_5plant6wither",
+            "memcpy",
+        ];
+        let addresses = [0x10, 0x10, 0x20, 0x30, 0x40, 0x50, 0x60, 0x70, 0x80, 0x90];
+        let named = |(name, address): (&str, u64)| Named {
+            name: name.to_owned(),
+            function: Function { address, size: 8 },
+            indirect: name == "memcpy",
+        };
+        Functions::new(names.into_iter().zip(addresses).map(named).collect())
+    }
+
+    #[test]
+    fn names_find_functions() {
+        let functions = functions();
+        for (name, address) in [
+            ("main", 0x10),
+            ("alias_of_main", 0x10),
+            ("_ZN4shop5closeEv", 0x60),
+            ("shop::close()", 0x60),
+            ("shop::close", 0x60),
+            ("shop::Order::add(int)", 0x40),
+            ("plant::grow", 0x70),
+            ("plant::grow::h0123456789abcdef", 0x70),
+            ("plant::wither", 0x80),
+        ] {
+            assert_eq!(functions.find(name), Found::Function(Function { address, size: 8 }), "{name}");
+        }
+        assert_eq!(functions.find("memcpy"), Found::Indirect);
+        assert_eq!(functions.find("grow"), Found::Nothing);
+    }
+
+    #[test]
+    fn several_are_told_apart() {
+        let several = |name: &str| match functions().find(name) {
+            Found::Several(names) => names,
+            other => panic!("{other:?}"),
+        };
+        assert_eq!(several("twice"), ["`twice` at 0x20", "`twice` at 0x30"]);
+        assert_eq!(
+            several("shop::Order::add"),
+            ["`shop::Order::add(double)` at 0x50", "`shop::Order::add(int)` at 0x40"]
+        );
+    }
+
+    #[test]
+    fn names_are_listed_as_sources_write_them() {
+        let names = functions().names();
+        for name in ["main", "shop::Order::add", "plant::grow", "plant::wither"] {
+            assert!(names.iter().any(|n| n == name), "{name}: {names:?}");
+        }
+    }
+}

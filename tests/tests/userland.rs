@@ -1,0 +1,348 @@
+//! Probes in programs and libraries, against what those programs did.
+
+mod e2e;
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use porthole::compile::compile;
+use porthole::declare::{Declaration, Probe, Step};
+use porthole::events::Batch;
+use porthole::kernel::KernelFacts;
+use porthole::load::{Counts, load};
+use porthole::plan::layout::LENGTH;
+use porthole::plan::{AttachPoint, plan};
+use porthole_tests::machine::{Value, decode};
+use porthole_tests::{declaration, facts};
+
+use e2e::{Directory, is_root};
+
+const RING: u32 = 1 << 22;
+
+/// What a probe saw.
+struct Seen {
+    /// The fields of each record, in the order of the declaration.
+    rows: Vec<Vec<Value>>,
+    counts: Counts,
+    attaching: Duration,
+    detaching: Duration,
+}
+
+/// Attaches a declaration of one event, does `work`, and detaches.
+fn trace(declaration: &Declaration, work: impl FnOnce()) -> Seen {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let _inside = runtime.enter();
+    let plan = plan(declaration, &KernelFacts::running()).unwrap_or_else(|e| panic!("{e}"));
+    let loaded = load(&compile(&plan, "test", RING).unwrap()).unwrap_or_else(|e| panic!("{e}"));
+    let begun = Instant::now();
+    let mut attached = loaded.attach(&plan).unwrap_or_else(|e| panic!("{e}"));
+    let attaching = begun.elapsed();
+    let mut ring = attached.ring().unwrap();
+    work();
+    let begun = Instant::now();
+    attached.detach();
+    let detaching = begun.elapsed();
+    let mut rows = Vec::new();
+    loop {
+        let batch = ring.take(Batch::default()).unwrap();
+        if batch.count == 0 {
+            break;
+        }
+        let mut rest = batch.records.as_slice();
+        while !rest.is_empty() {
+            let at = LENGTH as usize;
+            let (record, behind) = rest.split_at(u32::from_le_bytes(rest[at..at + 4].try_into().unwrap()) as usize);
+            rows.push(decode(&plan.schemas[0], record).into_iter().map(|(_, value)| value).collect());
+            rest = behind;
+        }
+    }
+    let counts = attached.counts(plan.probes.len()).unwrap();
+    let mut sum = Counts::default();
+    for of_probe in counts {
+        assert_eq!(of_probe.hits, of_probe.filtered + of_probe.emitted + of_probe.lost);
+        sum.hits += of_probe.hits;
+        sum.filtered += of_probe.filtered;
+        sum.emitted += of_probe.emitted;
+        sum.lost += of_probe.lost;
+    }
+    Seen { rows, counts: sum, attaching, detaching }
+}
+
+/// A probe with one event of these values, where this holds.
+fn probe(attach: &[&str], when: &str, values: &[&str]) -> Declaration {
+    let names: Vec<String> = (0..values.len()).map(|n| format!("f{n}")).collect();
+    let fields = names.iter().map(String::as_str).zip(values.iter().copied());
+    let mut declaration = declaration::of_fields("", fields);
+    let Probe { attach: points, body, .. } = &mut declaration.probes[0];
+    *points = attach.iter().map(|a| (*a).to_owned()).collect();
+    body.insert(0, Step::When(when.to_owned()));
+    declaration
+}
+
+/// The program of `fixtures/user/shop.c`.
+fn shop(directory: &Directory) -> PathBuf {
+    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures/user/shop.c");
+    let program = directory.path().join("shop");
+    let compiled = Command::new("cc").args(["-O2", "-o"]).args([&program, &source]).status().expect("cc is there");
+    assert!(compiled.success());
+    program
+}
+
+/// What a run of it prints.
+fn run(program: &Path, calls: u32) -> String {
+    let output = Command::new(program).arg(calls.to_string()).output().expect("the program runs");
+    assert!(output.status.success());
+    String::from_utf8(output.stdout).unwrap().trim().to_owned()
+}
+
+fn text(text: &str) -> Value {
+    Value::Text { bytes: text.as_bytes().to_vec(), cut: false }
+}
+
+#[test]
+fn places_are_found_in_the_file() {
+    let facts = facts::recorded();
+    for (attach, offsets) in [
+        ("uprobe:kiosk:open_kiosk", vec![0xb9]),
+        ("u:/usr/bin/kiosk:open_kiosk+1", vec![0xba]),
+        ("uprobe:kiosk:0x4000bc", vec![0xbc]),
+        ("uprobe:kiosk:kiosk::Order::add(int)", vec![0xbf]),
+        ("uprobe:kiosk:_ZN5kiosk5Order3addEd", vec![0xc2]),
+        ("uretprobe:kiosk:kiosk::sell", vec![0xc5]),
+        ("ur:kiosk:kiosk::count", vec![0xc8]),
+        ("usdt:kiosk:kiosk:sale", vec![0xcd, 0xcf, 0xce]),
+        ("usdt:kiosk:booth:closed", vec![0xd1]),
+    ] {
+        let plan = plan(&probe(&[attach], "true", &["pid"]), &facts).unwrap_or_else(|e| panic!("{e}"));
+        let places = plan.probes[0].points.iter().flat_map(|point| match &point.attach {
+            AttachPoint::User(point) => point.locations.iter().map(|l| l.offset).collect::<Vec<_>>(),
+            other => panic!("{other:?}"),
+        });
+        assert_eq!(places.collect::<Vec<_>>(), offsets, "{attach}");
+    }
+}
+
+#[test]
+fn root_calls_of_another_process_have_their_arguments() {
+    if !is_root() {
+        return;
+    }
+    let directory = Directory::new("calls");
+    let program = shop(&directory);
+    let attach = format!("uprobe:{}:weigh", program.display());
+    let values =
+        ["arg0", "arg1 & 0xffffffff", "arg4", "str(arg5)", "comm", "reg(\"di\") == arg0", "str(arg4)", "reg(\"ip\")"];
+    let seen = trace(&probe(&[&attach], "arg0 % 2 == 0", &values), || {
+        run(&program, 100);
+    });
+    assert_eq!((seen.counts.hits, seen.counts.filtered, seen.counts.lost), (100, 50, 0));
+    assert_eq!(seen.rows.len(), 50);
+    for (n, row) in seen.rows.iter().enumerate() {
+        let expected = [
+            Value::Unsigned(2 * n as u64),
+            Value::Unsigned(u64::from((-2i32).cast_unsigned())),
+            Value::Unsigned(0),
+            text("plum"),
+            text("shop"),
+            Value::Boolean(true),
+            Value::Absent,
+        ];
+        assert_eq!(row[..7], expected);
+        // Programs are loaded page by page, so the last three digits are those of the file.
+        let Value::Unsigned(ip) = row[7] else { panic!("{row:?}") };
+        assert_eq!(ip % 0x1000, symbol(&program, "weigh") % 0x1000);
+    }
+}
+
+/// The address that nm(1) tells.
+fn symbol(program: &Path, name: &str) -> u64 {
+    let output = Command::new("nm").arg(program).output().expect("nm is there");
+    let text = String::from_utf8(output.stdout).unwrap();
+    let line = text.lines().find(|line| line.ends_with(&format!(" {name}"))).expect("the symbol is there");
+    u64::from_str_radix(line.split(' ').next().unwrap(), 16).unwrap()
+}
+
+#[test]
+fn root_an_address_is_a_place_too() {
+    if !is_root() {
+        return;
+    }
+    let directory = Directory::new("addresses");
+    let program = shop(&directory);
+    let address = symbol(&program, "weigh");
+    let by_address = format!("uprobe:{}:{address:#x}", program.display());
+    let in_decimals = format!("uprobe:{}:{address}", program.display());
+    let seen = trace(&probe(&[&by_address, &in_decimals], "true", &["arg0"]), || {
+        run(&program, 10);
+    });
+    assert_eq!(seen.counts.emitted, 20);
+}
+
+#[test]
+fn root_returns_have_their_values() {
+    if !is_root() {
+        return;
+    }
+    let directory = Directory::new("returns");
+    let program = shop(&directory);
+    let attach = format!("uretprobe:{}:weigh", program.display());
+    let mut printed = String::new();
+    let seen = trace(&probe(&[&attach], "true", &["retval"]), || printed = run(&program, 200));
+    let sum = seen.rows.iter().fold(0u64, |sum, row| match row[0] {
+        Value::Unsigned(value) => sum.wrapping_add(value),
+        _ => panic!("{row:?}"),
+    });
+    assert_eq!(seen.rows.len(), 200);
+    assert_eq!(printed, format!("0 {sum}"), "the program added up what its function gave");
+}
+
+/// Called by its name in the test's own file.
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn porthole_test_called(first: u64, second: i64) -> u64 {
+    std::hint::black_box(first.wrapping_add(second.cast_unsigned()))
+}
+
+#[test]
+fn root_a_probe_can_be_of_one_process() {
+    if !is_root() {
+        return;
+    }
+    let own = std::env::current_exe().unwrap();
+    let attach = format!("uprobe:{}:porthole_test_called", own.display());
+    let when = format!("pid == {}", std::process::id());
+    let seen = trace(&probe(&[&attach], &when, &["arg0", "arg1", "pid"]), || {
+        for n in 0..50 {
+            porthole_test_called(n, -1);
+        }
+    });
+    assert_eq!(seen.rows.len(), 50);
+    for (row, n) in seen.rows.iter().zip(0..) {
+        let pid = Value::Unsigned(u64::from(std::process::id()));
+        assert_eq!(row[..], [Value::Unsigned(n), Value::Unsigned(u64::MAX), pid]);
+    }
+    let other = trace(&probe(&[&attach], "pid == 1", &["arg0"]), || {
+        porthole_test_called(1, 1);
+    });
+    assert_eq!((other.rows.len(), other.counts.filtered), (0, 1));
+}
+
+#[test]
+fn root_libraries_are_found_by_name() {
+    if !is_root() {
+        return;
+    }
+    for (library, name) in [("libc", "PORTHOLE_A"), ("libc.so.6", "PORTHOLE_B")] {
+        let attach = format!("uprobe:{library}:getenv");
+        let when = format!("str(arg0) == \"{name}\"");
+        let seen = trace(&probe(&[&attach], &when, &["str(arg0)", "pid"]), || {
+            let wanted = std::ffi::CString::new(name).unwrap();
+            for _ in 0..7 {
+                // SAFETY: the text ends in a 0, and no other thread of the test changes the environment.
+                unsafe { libc::getenv(wanted.as_ptr()) };
+            }
+        });
+        assert_eq!(seen.rows, vec![vec![text(name), Value::Unsigned(u64::from(std::process::id()))]; 7]);
+    }
+}
+
+#[test]
+fn root_demangled_names_are_found() {
+    if !is_root() {
+        return;
+    }
+    let own = std::env::current_exe().unwrap();
+    let attach = format!("uprobe:{}:userland::plain_rust", own.display());
+    let seen = trace(&probe(&[&attach], "true", &["arg0"]), || {
+        for n in 0..5 {
+            plain_rust(n);
+        }
+    });
+    assert_eq!(seen.rows, (0..5).map(|n| vec![Value::Unsigned(n)]).collect::<Vec<_>>());
+}
+
+#[inline(never)]
+fn plain_rust(n: u64) {
+    std::hint::black_box(n);
+}
+
+#[test]
+fn root_markers_have_their_arguments_at_each_place() {
+    if !is_root() {
+        return;
+    }
+    let directory = Directory::new("markers");
+    let program = shop(&directory);
+    assert_eq!(run(&program, 5).split(' ').next(), Some("0"), "nobody looks");
+    let attach = format!("usdt:{}:shop:sale", program.display());
+    let mut printed = String::new();
+    let seen = trace(&probe(&[&attach], "true", &["arg0", "str(arg1)"]), || printed = run(&program, 100));
+    assert_eq!(printed.split(' ').next(), Some("100"), "the semaphore said that somebody looks");
+    assert_eq!(seen.rows.len(), 200);
+    for (n, pair) in seen.rows.chunks(2).enumerate() {
+        assert_eq!(pair[0], [Value::Signed(n as i64), text("apple")]);
+        assert_eq!(pair[1], [Value::Signed(-(n as i64)), text("pear")]);
+    }
+    assert_eq!(run(&program, 5).split(' ').next(), Some("0"), "nobody looks any more");
+}
+
+/// One of two places lacks the further arguments, so they are read where the names of the marker's other place are cut out of the file.
+#[test]
+fn root_markers_arguments_are_read_from_wherever_they_are() {
+    if !is_root() {
+        return;
+    }
+    let directory = Directory::new("operands");
+    let program = shop(&directory);
+    // The second place's note is given another name: `give` is then no `sale`.
+    let mut bytes = fs::read(&program).unwrap();
+    let at = bytes.windows(10).rposition(|w| w == b"shop\0sale\0").unwrap();
+    let first = bytes.windows(10).position(|w| w == b"shop\0sale\0").unwrap();
+    assert_ne!(at, first);
+    let operands = |at: usize| bytes[at + 10..].split(|b| *b == 0).next().unwrap().split(|b| *b == b' ').count();
+    let short = if operands(at) == 2 { at } else { first };
+    bytes[short + 5..short + 9].copy_from_slice(b"gift");
+    let changed = directory.file("changed", &bytes);
+    assert!(Command::new("chmod").arg("755").arg(&changed).status().unwrap().success());
+    let attach = format!("usdt:{}:sale", changed.display());
+    let values = ["arg0", "arg2", "arg3", "arg4", "arg5"];
+    let seen = trace(&probe(&[&attach], "true", &values), || {
+        run(&changed, 300);
+    });
+    assert_eq!(seen.rows.len(), 300);
+    for (row, n) in seen.rows.iter().zip(0i64..) {
+        let price = [7, 70, 700, 7000][n as usize & 3];
+        let expected = [
+            Value::Signed(n),
+            Value::Signed(-7),
+            Value::Signed(price),
+            Value::Signed(999 - n),
+            Value::Unsigned(n.cast_unsigned() & 255),
+        ];
+        assert_eq!(row[..], expected);
+    }
+}
+
+#[test]
+fn root_a_hundred_probes_come_and_go_quickly() {
+    if !is_root() {
+        return;
+    }
+    let facts = KernelFacts::running();
+    let library = facts.binary("libc").unwrap();
+    let names = library.function_names();
+    let points: Vec<String> = names
+        .iter()
+        .filter(|name| name.starts_with("get") || name.starts_with("pthread_"))
+        .map(|name| format!("uprobe:libc:{name}"))
+        .filter(|attach| plan(&probe(&[attach], "pid == 0", &["pid"]), &facts).is_ok())
+        .take(100)
+        .collect();
+    assert_eq!(points.len(), 100);
+    let points: Vec<&str> = points.iter().map(String::as_str).collect();
+    let seen = trace(&probe(&points, "pid == 0", &["pid"]), || {});
+    println!("attached in {:?}, detached in {:?}", seen.attaching, seen.detaching);
+    assert!(seen.detaching < Duration::from_secs(2), "{:?}", seen.detaching);
+}

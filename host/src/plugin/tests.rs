@@ -383,7 +383,10 @@ async fn endless_start_functions_and_declarations_end() {
 /// Both on one thread: what the loop leaves to others is seen by how often another task's timer fires meanwhile.
 #[tokio::test]
 async fn endless_loops_leave_time_to_others() {
-    let mut plugin = instantiate(&Guest::new().on_tick(&and_ok("(loop $l (br $l))"))).await.unwrap();
+    let (runtime, component) = load(Guest::new().on_tick(&and_ok("(loop $l (br $l))")).build()).unwrap();
+    // Long enough for some turns on a machine that is busy, too.
+    let limits = Limits { handler: Duration::from_secs(1), ..SHORT };
+    let mut plugin = Plugin::instantiate(&runtime, &component, limits).await.unwrap();
     let others = tokio::spawn(async {
         for _ in 0..5 {
             tokio::time::sleep(Duration::from_millis(1)).await;

@@ -8,7 +8,7 @@
 mod iter;
 mod log;
 mod offered;
-mod perf;
+pub(crate) mod perf;
 mod perf_event;
 mod uprobe;
 

@@ -9,6 +9,7 @@ use crate::bpf::Size::*;
 use crate::bpf::Width::*;
 use crate::bpf::{AluOp, Cond, FunctionIndex, Insn, Item, KfuncIndex, Label, MapIndex, ReasonId, assemble};
 use crate::kernel::KernelFacts;
+use crate::load::perf::open_tracepoint;
 
 const GETPPID_ENTER: &str = "tracepoint/syscalls/sys_enter_getppid";
 const GETPPID_EXIT: &str = "tracepoint/syscalls/sys_exit_getppid";
@@ -284,6 +285,15 @@ fn says_why(log: &str, text: &str, place: &str) {
     assert!(log.contains(&expected), "{log}");
 }
 
+/// Attaches a program to the tracepoint that its section names. libbpf would ask a tracefs that is mounted, and none need be.
+fn attach(program: &libbpf_rs::ProgramMut<'_>) -> libbpf_rs::Link {
+    let name = program.section().to_string_lossy().rsplit_once('/').unwrap().1.to_owned();
+    let format = KernelFacts::running().tracepoint("syscalls", &name).unwrap().unwrap();
+    let event = open_tracepoint(format.id).unwrap();
+    // The link takes the descriptor over, and closes it.
+    program.attach_perf_event(std::os::fd::IntoRawFd::into_raw_fd(event)).unwrap()
+}
+
 fn getppid(times: u64) {
     for _ in 0..times {
         // SAFETY: the call takes and changes nothing.
@@ -297,7 +307,7 @@ fn root_two_programs_share_a_subprogram_and_a_map() {
     let loaded = loaded.unwrap_or_else(|error| panic!("{error}\n{log}"));
     says_why(&log, "pid == 1", "ppid:enter:7");
     let programs: Vec<_> = loaded.progs_mut().filter(|program| program.name() != "on_enter_too").collect();
-    let links: Vec<_> = programs.iter().map(|program| program.attach().unwrap()).collect();
+    let links: Vec<_> = programs.iter().map(attach).collect();
     getppid(1000);
     drop(links);
     let counts = loaded.maps().find(|map| map.name() == "counts").unwrap();
@@ -329,7 +339,7 @@ fn root_a_ring_buffer_carries_records() {
         ..Object::default()
     };
     let loaded = load(&object, "on_enter", 0).0.unwrap();
-    let link = loaded.progs_mut().next().unwrap().attach().unwrap();
+    let link = attach(&loaded.progs_mut().next().unwrap());
     let received = std::cell::RefCell::new(Vec::new());
     let ring = loaded.maps().next().unwrap();
     let mut builder = libbpf_rs::RingBufferBuilder::new();

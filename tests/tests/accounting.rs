@@ -142,7 +142,7 @@ fn root_the_report_tells_what_the_run_cost() {
     assert_eq!((&opens["plugin"], &execs["plugin"]), (&"opens".into(), &"execs".into()));
     assert_eq!(probes(opens), ["enter", "enter_creat", "exit"]);
     assert_eq!(probes(execs), ["exec"]);
-    let expected = ["probe", "hits", "filtered", "emitted", "delivered", "lost", "missed"];
+    let expected = ["probe", "hits", "filtered", "emitted", "delivered", "lost", "faults", "missed"];
     let mut names: Vec<_> = execs["probes"][0].as_object().expect("it is an object").keys().collect();
     names.sort_by_key(|name| expected.iter().position(|other| other == name));
     assert_eq!(names, expected);
@@ -207,4 +207,39 @@ fn root_the_account_is_printed() {
     let numbers = [counts.hits, counts.filtered, 1234, 1234, 0, counts.missed].map(|number| number.to_string());
     assert_eq!(lines[at + 1][..2], ["calls", "call"]);
     assert_eq!(lines[at + 1][2..], numbers);
+}
+
+/// Reads through pointers into memory that is not there are counted, and null is none of them.
+#[test]
+fn root_reads_that_fail_are_counted() {
+    if !is_root() {
+        return;
+    }
+    let comm = unique();
+    let run = Run::new(&plugin("hostile")).args("--do count --in stop --comm").arg(&comm);
+    let openat = "tracepoint:syscalls:sys_enter_openat";
+    let mut host = run.arg("--attach").arg(openat).arg("--value").arg("str(args.filename)").attach();
+    as_thread(&comm, || {
+        // SAFETY: a new page, which nothing else uses, is made and given back.
+        let gone = unsafe {
+            let (prot, flags) = (libc::PROT_READ, libc::MAP_PRIVATE | libc::MAP_ANONYMOUS);
+            let page = libc::mmap(std::ptr::null_mut(), 4096, prot, flags, -1, 0);
+            libc::munmap(page, 4096);
+            page
+        };
+        for (path, times) in [(gone.cast_const().cast(), 7), (std::ptr::null(), 20), (c"/nowhere".as_ptr(), 100)] {
+            for _ in 0..times {
+                // SAFETY: the kernel looks at the path for itself, and says so where there is none.
+                let file = unsafe { libc::openat(libc::AT_FDCWD, path, libc::O_RDONLY) };
+                assert_eq!(file, -1);
+            }
+        }
+    });
+    host.signal(libc::SIGUSR1);
+    let line = host.wait_for("hostile ");
+    assert_eq!(line.split_whitespace().next_back(), Some("7"), "{line}");
+    let ended = host.interrupt().successful();
+    let counts = ended.counts("hostile", "call");
+    assert_eq!((counts.emitted, counts.delivered, counts.faults), (127, 127, 7));
+    assert!(ended.stderr.contains(" MISSED  FAULTS\n"), "{}", ended.stderr);
 }

@@ -1,10 +1,12 @@
 //! Expressions have the values that docs/expressions.md says they have: through the whole compiler, run in a machine that is no kernel.
 //!
-//! `values` and `texts` are tables. `random` compares random expressions with an evaluator that shares nothing with the compiler but the syntax tree and
+//! `values` and `texts` are tables, and `faults` is one of reads that fail. `random` compares random expressions with an evaluator that shares nothing with the compiler but the syntax tree and
 //! `plan::arithmetic`. `hostile` feeds what is no declaration at all. `documented` tries each example of the documentation.
 
 #[path = "expressions/documented.rs"]
 mod documented;
+#[path = "expressions/faults.rs"]
+mod faults;
 #[path = "expressions/hostile.rs"]
 mod hostile;
 #[path = "expressions/random.rs"]

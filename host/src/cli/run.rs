@@ -257,25 +257,22 @@ fn stem(path: &Path) -> String {
 }
 
 fn print_accounts(accounts: &[Account]) {
-    let mut rows =
-        vec![["PLUGIN", "PROBE", "HITS", "FILTERED", "EMITTED", "DELIVERED", "LOST", "MISSED"].map(str::to_owned)];
+    let mut rows = vec![
+        ["PLUGIN", "PROBE", "HITS", "FILTERED", "EMITTED", "DELIVERED", "LOST", "MISSED"].map(str::to_owned).to_vec(),
+    ];
+    // Most runs meet none, and then nobody need wonder what they are.
+    let some_faults = accounts.iter().flat_map(|account| &account.probes).any(|p| p.faults > 0);
+    rows[0].extend(some_faults.then(|| "FAULTS".to_owned()));
     for account in accounts {
         for p in &account.probes {
-            let numbers = [p.hits, p.filtered, p.emitted, p.delivered, p.lost, p.missed].map(|n| n.to_string());
-            let [hits, filtered, emitted, delivered, lost, missed] = numbers;
-            rows.push([
-                escape_terminal(&account.plugin),
-                p.probe.clone(),
-                hits,
-                filtered,
-                emitted,
-                delivered,
-                lost,
-                missed,
-            ]);
+            let faults = some_faults.then_some(p.faults);
+            let numbers = [p.hits, p.filtered, p.emitted, p.delivered, p.lost, p.missed].into_iter().chain(faults);
+            let names = [escape_terminal(&account.plugin), p.probe.clone()];
+            rows.push(names.into_iter().chain(numbers.map(|n| n.to_string())).collect());
         }
     }
-    let widths: Vec<usize> = (0..8).map(|c| rows.iter().map(|r| r[c].chars().count()).max().unwrap_or(0)).collect();
+    let width = |c: usize| rows.iter().map(|r| r[c].chars().count()).max().unwrap_or(0);
+    let widths: Vec<usize> = (0..rows[0].len()).map(width).collect();
     for row in &rows {
         let cells = row
             .iter()

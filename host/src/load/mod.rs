@@ -104,6 +104,8 @@ pub struct Counts {
     pub emitted: u64,
     /// Records for which the ring had no room.
     pub lost: u64,
+    /// Reads that failed.
+    pub faults: u64,
     /// How often the kernel skipped the program because it, or one like it, ran already on that CPU. Not among the hits.
     pub missed: u64,
 }
@@ -312,6 +314,7 @@ impl Counts {
             filtered: counters[Counter::Filtered as usize],
             emitted: counters[Counter::Emitted as usize],
             lost: counters[Counter::Lost as usize],
+            faults: counters[Counter::Faults as usize],
             missed: 0,
         }
     }
@@ -325,6 +328,7 @@ impl Counts {
         self.filtered += other.filtered;
         self.emitted += other.emitted;
         self.lost += other.lost;
+        self.faults += other.faults;
         self.missed += other.missed;
     }
 }

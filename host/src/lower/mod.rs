@@ -2,7 +2,7 @@
 //!
 //! A program counts a hit, goes through its steps, and leaves by exactly one of three ways, each of which counts: *filtered* (a `when` was false or
 //! absent), *emitted* (the record is in the ring), *lost* (the ring was full). So hits = filtered + emitted + lost holds at any time at which no
-//! program runs.
+//! program runs. Reads that fail are counted beside that (`fault`): a hit may meet several, and be any of the three.
 //!
 //! A program keeps its counters in an entry of its own of a per-CPU map. The kernel never runs a program while the same one runs on the same CPU
 //! (kernel/trace/bpf_trace.c: bpf_trace_run, trace_call_bpf; it counts what it skips for that as recursion misses), so plain additions lose nothing.
@@ -15,6 +15,7 @@
 //! each used twice, were a million paths.
 
 mod emit;
+mod fault;
 mod iter;
 mod lanes;
 mod text;
@@ -28,6 +29,7 @@ use crate::ir::{
 };
 use crate::plan::layout::Schema;
 use crate::plan::{Builtin, Plan, PlanStep, PointPlan, Shown, Span, Type, Typed};
+use fault::Faults;
 use value::Exit;
 
 /// The map of events: a ring buffer.
@@ -55,10 +57,12 @@ pub enum Counter {
     Filtered = 1,
     Emitted = 2,
     Lost = 3,
+    /// Reads that failed, whatever became of the hit.
+    Faults = 4,
 }
 
 /// How many [`Counter`]s there are.
-pub const COUNTER_COUNT: usize = 4;
+pub const COUNTER_COUNT: usize = 5;
 /// Behind the counters stands a u64 that is always 0.
 const ZERO_AT: i32 = 8 * COUNTER_COUNT as i32;
 /// And behind that a u64 through which pointers go that the verifier is to forget.
@@ -222,6 +226,11 @@ struct Lower<'a> {
     filtered: BlockId,
     /// 8 bytes to read into.
     word: SlotId,
+    /// 8 more, for what is read through a pointer that has been read into the first.
+    other_word: Option<SlotId>,
+    /// The one of the two that was read into last.
+    last_word: SlotId,
+    faults: Faults,
     /// 16 bytes for a thread's name that is compared.
     comm: Option<SlotId>,
     /// What calls without arguments have given, where that is certain to have been computed.
@@ -281,6 +290,9 @@ impl<'a> Lower<'a> {
             zero,
             filtered,
             word,
+            other_word: None,
+            last_word: word,
+            faults: Faults::default(),
             comm: None,
             known: HashMap::new(),
             pid_tgid: None,
@@ -318,6 +330,7 @@ impl<'a> Lower<'a> {
         self.count(Counter::Filtered);
         self.leave_lane();
         self.b.ret(0);
+        self.count_faults();
         let operations = self.b.operations();
         Lowered { function: self.b.finish(), scratch: self.scratch.most, compared: self.compared, operations }
     }

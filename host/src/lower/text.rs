@@ -1,5 +1,6 @@
 //! Texts: read into memory of the program, with their length, and compared there.
 
+use super::fault::Root;
 use super::value::Exit;
 use super::{Local, Lower, helper};
 use crate::ir::{Address, AluOp, BlockId, Cond, Operand, Register, Size, Space};
@@ -87,11 +88,12 @@ impl Lower<'_> {
             NodeKind::Str { pointer, access, array } => {
                 let from = self.value(pointer, exit);
                 self.explain_node(node);
-                self.str_into(to, from, max(node), *access, *array, exit)
+                let root = self.root(pointer, from, false);
+                self.str_into(to, from, max(node), (*access, root), *array, exit)
             }
             NodeKind::ContextText { offset } => {
                 let from = self.b.alu(AluOp::Add, self.context, *offset as i32);
-                self.str_into(to, from, max(node), Access::Kernel, true, exit)
+                self.str_into(to, from, max(node), (Access::Kernel, Root::Sound), true, exit)
             }
             NodeKind::LocatedText { offset, relative } => {
                 let word = self.b.load(Address::at(self.context, Space::Context, *offset as i32), Size::B4);
@@ -100,7 +102,7 @@ impl Lower<'_> {
                     at = self.b.alu(AluOp::Add, at, *offset as i32 + 4);
                 }
                 let from = self.b.alu(AluOp::Add, self.context, at);
-                self.str_into(to, from, max(node), Access::Kernel, false, exit)
+                self.str_into(to, from, max(node), (Access::Kernel, Root::Sound), false, exit)
             }
             NodeKind::Local(local) => self.copy_local(*local, to, exit),
             NodeKind::Conditional { condition, then, otherwise } => {
@@ -132,13 +134,21 @@ impl Lower<'_> {
 
     /// `from` is read up to its first 0 byte. One byte more than wanted is asked for, and one for the 0 that the helper puts at the end: so a text that was longer is
     /// told from one that just fits. Of an array nothing lies behind its last byte that would belong to it.
-    fn str_into(&mut self, to: Register, from: Register, max: u32, access: Access, array: bool, exit: &Exit) -> Found {
+    fn str_into(
+        &mut self,
+        to: Register,
+        from: Register,
+        max: u32,
+        (access, root): (Access, Root),
+        array: bool,
+        exit: &Exit,
+    ) -> Found {
         let id = if access == Access::User { helper::PROBE_READ_USER_STR } else { helper::PROBE_READ_KERNEL_STR };
         let asked = max as i32 + if array { 1 } else { 2 };
         let read = self.helper(id, &[to.into(), asked.into(), from.into()]);
         // For an empty text of user memory, older kernels (6.12) answer 0 and not 1: the length is then -1, and becomes 0 without a branch.
         let user = access == Access::User;
-        self.b.leave_if(Cond::Slt, read, i32::from(!user), exit.take());
+        self.leave_if_failed(Cond::Slt, read, i32::from(!user), root, exit);
         let length = self.b.register();
         self.b.alu_to(AluOp::Sub, length, read, 1);
         if user {

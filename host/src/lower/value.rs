@@ -2,6 +2,7 @@
 
 use std::cell::Cell;
 
+use super::fault::Root;
 use super::{Local, Lower, helper};
 use crate::ir::{Address, AluOp, BlockId, Cond, Operand, Register, Size, Space};
 use crate::plan::arithmetic::Op;
@@ -50,7 +51,7 @@ impl Lower<'_> {
                     Access::Direct => self.b.load(Address::at(self.context, Space::Context, offset), Size::B8),
                     Access::Kernel | Access::User => {
                         let from = self.b.alu(AluOp::Add, self.context, offset);
-                        self.probe(from, 8, *access, exit)
+                        self.probe(from, 8, *access, Root::Sound, exit)
                     }
                 };
                 match (node.ty.integer(), &node.ty) {
@@ -184,7 +185,7 @@ impl Lower<'_> {
 
     /// Whether the node's register, or one that the verifier knows to be as far from it as a constant says, is used again. Pointers that the verifier
     /// keeps an eye on are left out: it must learn whether they are null, and adds no unknown number to them.
-    fn lives_on(&self, node: &Node) -> bool {
+    pub fn lives_on(&self, node: &Node) -> bool {
         match &node.kind {
             NodeKind::Local(_) => self.is_plain(node),
             NodeKind::Builtin(builtin) => *builtin != Builtin::Task,
@@ -227,9 +228,9 @@ impl Lower<'_> {
 
     fn element(&mut self, base: &Node, index: &Node, scale: u32, count: Option<u32>, exit: &Exit) -> Register {
         let value = self.plain(base, exit);
-        if !never_null(base) {
+        if let Some(null) = null_at(base) {
             let tested = if self.lives_on(base) { self.fresh(value) } else { value };
-            self.b.leave_if(Cond::Eq, tested, 0, exit.take());
+            self.b.leave_if(Cond::Eq, tested, null as i32, exit.take());
         }
         if let NodeKind::Constant(index) = index.kind
             && count.is_none()
@@ -342,6 +343,7 @@ impl Lower<'_> {
             Some(slot) => self.helper(helper::GET_FUNC_ARG, &[context.into(), (slot as i32).into(), to.into()]),
             None => self.helper(helper::GET_FUNC_RET, &[context.into(), to.into()]),
         };
+        self.last_word = self.word;
         self.b.load(Address::slot(self.word, 0), Size::B8)
     }
 
@@ -356,16 +358,18 @@ impl Lower<'_> {
             return self.b.load(Address::at(pointer, Space::Trusted, offset), size(bytes));
         }
         let from = if offset == 0 { pointer } else { self.b.alu(AluOp::Add, pointer, offset as i32) };
-        self.probe(from, bytes, access, exit)
+        let root = self.root(base, pointer, true);
+        self.probe(from, bytes, access, root, exit)
     }
 
     /// `bytes` read by a helper, which a fault makes absent.
-    fn probe(&mut self, from: Register, bytes: u8, access: Access, exit: &Exit) -> Register {
-        let to = self.b.address_of(self.word, 0);
+    fn probe(&mut self, from: Register, bytes: u8, access: Access, root: Root, exit: &Exit) -> Register {
+        let word = self.word_beside(root);
+        let to = self.b.address_of(word, 0);
         let id = if access == Access::User { helper::PROBE_READ_USER } else { helper::PROBE_READ_KERNEL };
         let failed = self.helper(id, &[to.into(), i32::from(bytes).into(), from.into()]);
-        self.b.leave_if(Cond::Ne, failed, 0, exit.take());
-        self.b.load(Address::slot(self.word, 0), size(bytes))
+        self.leave_if_failed(Cond::Ne, failed, 0, root, exit);
+        self.b.load(Address::slot(word, 0), size(bytes))
     }
 
     /// A pointer that may be added to. The verifier forbids that with one that may be null, and knows of each pointer that came from the context
@@ -489,8 +493,19 @@ fn never_null(pointer: &Node) -> bool {
     )
 }
 
+/// What the pointer's value is where a null was followed on the way to it; none where that cannot be, or has been tested.
+fn null_at(pointer: &Node) -> Option<u32> {
+    match &pointer.kind {
+        NodeKind::Address { base, offset } => Some(null_at(base).filter(|_| is_number(base))? + offset),
+        NodeKind::Cast(inner) if matches!(inner.kind, NodeKind::Address { .. }) => null_at(inner),
+        NodeKind::Element { .. } => None,
+        _ if never_null(pointer) => None,
+        _ => Some(0),
+    }
+}
+
 /// Whether this pointer is a plain number to the verifier.
-fn is_number(pointer: &Node) -> bool {
+pub fn is_number(pointer: &Node) -> bool {
     match &pointer.kind {
         NodeKind::Load { access, .. } => *access != Access::Direct,
         NodeKind::Context { .. } | NodeKind::Fetched { .. } | NodeKind::Cast(_) | NodeKind::Element { .. } => true,

@@ -30,6 +30,8 @@ pub struct ProbeAccount {
     pub delivered: u64,
     /// Events for which the ring had no room.
     pub lost: u64,
+    /// Reads of memory that failed, through pointers other than null. Each has made a value absent; what became of the hit is counted above.
+    pub faults: u64,
     /// How often the kernel did not run the probe, because a program ran already on that CPU. Not among the hits.
     pub missed: u64,
 }
@@ -45,6 +47,7 @@ impl Account {
                 emitted: counts.emitted,
                 delivered: delivered.get(usize::from(probe.schema)).copied().unwrap_or_default(),
                 lost: counts.lost,
+                faults: counts.faults,
                 missed: counts.missed,
             }
         });

@@ -57,6 +57,7 @@ pub struct Counts {
     pub emitted: u64,
     pub delivered: u64,
     pub lost: u64,
+    pub faults: u64,
     pub missed: u64,
 }
 
@@ -283,6 +284,7 @@ impl Ended {
             emitted: number("emitted"),
             delivered: number("delivered"),
             lost: number("lost"),
+            faults: number("faults"),
             missed: number("missed"),
         };
         assert_eq!(counts.hits, counts.filtered + counts.emitted + counts.lost, "{counts:?}");

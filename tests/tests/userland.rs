@@ -132,8 +132,17 @@ fn root_calls_of_another_process_have_their_arguments() {
     let directory = Directory::new("calls");
     let program = shop(&directory);
     let attach = format!("uprobe:{}:weigh", program.display());
-    let values =
-        ["arg0", "arg1 & 0xffffffff", "arg4", "str(arg5)", "comm", "reg(\"di\") == arg0", "str(arg4)", "reg(\"ip\")"];
+    let values = [
+        "arg0",
+        "arg1 & 0xffffffff",
+        "arg4",
+        "str(arg5)",
+        "comm",
+        "reg(\"di\") == arg0",
+        "str(arg4)",
+        "*(u32 *)arg5",
+        "reg(\"ip\")",
+    ];
     let seen = trace(&probe(&[&attach], "arg0 % 2 == 0", &values), || {
         run(&program, 100);
     });
@@ -148,10 +157,11 @@ fn root_calls_of_another_process_have_their_arguments() {
             text("shop"),
             Value::Boolean(true),
             Value::Absent,
+            Value::Unsigned(u64::from(u32::from_le_bytes(*b"plum"))),
         ];
-        assert_eq!(row[..7], expected);
+        assert_eq!(row[..8], expected);
         // Programs are loaded page by page, so the last three digits are those of the file.
-        let Value::Unsigned(ip) = row[7] else { panic!("{row:?}") };
+        let Value::Unsigned(ip) = row[8] else { panic!("{row:?}") };
         assert_eq!(ip % 0x1000, symbol(&program, "weigh") % 0x1000);
     }
 }

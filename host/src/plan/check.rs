@@ -9,6 +9,7 @@
 //! Invariants: a [`Node`] that leaves here has operands of the types its kind asks for. Constants are folded. Every fault names what would work.
 
 mod calls;
+mod memory;
 mod names;
 mod operators;
 mod places;
@@ -34,11 +35,11 @@ const TASK: &str = "task_struct";
 
 /// Names that a `bind` step cannot take.
 #[rustfmt::skip]
-pub const RESERVED: [&str; 41] = [
+pub const RESERVED: [&str; 43] = [
     "pid", "tid", "uid", "gid", "comm", "cpu", "nsecs", "cgroup", "task", "args", "str", "retval", "probe", "func",
     "ctx", "reg", "kstack", "ustack", "true", "false", "sizeof", "null", "offsetof", "container_of", "typeof", "in",
     "struct", "union", "enum", "unsigned", "signed", "char", "short", "int", "long", "void", "bool", "const",
-    "starts_with", "ends_with", "contains",
+    "starts_with", "ends_with", "contains", "user", "kernel",
 ];
 
 const BUILTINS: [(&str, Builtin); 8] = [

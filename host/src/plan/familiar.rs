@@ -45,7 +45,8 @@ pub fn function(name: &str) -> Option<String> {
         "strcmp" => "`==` and `!=` compare texts",
         "strncmp" | "strprefix" => "`starts_with(text, \"…\")`",
         "strcontains" | "strstr" => "`contains(text, \"…\")`",
-        "kptr" | "uptr" => "whether a pointer is the kernel's or a user's follows from its type",
+        "kptr" => "`kernel(pointer)` is the same address in the kernel's memory",
+        "uptr" => "`user(pointer)` is the same address in the process's memory",
         _ if name.starts_with("bpf_") => "kfuncs are not there yet, and helpers are called by the host alone",
         _ => return None,
     };

@@ -7,11 +7,16 @@ use super::super::{Access, AttachPoint, Match, Node, NodeKind, Origin, Type};
 use super::operators::matching;
 use super::{BUILTINS, Checked, Checker, STR_DEFAULT, STR_MAX, both, one};
 
+/// Functions whose arguments are expressions.
+const FUNCTIONS: [&str; 7] = ["str", "reg", "starts_with", "ends_with", "contains", "user", "kernel"];
+
 impl Checker<'_> {
     pub(super) fn call(&self, name: &str, at: Span, arguments: &[Expr], span: Span) -> Checked<Node> {
         let how = match name {
             "str" => return self.str(arguments, span),
             "reg" => return self.register(arguments, span),
+            "user" => return self.in_memory("user", Origin::User, arguments, span),
+            "kernel" => return self.in_memory("kernel", Origin::Kernel, arguments, span),
             "starts_with" => Match::StartsWith,
             "ends_with" => Match::EndsWith,
             "contains" => Match::Contains,
@@ -79,11 +84,10 @@ impl Checker<'_> {
         if is_value {
             return fault.help(format!("`{name}` is a value, without parentheses"));
         }
-        let help = familiar::function(name)
-            .or_else(|| did_you_mean(name, ["str", "reg", "starts_with", "ends_with", "contains"]));
+        let help = familiar::function(name).or_else(|| did_you_mean(name, FUNCTIONS));
         fault.help(help.unwrap_or_else(|| {
-            "there are `str`, `reg`, `starts_with`, `ends_with`, `contains`, `sizeof`, `offsetof` and `container_of`"
-                .to_owned()
+            let all: Vec<String> = FUNCTIONS.iter().map(|name| format!("`{name}`")).collect();
+            format!("there are {}, `sizeof`, `offsetof` and `container_of`", all.join(", "))
         }))
     }
 }

@@ -2,7 +2,7 @@
 
 use super::super::diagnostic::{Fault, Span, did_you_mean};
 use super::super::syntax::{Expr, TypeBase, TypeName};
-use super::super::{Node, NodeKind, Origin, Target, Type};
+use super::super::{AttachPoint, Node, NodeKind, Origin, Target, Type};
 use super::places::{bytes_of, element, size_of, target};
 use super::{Checked, Checker, Walk, both, one};
 use crate::kernel::{Btf, Kind, TypeId};
@@ -32,6 +32,13 @@ impl Checker<'_> {
             let fault = Fault::new(value.span, "a text cannot be cast");
             return Err(one(fault.help("its characters are integers: `comm[0]` of a structure's array")));
         }
+        let to = match (to, &node.ty) {
+            // What registers hold there has no type; what it points to is the process's own.
+            (Type::Pointer { target, .. }, Type::Integer { .. }) if matches!(self.attach, AttachPoint::User(_)) => {
+                Type::Pointer { target, origin: Origin::User }
+            }
+            (to, _) => to,
+        };
         Ok(converted(node, to, span))
     }
 

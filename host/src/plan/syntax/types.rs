@@ -1,6 +1,6 @@
 //! Types by their C names, and what takes one: casts, `sizeof`, `offsetof`, `container_of`.
 //!
-//! `(` begins a cast where a word of C's types follows (`struct`, `unsigned`, …), or one name and then stars, or one name alone in the parentheses
+//! `(` begins a cast where a word of C's types follows (`struct`, `unsigned`, …), or one name and then a word as `__user`, or one name and then stars, or one name alone in the parentheses
 //! with something behind them that cannot follow a value: `(x)(y)`, `(x)y`. Before `-`, `+`, `*` and `&`, which can, only the names of
 //! integers (`u32`, `size_t`, all that ends in `_t`) make a cast.
 
@@ -70,7 +70,8 @@ impl Parser {
     /// Whether the `(` at hand begins a cast.
     pub(super) fn begins_cast(&self) -> bool {
         let TokenKind::Name(word) = self.ahead(1) else { return false };
-        if begins_type(word) {
+        let is_qualified = matches!(self.ahead(2), TokenKind::Name(next) if QUALIFIERS.contains(&next.as_str()));
+        if begins_type(word) || is_qualified {
             return true;
         }
         let stars = (2..).take_while(|n| *self.ahead(*n) == TokenKind::Symbol("*")).count();

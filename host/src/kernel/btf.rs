@@ -295,6 +295,17 @@ impl Btf {
         self.names_where(prefix, |ty| matches!(ty, Type::Func(_)))
     }
 
+    /// All functions, in ascending order of ids: name, type, and prototype. Reads every type.
+    pub(super) fn functions(&self) -> Vec<(String, TypeId, TypeId)> {
+        let (first, last) = self.types.base().type_id_range();
+        let function = |id| {
+            let ty = self.resolve(TypeId(id))?;
+            let Type::Func(function) = &ty else { return None };
+            Some((self.name_of(&ty), TypeId(id), target(function)))
+        };
+        (first..=last).filter_map(function).collect()
+    }
+
     fn names_where(&self, prefix: &str, wanted: impl Fn(&Type) -> bool) -> Vec<String> {
         let (first, last) = self.types.base().type_id_range();
         let named = |id| {

@@ -35,7 +35,7 @@ pub struct Check {
     pub advice: Option<String>,
 }
 
-/// A way to attach to the kernel's functions, which not every kernel offers.
+/// A way to attach that not every kernel offers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Feature {
     /// Programs at the entry and the exit of functions, through ftrace's calls.
@@ -44,6 +44,8 @@ pub enum Feature {
     Kprobe,
     /// Programs at the hooks of security modules.
     Lsm,
+    /// Counters of the processor's events.
+    Hardware,
 }
 
 impl Feature {
@@ -53,6 +55,7 @@ impl Feature {
             Feature::Fentry => "fentry",
             Feature::Kprobe => "kprobe",
             Feature::Lsm => "lsm",
+            Feature::Hardware => "hardware",
         }
     }
 }
@@ -74,6 +77,7 @@ pub(super) fn offered(feature: Feature, facts: &KernelFacts) -> Answer {
             Answer::Yes => lsm_is_active(),
             answer => answer,
         },
+        Feature::Hardware => hardware_counters(&machine),
     }
 }
 
@@ -109,6 +113,7 @@ pub fn checks(facts: &KernelFacts) -> Vec<Check> {
     checks.extend(PROGRAM_TYPES.iter().map(|program_type| program_check(&machine, facts, program_type)));
     checks.extend([tracepoint_event(&machine, facts), kprobe_event()]);
     checks.push(probe_event("attaching uprobes", "uprobe", "CONFIG_UPROBE_EVENTS"));
+    checks.push(Check::without_advice("counting the processor's events", hardware_counters(&machine)));
     checks
 }
 
@@ -424,6 +429,15 @@ fn tracepoint_event(machine: &Machine, facts: &KernelFacts) -> Check {
     Check::new("attaching to tracepoints", answer, advice)
 }
 
+fn hardware_counters(machine: &Machine) -> Answer {
+    match trial::hardware_event() {
+        Err(error) if error.raw_os_error() == Some(libc::ENOENT) => {
+            Answer::No("the processor has no counters, or a virtual machine does not pass them on".to_owned())
+        }
+        outcome => machine.judge(outcome, "it needs CONFIG_PERF_EVENTS"),
+    }
+}
+
 fn kprobe_event() -> Check {
     probe_event("attaching kprobes", "kprobe", "CONFIG_KPROBE_EVENTS")
 }
@@ -506,15 +520,20 @@ mod trial {
 
     /// Opens the perf event of a tracepoint, for all processes on one CPU, as attaching does.
     pub(super) fn tracepoint_event(id: u64) -> io::Result<()> {
+        event(libbpf_sys::PERF_TYPE_TRACEPOINT, id)
+    }
+
+    /// Opens a counter of the processor's cycles on one CPU.
+    pub(super) fn hardware_event() -> io::Result<()> {
+        event(libbpf_sys::PERF_TYPE_HARDWARE, u64::from(libbpf_sys::PERF_COUNT_HW_CPU_CYCLES))
+    }
+
+    fn event(kind: u32, config: u64) -> io::Result<()> {
         const ANY_PROCESS: c_int = -1;
         const FIRST_CPU: c_int = 0;
         const NO_GROUP: c_int = -1;
-        let attributes = perf_event_attr {
-            type_: libbpf_sys::PERF_TYPE_TRACEPOINT,
-            size: size_of::<perf_event_attr>() as u32,
-            config: id,
-            ..Default::default()
-        };
+        let attributes =
+            perf_event_attr { type_: kind, size: size_of::<perf_event_attr>() as u32, config, ..Default::default() };
         // SAFETY: perf_event_open(2) reads `size` bytes of the attributes, which outlive the call.
         let result = unsafe {
             libc::syscall(

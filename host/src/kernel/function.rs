@@ -5,9 +5,10 @@
 //! programs too, and some names twice; ftrace's list has those that begin with a call that a tracer can be put into. The lists are read when first asked for,
 //! and where one cannot be read nothing is known, which refuses nothing.
 
+use std::collections::BTreeMap;
 use std::ops::Range;
 
-use super::{FactError, KernelFacts, Kind, TypeId};
+use super::{Btf, FactError, KernelFacts, Kind, TypeId};
 
 /// A function and its prototype.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -26,15 +27,16 @@ impl KernelFacts {
         let btf = self.btf()?;
         let Some(id) = btf.function(name) else { return Ok(None) };
         let Kind::Function { proto, .. } = btf.kind(id) else { return Ok(None) };
-        let Kind::Prototype { mut params, result } = btf.kind(proto) else { return Ok(None) };
-        let variadic = params.last().is_some_and(|(name, ty)| name.is_empty() && *ty == TypeId::VOID);
-        params.truncate(params.len() - usize::from(variadic));
-        for ((name, _), position) in params.iter_mut().zip(0..) {
-            if name.is_empty() {
-                *name = format!("arg{position}");
-            }
-        }
-        Ok(Some(Function { id, params, result, variadic }))
+        Ok(Function::new(btf, id, proto))
+    }
+
+    /// Every function of BTF by its name, with its type and its prototype. Of several of one name it is the first, as [`KernelFacts::function`] has it.
+    /// Reads all types (about 10 ms).
+    pub fn functions(&self) -> Result<BTreeMap<String, (TypeId, TypeId)>, FactError> {
+        let mut all = self.btf()?.functions();
+        // The last of a name is the one that stays.
+        all.reverse();
+        Ok(all.into_iter().map(|(name, id, proto)| (name, (id, proto))).collect())
     }
 
     /// The name of every function of BTF that begins with `prefix`, without it: for suggestions. Reads all types (about 10 ms).
@@ -49,6 +51,16 @@ impl KernelFacts {
 
     /// Whether ftrace can put a call into the function; none where its list cannot be read.
     pub fn is_traceable(&self, name: &str) -> Option<bool> {
+        let names = self.traceable()?;
+        Some(names.binary_search_by(|known| known.as_str().cmp(name)).is_ok())
+    }
+
+    /// Whether ftrace's list of functions can be read.
+    pub fn knows_traceable(&self) -> bool {
+        self.traceable().is_some()
+    }
+
+    fn traceable(&self) -> Option<&Vec<String>> {
         let read = || {
             let text = self.events().ok()?.traceable_functions().ok()?;
             let names = text.lines().map(|line| line.split([' ', '\t']).next().unwrap_or_default().to_owned());
@@ -56,8 +68,22 @@ impl KernelFacts {
             names.sort_unstable();
             (!names.is_empty()).then_some(names)
         };
-        let names = self.traceable.get_or_init(read).as_ref()?;
-        Some(names.binary_search_by(|known| known.as_str().cmp(name)).is_ok())
+        self.traceable.get_or_init(read).as_ref()
+    }
+}
+
+impl Function {
+    /// None where `proto` is no prototype. Parameters that have no name are `arg0`, `arg1`, … by their position.
+    pub fn new(btf: &Btf, id: TypeId, proto: TypeId) -> Option<Function> {
+        let Kind::Prototype { mut params, result } = btf.kind(proto) else { return None };
+        let variadic = params.last().is_some_and(|(name, ty)| name.is_empty() && *ty == TypeId::VOID);
+        params.truncate(params.len() - usize::from(variadic));
+        for ((name, _), position) in params.iter_mut().zip(0..) {
+            if name.is_empty() {
+                *name = format!("arg{position}");
+            }
+        }
+        Some(Function { id, params, result, variadic })
     }
 }
 
@@ -106,7 +132,7 @@ impl Symbols {
         variants.filter(|entry| !entry.contains('\t') && !entry.ends_with(".cold")).collect()
     }
 
-    /// Names of the kernel's own functions.
+    /// Names of the kernel's own functions, sorted; one that several have comes as often.
     pub fn names(&self) -> impl Iterator<Item = &str> {
         self.functions.iter().map(|range| &self.text[range.clone()]).filter(|entry| !entry.contains('\t'))
     }

@@ -143,12 +143,16 @@ impl KernelFacts {
     }
 
     /// Every tracepoint as (system, name), sorted. Walks some 2,000 directories: for suggestions and wildcards.
+    ///
+    /// Without events that have formats as tracepoints do, and to which no program can be attached: those of ftrace itself, and what users have made.
     pub fn tracepoint_names(&self) -> Result<Vec<(String, String)>, FactError> {
         let events = self.events()?;
+        let made = events.made();
         let mut names = Vec::new();
-        for system in events.systems()? {
+        for system in events.systems()?.into_iter().filter(|system| system != "ftrace") {
             names.extend(events.names(&system)?.into_iter().map(|name| (system.clone(), name)));
         }
+        names.retain(|name| !made.contains(name));
         Ok(names)
     }
 

@@ -61,6 +61,13 @@ impl Events {
         io::read_to_string(File::from(file))
     }
 
+    /// Events that users have made of functions and of other events, as (system, name).
+    pub(super) fn made(&self) -> Vec<(String, String)> {
+        let open = openat(&self.directory, "../dynamic_events", OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty());
+        let text = open.ok().and_then(|file| io::read_to_string(File::from(file)).ok()).unwrap_or_default();
+        made_events(&text)
+    }
+
     /// The systems, sorted.
     pub(super) fn systems(&self) -> Result<Vec<String>, FactError> {
         self.directories_in(".")
@@ -149,6 +156,16 @@ fn unescaped(path: &str) -> String {
         .fold(path.to_owned(), |path, (escape, character)| path.replace(escape, character))
 }
 
+/// The events of a file `dynamic_events`: `p:kprobes/myprobe vfs_read …`, `r8:…`, `s:synthetic/latency u64 …`.
+fn made_events(text: &str) -> Vec<(String, String)> {
+    let event = |line: &str| {
+        let (_, named) = line.split_whitespace().next()?.split_once(':')?;
+        let (system, name) = named.split_once('/')?;
+        Some((system.to_owned(), name.to_owned()))
+    };
+    text.lines().filter_map(event).collect()
+}
+
 /// Names come from plugins: one with a slash must not lead out of the directory.
 fn is_file_name(name: &str) -> bool {
     !matches!(name, "" | "." | "..") && !name.contains(['/', '\0'])
@@ -166,6 +183,15 @@ mod tests {
             bad line\n";
         assert_eq!(tracefs_mounts(mounts), [Path::new("/mnt/a b"), Path::new("/sys/kernel/debug/tracing")]);
         assert!(tracefs_mounts("").is_empty());
+    }
+
+    #[test]
+    fn events_that_users_made() {
+        let text =
+            "p:kprobes/mine vfs_read file=%di\nr8:kprobes/other do_exit\ns:synthetic/latency u64 lat; pid_t pid\n\nx\n";
+        let names = made_events(text);
+        let named = |system: &str, name: &str| (system.to_owned(), name.to_owned());
+        assert_eq!(names, [named("kprobes", "mine"), named("kprobes", "other"), named("synthetic", "latency")]);
     }
 
     #[test]

@@ -55,7 +55,7 @@ fn instead(feature: Feature, facts: &KernelFacts) -> Option<String> {
         Feature::Fentry if offered(Feature::Kprobe) => Some("kprobe, kretprobe and func work here".to_owned()),
         Feature::Kprobe if offered(Feature::Fentry) => Some("fentry, fexit and func work here".to_owned()),
         Feature::Fentry | Feature::Kprobe => Some("tracepoint and rawtracepoint work here".to_owned()),
-        Feature::Lsm => None,
+        Feature::Lsm | Feature::Hardware => None,
     }
 }
 

@@ -11,6 +11,7 @@ pub mod declare;
 pub mod events;
 pub mod ir;
 pub mod kernel;
+pub mod list;
 pub mod load;
 pub mod lower;
 pub mod objfile;

@@ -1,4 +1,4 @@
-//! The command line: `check` and `doctor`, formats, exit codes, and where output goes.
+//! The command line: `check`, `list` and `doctor`, formats, exit codes, and where output goes.
 
 mod e2e;
 
@@ -8,6 +8,8 @@ mod commands;
 mod endings;
 #[path = "cli/formats.rs"]
 mod formats;
+#[path = "cli/list.rs"]
+mod list;
 
 use std::process::{Command, Output, Stdio};
 

@@ -115,6 +115,11 @@ impl Binary {
         self.functions.names()
     }
 
+    /// A name for each of its functions by which [`Binary::function`] finds it and no other, of so many bytes at most; sorted.
+    pub fn findable_names(&self, longest: usize) -> Vec<String> {
+        self.functions.findable(longest)
+    }
+
     /// Its static markers, in the order of the file.
     pub fn markers(&self) -> &[Marker] {
         &self.markers

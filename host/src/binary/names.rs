@@ -1,6 +1,6 @@
 //! Functions by name: as the file has it, and as sources in C++ and Rust do.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap};
 
 use cpp_demangle::{DemangleOptions, Symbol as CppSymbol};
 
@@ -49,10 +49,51 @@ impl Functions {
         decide(&demangled.collect::<Vec<_>>())
     }
 
+    /// Names by which [`Functions::find`] finds exactly one function: of each function the shortest of those that sources and the file have for it. Sorted. Without
+    /// functions of which no name is theirs alone.
+    pub fn findable(&self, longest: usize) -> Vec<String> {
+        let names: Vec<(&Named, Option<Demangled>)> = self.0.iter().map(|f| (f, demangled(&f.name))).collect();
+        let mut raw: HashMap<&str, Owner> = HashMap::new();
+        let mut written: HashMap<&str, Owner> = HashMap::new();
+        for (function, demangled) in &names {
+            raw.entry(&function.name).or_default().add(function);
+            for name in demangled.iter().flat_map(|d| [&d.short, &d.whole]) {
+                written.entry(name).or_default().add(function);
+            }
+        }
+        // A name that the file has is found before any that a source has.
+        let is_alone = |name: &str| raw.get(name).or_else(|| written.get(name)).is_some_and(Owner::is_one);
+        let best = |(function, demangled): &(&Named, Option<Demangled>)| {
+            let names = demangled.iter().flat_map(|d| [&d.short, &d.whole]).chain([&function.name]);
+            names.into_iter().find(|name| name.len() <= longest && is_alone(name)).cloned()
+        };
+        names.iter().filter_map(best).collect::<BTreeSet<_>>().into_iter().collect()
+    }
+
     /// Names as sources write them.
     pub fn names(&self) -> Vec<String> {
         let names = self.0.iter().map(|f| demangled(&f.name).map_or_else(|| f.name.clone(), |d| d.short));
         names.collect::<BTreeSet<_>>().into_iter().collect()
+    }
+}
+
+/// The functions that one name stands for.
+#[derive(Default)]
+struct Owner {
+    address: Option<u64>,
+    several: bool,
+    indirect: bool,
+}
+
+impl Owner {
+    fn add(&mut self, function: &Named) {
+        let address = self.address.get_or_insert(function.function.address);
+        self.several |= *address != function.function.address;
+        self.indirect |= function.indirect;
+    }
+
+    fn is_one(&self) -> bool {
+        !self.several && !self.indirect
     }
 }
 
@@ -159,6 +200,28 @@ mod tests {
             several("shop::Order::add"),
             ["`shop::Order::add(double)` at 0x50", "`shop::Order::add(int)` at 0x40"]
         );
+    }
+
+    #[test]
+    fn each_listed_name_finds_one_function() {
+        let functions = functions();
+        let names = functions.findable(255);
+        assert_eq!(
+            names,
+            [
+                "alias_of_main",
+                "main",
+                "plant::grow",
+                "plant::wither",
+                "shop::Order::add(double)",
+                "shop::Order::add(int)",
+                "shop::close"
+            ]
+        );
+        for name in &names {
+            assert!(matches!(functions.find(name), Found::Function(_)), "{name}");
+        }
+        assert!(!functions.findable(12).iter().any(|name| name.contains("Order")));
     }
 
     #[test]

@@ -2,6 +2,7 @@
 
 mod check;
 mod doctor;
+mod list;
 mod run;
 
 use std::fmt::Display;
@@ -28,6 +29,8 @@ enum Command {
     Run(run::RunArguments),
     /// Show what a plugin declares and what becomes of it; loads nothing
     Check(check::CheckArguments),
+    /// List the attach points that there are, and what they pass
+    List(list::ListArguments),
     /// Tell what this kernel and these privileges allow
     Doctor,
 }
@@ -65,6 +68,7 @@ pub fn main() -> ExitCode {
     let result = match arguments.command {
         Command::Run(arguments) => run::run(&arguments, begun),
         Command::Check(arguments) => check::check(&arguments),
+        Command::List(arguments) => list::list(&arguments),
         Command::Doctor => doctor::doctor(),
     };
     match result {

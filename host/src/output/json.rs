@@ -16,10 +16,15 @@ use crate::plugin::{Row, Value};
 
 /// Appends the row's line.
 pub fn row(plugin: &str, row: &Row, to: &mut Vec<u8>) {
+    line(&Line { plugin, row }, to);
+}
+
+/// Appends a value as one line of JSON.
+pub fn line(value: &impl Serialize, to: &mut Vec<u8>) {
     let before = to.len();
     // Serialising into memory fails only where a map's key is no string, and all of ours are.
     let mut serializer = serde_json::Serializer::with_formatter(&mut *to, Tame);
-    if (Line { plugin, row }).serialize(&mut serializer).is_err() {
+    if value.serialize(&mut serializer).is_err() {
         to.truncate(before);
         return;
     }

@@ -16,6 +16,7 @@ use tokio::sync::mpsc;
 use crate::plan::layout::Schema;
 use crate::plugin::{Emitted, Level, Row, Value};
 pub use escape::{bytes as escape_bytes, terminal as escape_terminal};
+pub use json::line as json_line;
 
 /// Chunks on their way to the writer at most.
 const IN_FLIGHT: usize = 16;

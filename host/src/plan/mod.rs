@@ -22,10 +22,11 @@ use std::collections::HashSet;
 use std::time::Duration;
 
 pub use attach::{
-    Again, AttachPoint, Counted, FunctionKind, Iter, KernelFunction, Location, PerfEvent, UserKind, UserPoint,
+    Again, AttachPoint, Counted, FunctionKind, Iter, KINDS, KernelFunction, Location, PerfEvent, UserKind, UserPoint,
+    event_names, find, function_names, iterator_kinds, kind, readable_fields,
 };
 pub use check::{STR_DEFAULT, STR_MAX};
-pub use diagnostic::{Diagnostic, Diagnostics, Shown, Span, is_unsafe};
+pub use diagnostic::{Diagnostic, Diagnostics, Fault, Shown, Span, is_unsafe};
 pub use layout::kind_name;
 pub use node::{Access, Builtin, Match, Node, NodeKind, Origin, Target, Type};
 pub use probe::{MAX_ALL_VALUE_NAMES, MAX_VALUE_NAMES};
@@ -35,6 +36,15 @@ use crate::declare::Declaration;
 use crate::kernel::KernelFacts;
 use layout::Schema;
 use probe::Parsed;
+
+/// The type of an expression at an attach point, if it is a value there.
+///
+/// # Errors
+/// What is wrong with it.
+pub fn type_of(expression: &str, attach: &AttachPoint, facts: &KernelFacts) -> Result<Type, Vec<Fault>> {
+    let expression = syntax::parse(expression).map_err(|fault| vec![fault])?;
+    Ok(check::Checker::new(facts, attach).value(&expression)?.ty)
+}
 
 /// A declaration that has been checked. What it says can be compiled and loaded on the kernel whose facts it was checked against.
 #[derive(Clone, Debug)]

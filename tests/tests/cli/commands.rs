@@ -148,7 +148,7 @@ fn doctor_without_privileges_says_what_to_do() {
 
 #[test]
 fn wrong_usage_exits_with_2() {
-    let wrong: [&[&str]; 14] = [
+    let wrong: [&[&str]; 16] = [
         &[],
         &["trace"],
         &["run"],
@@ -162,6 +162,8 @@ fn wrong_usage_exits_with_2() {
         &["run", "--format=json", "--format=text", "x.wasm"],
         &["check"],
         &["check", "x.wasm", "y.wasm"],
+        &["list", "--format=json"],
+        &["list", "x", "y"],
         &["doctor", "x.wasm"],
     ];
     for arguments in wrong {
@@ -174,7 +176,7 @@ fn wrong_usage_exits_with_2() {
 
 #[test]
 fn help_tells_commands_and_options() {
-    says(successful(&porthole_with(&["--help"])), &["run ", "check ", "doctor "]);
+    says(successful(&porthole_with(&["--help"])), &["run ", "check ", "list ", "doctor "]);
     let options = [
         "<PLUGIN.wasm>",
         "--format",

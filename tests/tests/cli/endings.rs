@@ -58,13 +58,13 @@ fn root_a_full_disk_for_the_output_is_an_error() {
 }
 
 #[test]
-fn root_check_and_doctor_to_a_pipe_or_disk_that_takes_nothing() {
+fn root_check_list_and_doctor_to_a_pipe_or_disk_that_takes_nothing() {
     if !is_root() {
         return;
     }
     let path = plugin("hostile");
     let path = path.to_str().expect("a path that we have made");
-    for arguments in [&["check", path][..], &["doctor"]] {
+    for arguments in [&["check", path][..], &["list", "rawtracepoint"], &["doctor"]] {
         let printing_to = |stdout: Stdio| {
             let mut command = porthole();
             command.args(arguments).stdout(stdout).stderr(Stdio::piped());

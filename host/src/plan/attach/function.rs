@@ -6,10 +6,11 @@
 //!
 //! What cannot be traced is told here as far as the kernel's lists tell it. What they do not tell, the kernel says when it loads or attaches.
 
+use std::collections::{BTreeSet, HashMap};
 use std::fmt;
 
 use super::{no_facts, registers, typed};
-use crate::kernel::{Answer, Btf, Feature, Function, KernelFacts, Kind, TypeId};
+use crate::kernel::{Answer, Btf, FactError, Feature, Function, KernelFacts, Kind, TypeId};
 use crate::plan::check::target;
 use crate::plan::diagnostic::{Fault, Span, did_you_mean};
 use crate::plan::{Access, Node, NodeKind, Origin, Type};
@@ -147,6 +148,69 @@ fn form(kind: FunctionKind) -> String {
     }
 }
 
+/// The names of all functions, or hooks, that can be attached to so, sorted: those that [`resolve`] finds, save what no one would trace. One that the kernel does not
+/// tell of until it is tried is among them.
+pub fn names(kind: FunctionKind, facts: &KernelFacts) -> Result<Vec<String>, FactError> {
+    let names = match kind {
+        FunctionKind::Lsm => hooks(facts)?,
+        FunctionKind::Fentry | FunctionKind::Fexit => typed_names(facts)?,
+        FunctionKind::Kprobe | FunctionKind::Kretprobe => probed_names(facts)?,
+        FunctionKind::Func => {
+            let offered = |feature| !matches!(facts.offers(feature), Answer::No(_));
+            let mut both = if offered(Feature::Fentry) { typed_names(facts)? } else { Vec::new() };
+            both.extend(if offered(Feature::Kprobe) { probed_names(facts)? } else { Vec::new() });
+            both
+        }
+    };
+    let unique: BTreeSet<String> = names.into_iter().collect();
+    Ok(unique.into_iter().collect())
+}
+
+fn hooks(facts: &KernelFacts) -> Result<Vec<String>, FactError> {
+    let btf = facts.btf()?;
+    let names = facts.function_names(LSM_PREFIX)?.into_iter();
+    Ok(names.filter(|name| is_hook(btf, name)).collect())
+}
+
+/// Not every function that is named so is a hook: the kernel keeps a pointer to each hook's function in this union (include/linux/lsm_hooks.h).
+fn is_hook(btf: &Btf, name: &str) -> bool {
+    let hooks = btf.union("security_list_options").filter(|hooks| matches!(btf.kind(*hooks), Kind::Union { .. }));
+    hooks.is_none_or(|hooks| btf.member(hooks, name).is_some())
+}
+
+fn typed_names(facts: &KernelFacts) -> Result<Vec<String>, FactError> {
+    let btf = facts.btf()?;
+    // Many functions share a prototype.
+    let mut passed: HashMap<TypeId, bool> = HashMap::new();
+    let mut is_passed = |id, proto| {
+        let can_be = || Function::new(btf, id, proto).is_some_and(|function| passable(&function, btf).is_ok());
+        *passed.entry(proto).or_insert_with(can_be)
+    };
+    let there = |name: &str| facts.symbols().is_none_or(|symbols| symbols.count(name) > 0);
+    let names = facts.functions()?.into_iter();
+    let names = names.filter(|(name, (id, proto))| there(name) && is_hooked(name, facts) && is_passed(*id, *proto));
+    Ok(names.map(|(name, _)| name).collect())
+}
+
+fn probed_names(facts: &KernelFacts) -> Result<Vec<String>, FactError> {
+    let Some(symbols) = facts.symbols() else {
+        return Ok(facts.functions()?.into_keys().filter(|name| is_hooked(name, facts)).collect());
+    };
+    let names: Vec<&str> = symbols.names().collect();
+    let once = names.chunk_by(|a, b| a == b).filter(|same| same.len() == 1).map(|same| same[0]);
+    Ok(once.filter(|name| !is_filling(name) && is_hooked(name, facts)).map(str::to_owned).collect())
+}
+
+/// As far as it is known; a name with a dot is one that BTF does not have, and ftrace's list need not have.
+fn is_hooked(name: &str, facts: &KernelFacts) -> bool {
+    name.contains('.') || facts.is_traceable(name) != Some(false)
+}
+
+/// What stands in front of functions, and the parts of them that are seldom run, have names as functions do.
+fn is_filling(name: &str) -> bool {
+    name.starts_with("__pfx_") || name.starts_with("__cfi_") || name.ends_with(".cold")
+}
+
 /// Finds a function on the kernel.
 pub fn resolve(spec: &Spec, facts: &KernelFacts) -> Result<KernelFunction, Fault> {
     match spec.kind {
@@ -270,10 +334,11 @@ fn passable(function: &Function, btf: &Btf) -> Result<(), String> {
 }
 
 fn hook(spec: &Spec, facts: &KernelFacts) -> Result<KernelFunction, Fault> {
+    let btf = facts.btf().map_err(|error| no_facts(&error))?;
     let function = facts.function(&format!("{LSM_PREFIX}{}", spec.name)).map_err(|error| no_facts(&error))?;
-    let Some(function) = function else {
+    let Some(function) = function.filter(|_| is_hook(btf, &spec.name)) else {
         let fault = Fault::new(spec.at, format!("this kernel has no hook `{}` of security modules", spec.name));
-        let names = facts.function_names(LSM_PREFIX).unwrap_or_default();
+        let names = hooks(facts).unwrap_or_default();
         let near = did_you_mean(&spec.name, names.iter().map(String::as_str));
         let none = "this kernel is built without hooks for BPF (CONFIG_BPF_LSM)";
         let help = near.or_else(|| names.is_empty().then(|| none.to_owned()));

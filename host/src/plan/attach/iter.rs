@@ -74,9 +74,14 @@ pub fn resolve(kind: &str, at: Span, facts: &KernelFacts) -> Result<Iter, Fault>
     if OF_A_MAP.contains(&kind) {
         return Err(Fault::new(at, format!("`{kind}` walks one map, and iterators of that kind are not there yet")));
     }
-    let had: Vec<&str> = KINDS.into_iter().filter(|kind| find(btf, kind).is_some()).collect();
+    let had = kinds(btf);
     let fault = Fault::new(at, format!("this kernel has no iterator `{kind}`"));
     Err(fault.help(did_you_mean(kind, had.iter().copied()).unwrap_or_else(|| there_are(&had))))
+}
+
+/// The kinds that the kernel has.
+pub fn kinds(btf: &Btf) -> Vec<&'static str> {
+    KINDS.into_iter().filter(|kind| find(btf, kind).is_some()).collect()
 }
 
 fn there_are(kinds: &[&str]) -> String {

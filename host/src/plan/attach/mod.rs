@@ -15,9 +15,10 @@ mod user;
 use std::fmt;
 use std::sync::Arc;
 
-pub use function::{FunctionKind, KernelFunction};
-pub use iter::{Again, Iter};
-pub use perf::{Counted, PerfEvent};
+pub use function::{FunctionKind, KernelFunction, names as function_names};
+pub use iter::{Again, Iter, kinds as iterator_kinds};
+pub use perf::{Counted, PerfEvent, names as event_names};
+pub use tracepoint::readable_fields;
 pub use user::{Location, UserKind, UserPoint};
 
 use super::diagnostic::{Fault, Span, did_you_mean};
@@ -148,11 +149,25 @@ pub enum Spec {
 /// Kinds that bpftrace's users know and this version does not have.
 const LATER: [&str; 8] = ["interval", "asyncwatchpoint", "begin", "end", "BEGIN", "END", "self", "bench"];
 
+/// The whole name of a kind, by that or by its short one.
+///
+/// # Errors
+/// What is wrong with the word, in a text that begins with it.
+pub fn kind(word: &str) -> Result<&'static str, Fault> {
+    let whole = SHORT.iter().find(|(short, _)| *short == word).map_or(word, |(_, whole)| whole);
+    KINDS.into_iter().find(|kind| *kind == whole).ok_or_else(|| unknown_kind(word))
+}
+
+/// The attach points that a text stands for on this kernel.
+pub fn find(text: &str, facts: &KernelFacts) -> Result<Vec<AttachPoint>, Fault> {
+    resolve(&parse(text)?, facts)
+}
+
 /// What an attach point looks like.
 const FORM: &str = "an attach point is a kind and a name, such as `tracepoint:sched:sched_switch` or `kprobe:vfs_read`";
 
 /// The kinds that there are, and what bpftrace called them before.
-const KINDS: [&str; 16] = [
+pub const KINDS: [&str; 16] = [
     "tracepoint",
     "rawtracepoint",
     "fentry",
@@ -169,6 +184,23 @@ const KINDS: [&str; 16] = [
     "uprobe",
     "uretprobe",
     "usdt",
+];
+/// Their short names, which are bpftrace's.
+const SHORT: [(&str, &str); 14] = [
+    ("t", "tracepoint"),
+    ("rt", "rawtracepoint"),
+    ("f", "fentry"),
+    ("fr", "fexit"),
+    ("k", "kprobe"),
+    ("kr", "kretprobe"),
+    ("p", "profile"),
+    ("s", "software"),
+    ("h", "hardware"),
+    ("w", "watchpoint"),
+    ("it", "iter"),
+    ("u", "uprobe"),
+    ("ur", "uretprobe"),
+    ("U", "usdt"),
 ];
 const OLD: [(&str, &str); 2] = [("kfunc", "fentry"), ("kretfunc", "fexit")];
 

@@ -99,6 +99,12 @@ const HARDWARE: [Counter; 10] = [
     counter("ref-cycles", "", 9, 1_000_000),
 ];
 
+/// The names of the events of one of the two kinds that have names.
+pub fn names(kind: &str) -> Vec<&'static str> {
+    let counters = if kind == "hardware" { &HARDWARE } else { &SOFTWARE };
+    counters.iter().map(|counter| counter.name).collect()
+}
+
 const PROFILE_FORM: &str =
     "it is written `profile:hz:99`, or with a time between, `profile:ms:10`; the units are hz, s, ms and us";
 const WATCHPOINT_FORM: &str = "it is written `watchpoint:ADDRESS:LENGTH:MODE`, such as `watchpoint:0x7ffe10:8:w`, and `:pid=PID` behind it watches one process only";

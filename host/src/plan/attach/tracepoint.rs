@@ -21,8 +21,13 @@ pub fn resolve(system: &str, name: &str, facts: &KernelFacts) -> Result<Arc<Trac
 }
 
 /// The fields that a program may read.
+pub fn readable_fields(format: &TracepointFormat) -> Vec<&TracepointField> {
+    format.fields.iter().filter(|f| readable(format, f)).collect()
+}
+
+/// Their names.
 pub fn argument_names(format: &TracepointFormat) -> Vec<String> {
-    format.fields.iter().filter(|f| readable(format, f)).map(|f| f.name.clone()).collect()
+    readable_fields(format).into_iter().map(|f| f.name.clone()).collect()
 }
 
 /// `args.name`; none where there is no such field.

@@ -1,8 +1,9 @@
-//! What the tests of this crate share: declarations as short text, golden files, a machine that runs compiled programs without a kernel, and
-//! random expressions.
+//! What the tests of this crate share: declarations as short text, golden files, a machine that runs compiled programs without a kernel, random
+//! expressions, and declarations loaded into the running kernel.
 
 pub mod declaration;
 pub mod facts;
 pub mod golden;
+pub mod live;
 pub mod machine;
 pub mod random;

@@ -5,81 +5,15 @@ mod e2e;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use porthole::compile::compile;
-use porthole::declare::{Declaration, Probe, Step};
-use porthole::events::Batch;
 use porthole::kernel::KernelFacts;
-use porthole::load::{Counts, load};
-use porthole::plan::layout::LENGTH;
 use porthole::plan::{AttachPoint, plan};
-use porthole_tests::machine::{Value, decode};
-use porthole_tests::{declaration, facts};
+use porthole_tests::facts;
+use porthole_tests::live::{probe, trace};
+use porthole_tests::machine::Value;
 
 use e2e::{Directory, is_root};
-
-const RING: u32 = 1 << 22;
-
-/// What a probe saw.
-struct Seen {
-    /// The fields of each record, in the order of the declaration.
-    rows: Vec<Vec<Value>>,
-    counts: Counts,
-    attaching: Duration,
-    detaching: Duration,
-}
-
-/// Attaches a declaration of one event, does `work`, and detaches.
-fn trace(declaration: &Declaration, work: impl FnOnce()) -> Seen {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-    let _inside = runtime.enter();
-    let plan = plan(declaration, &KernelFacts::running()).unwrap_or_else(|e| panic!("{e}"));
-    let loaded = load(&compile(&plan, "test", RING).unwrap()).unwrap_or_else(|e| panic!("{e}"));
-    let begun = Instant::now();
-    let mut attached = loaded.attach(&plan).unwrap_or_else(|e| panic!("{e}"));
-    let attaching = begun.elapsed();
-    let mut ring = attached.ring().unwrap();
-    work();
-    let begun = Instant::now();
-    attached.detach();
-    let detaching = begun.elapsed();
-    let mut rows = Vec::new();
-    loop {
-        let batch = ring.take(Batch::default()).unwrap();
-        if batch.count == 0 {
-            break;
-        }
-        let mut rest = batch.records.as_slice();
-        while !rest.is_empty() {
-            let at = LENGTH as usize;
-            let (record, behind) = rest.split_at(u32::from_le_bytes(rest[at..at + 4].try_into().unwrap()) as usize);
-            rows.push(decode(&plan.schemas[0], record).into_iter().map(|(_, value)| value).collect());
-            rest = behind;
-        }
-    }
-    let counts = attached.counts(plan.probes.len()).unwrap();
-    let mut sum = Counts::default();
-    for of_probe in counts {
-        assert_eq!(of_probe.hits, of_probe.filtered + of_probe.emitted + of_probe.lost);
-        sum.hits += of_probe.hits;
-        sum.filtered += of_probe.filtered;
-        sum.emitted += of_probe.emitted;
-        sum.lost += of_probe.lost;
-    }
-    Seen { rows, counts: sum, attaching, detaching }
-}
-
-/// A probe with one event of these values, where this holds.
-fn probe(attach: &[&str], when: &str, values: &[&str]) -> Declaration {
-    let names: Vec<String> = (0..values.len()).map(|n| format!("f{n}")).collect();
-    let fields = names.iter().map(String::as_str).zip(values.iter().copied());
-    let mut declaration = declaration::of_fields("", fields);
-    let Probe { attach: points, body, .. } = &mut declaration.probes[0];
-    *points = attach.iter().map(|a| (*a).to_owned()).collect();
-    body.insert(0, Step::When(when.to_owned()));
-    declaration
-}
 
 /// The program of `fixtures/user/shop.c`.
 fn shop(directory: &Directory) -> PathBuf {

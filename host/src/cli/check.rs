@@ -117,7 +117,7 @@ fn shown(ty: &Type, facts: &KernelFacts) -> String {
     match ty {
         Type::Integer { bytes, signed } => format!("{}{}", if *signed { "s" } else { "u" }, u32::from(*bytes) * 8),
         Type::Boolean => "boolean".to_owned(),
-        Type::Enumeration { id, .. } => facts.btf().map_or("enum".to_owned(), |btf| btf.c_name(*id)),
+        Type::Enumeration { names, .. } => names.shown(facts).replace('`', ""),
         Type::Text { max } => format!("text of at most {max} bytes"),
         Type::Pointer { target, origin } => {
             let target = match (target, facts.btf()) {

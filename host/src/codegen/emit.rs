@@ -75,6 +75,11 @@ impl Emitter<'_> {
             OperationKind::Extend { to, from, bits, signed } => {
                 self.extend(self.of(*to), self.of(*from), *bits, *signed)
             }
+            OperationKind::ByteSwap { to, from, bits } => {
+                self.mov(self.of(*to), self.of(*from));
+                // The machine is little-endian.
+                self.push(Insn::to_be(self.of(*to), *bits));
+            }
             OperationKind::Load { to, from, size } => {
                 let (base, offset) = self.address(*from);
                 self.push(Insn::load(*size, self.of(*to), base, offset));

@@ -134,7 +134,7 @@ pub fn build(function: &Function, live: &Liveness) -> Graph {
                 }
                 // The value is moved to where the result goes before the address is read.
                 OperationKind::Atomic { at, .. } => at.register().into_iter().for_each(|base| graph.connect(to, base)),
-                OperationKind::Extend { from, .. } => {
+                OperationKind::Extend { from, .. } | OperationKind::ByteSwap { from, .. } => {
                     graph.webs[to.0 as usize].akin.push(*from);
                     graph.webs[from.0 as usize].akin.push(to);
                 }

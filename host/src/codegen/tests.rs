@@ -26,6 +26,7 @@ fn interpret(function: &ir::Function, arguments: &[u64]) -> u64 {
                     let up = values[from] << shift;
                     (*to, if *signed { ((up as i64) >> shift) as u64 } else { up >> shift })
                 }
+                OperationKind::ByteSwap { to, from, bits } => (*to, values[from].swap_bytes() >> (64 - bits)),
                 OperationKind::Call { to: Some(to), arguments, .. } => {
                     (*to, arguments.iter().fold(1, |sum, a| sum * 31 + read(a, &values) % 1000))
                 }
@@ -111,7 +112,7 @@ fn random_function(random: &mut Random) -> ir::Function {
     }
     for _ in 0..random.below(40) {
         let (left, right) = (random.pick(&values), random.pick(&values));
-        match random.below(8) {
+        match random.below(9) {
             0 => {
                 let (then, otherwise, join, result) = (b.block(), b.block(), b.block(), b.register());
                 b.branch(random.pick(&CONDS), left, right, then, otherwise);
@@ -132,6 +133,7 @@ fn random_function(random: &mut Random) -> ir::Function {
             3 => b.alu_to(random.pick(&OPS), left, left, right),
             4 => values.push(b.alu(random.pick(&[AluOp::Div, AluOp::Mod]), left, right)),
             5 => values.push(b.alu(random.pick(&OPS), left, random.below(64) as i32)),
+            6 => values.push(b.byte_swap(left, random.pick(&[16, 32, 64]))),
             _ => values.push(b.alu(random.pick(&OPS), left, right)),
         }
     }

@@ -150,6 +150,12 @@ impl FunctionBuilder {
         to
     }
 
+    pub fn byte_swap(&mut self, from: Register, bits: u32) -> Register {
+        let to = self.register();
+        self.push(OperationKind::ByteSwap { to, from, bits });
+        to
+    }
+
     pub fn load(&mut self, from: Address, size: Size) -> Register {
         let to = self.register();
         self.push(OperationKind::Load { to, from, size });

@@ -80,6 +80,9 @@ impl Checker<'_> {
                 }
             }
             OperationKind::Extend { bits, .. } if !matches!(bits, 8 | 16 | 32) => Err("8, 16 or 32 bits".to_owned()),
+            OperationKind::ByteSwap { bits, .. } if !matches!(bits, 16 | 32 | 64) => {
+                Err("16, 32 or 64 bits".to_owned())
+            }
             _ => Ok(()),
         }
     }

@@ -134,6 +134,12 @@ pub enum OperationKind {
         bits: u32,
         signed: bool,
     },
+    /// The lowest `bits` (16, 32 or 64) with their bytes in the opposite order, zero-extended to 64.
+    ByteSwap {
+        to: Register,
+        from: Register,
+        bits: u32,
+    },
     /// Zero-extended.
     Load {
         to: Register,
@@ -321,6 +327,7 @@ impl OperationKind {
             | OperationKind::Copy { to, .. }
             | OperationKind::Alu { to, .. }
             | OperationKind::Extend { to, .. }
+            | OperationKind::ByteSwap { to, .. }
             | OperationKind::Load { to, .. }
             | OperationKind::AddressOf { to, .. }
             | OperationKind::MapAddress { to, .. } => Some(*to),
@@ -336,7 +343,9 @@ impl OperationKind {
             OperationKind::Constant { .. } | OperationKind::AddressOf { .. } | OperationKind::MapAddress { .. } => {
                 Vec::new()
             }
-            OperationKind::Copy { from, .. } | OperationKind::Extend { from, .. } => vec![*from],
+            OperationKind::Copy { from, .. }
+            | OperationKind::Extend { from, .. }
+            | OperationKind::ByteSwap { from, .. } => vec![*from],
             OperationKind::Alu { left, right, .. } => std::iter::once(*left).chain(right.register()).collect(),
             OperationKind::Load { from, .. } => from.register().into_iter().collect(),
             OperationKind::Atomic { at, value, .. } => at.register().into_iter().chain([*value]).collect(),
@@ -349,7 +358,9 @@ impl OperationKind {
     pub fn replace_reads(&mut self, mut by: impl FnMut(Register) -> Register) {
         match self {
             OperationKind::Constant { .. } | OperationKind::AddressOf { .. } | OperationKind::MapAddress { .. } => {}
-            OperationKind::Copy { from, .. } | OperationKind::Extend { from, .. } => *from = by(*from),
+            OperationKind::Copy { from, .. }
+            | OperationKind::Extend { from, .. }
+            | OperationKind::ByteSwap { from, .. } => *from = by(*from),
             OperationKind::Alu { left, right, .. } => {
                 *left = by(*left);
                 right.replace(by);
@@ -374,6 +385,7 @@ impl OperationKind {
             | OperationKind::Copy { to, .. }
             | OperationKind::Alu { to, .. }
             | OperationKind::Extend { to, .. }
+            | OperationKind::ByteSwap { to, .. }
             | OperationKind::Load { to, .. }
             | OperationKind::AddressOf { to, .. }
             | OperationKind::MapAddress { to, .. }

@@ -91,6 +91,7 @@ fn shown(module: &Module, kind: &OperationKind) -> String {
         OperationKind::Extend { to, from, bits, signed } => {
             format!("{} = extend {}{bits} {}", reg(*to), if *signed { "s" } else { "u" }, reg(*from))
         }
+        OperationKind::ByteSwap { to, from, bits } => format!("{} = byteswap{bits} {}", reg(*to), reg(*from)),
         OperationKind::Load { to, from, size } => {
             format!("{} = load u{} {}", reg(*to), size.bytes() * 8, address(*from))
         }

@@ -38,7 +38,11 @@ pub fn needs_scratch(node: &Node) -> bool {
         NodeKind::SameText(left, right) => literal_and_comm(left, right).is_none(),
         NodeKind::In { value, .. } => needs_scratch(value),
         NodeKind::Match { text, how, .. } => !is_on_stack(text, *how),
-        NodeKind::Not(a) | NodeKind::Complement(a) | NodeKind::Negate(a) | NodeKind::Cast(a) => needs_scratch(a),
+        NodeKind::Not(a)
+        | NodeKind::Complement(a)
+        | NodeKind::Negate(a)
+        | NodeKind::ByteSwap(a)
+        | NodeKind::Cast(a) => needs_scratch(a),
         NodeKind::Load { base, .. } | NodeKind::Address { base, .. } => needs_scratch(base),
         NodeKind::Arithmetic { left, right, .. }
         | NodeKind::And(left, right)

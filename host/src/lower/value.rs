@@ -88,6 +88,11 @@ impl Lower<'_> {
                     _ => value,
                 }
             }
+            NodeKind::ByteSwap(inner) => {
+                let value = self.value(inner, exit);
+                let bits = node.ty.integer().map_or(64, |(bytes, _)| u32::from(bytes) * 8);
+                self.b.byte_swap(value, bits)
+            }
             NodeKind::Complement(value) => {
                 let value = self.value(value, exit);
                 self.b.alu(AluOp::Xor, value, -1)

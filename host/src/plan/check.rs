@@ -20,7 +20,7 @@ use std::collections::HashMap;
 use super::diagnostic::{Fault, Span, did_you_mean};
 use super::familiar;
 use super::syntax::{Expr, ExprKind, UnaryOp};
-use super::{AttachPoint, Builtin, Node, NodeKind, Origin, Target, Type};
+use super::{AttachPoint, Builtin, Names, Node, NodeKind, Origin, Target, Type};
 use crate::kernel::{Btf, KernelFacts, TypeId};
 pub use places::target;
 
@@ -235,10 +235,10 @@ impl<'a> Checker<'a> {
                 )
             }
             Type::Boolean => "a boolean".to_owned(),
-            Type::Enumeration { id, .. } => match self.facts.btf() {
-                Ok(btf) => format!("a value of `{}`", btf.c_name(*id)),
-                Err(_) => "a value of an enumeration".to_owned(),
-            },
+            Type::Enumeration { names: names @ Names::Kernel(_), .. } => {
+                format!("a value of {}", names.shown(self.facts))
+            }
+            Type::Enumeration { names, .. } => names.shown(self.facts),
             Type::Text { .. } => "a text".to_owned(),
             Type::Pointer { target, origin } => {
                 let of = if *origin == Origin::User { "a user pointer" } else { "a pointer" };

@@ -1,12 +1,17 @@
 //! Constants that the kernel's BTF lacks, because they are macros in its headers: as x86-64 has them (include/uapi/asm-generic, arch/x86/include/uapi/asm,
 //! include/uapi/linux).
 //!
-//! Error numbers are positive, as in C: `args.ret == -ENOENT`. Names that are enumerators in every kernel (`SOCK_STREAM`, `IPPROTO_TCP`) are not here: BTF has
+//! Error numbers are positive, as in C: `args.ret == -ENOENT`. From 512 on they are the kernel's own (include/linux/errno.h). Names that are enumerators in every kernel (`SOCK_STREAM`, `IPPROTO_TCP`) are not here: BTF has
 //! them, with their enumeration.
 
 /// The value of the constant.
 pub fn value(name: &str) -> Option<i64> {
     CONSTANTS.binary_search_by(|(n, _)| (*n).cmp(name)).ok().map(|at| CONSTANTS[at].1)
+}
+
+/// Those whose names begin so.
+pub fn from(prefix: &str) -> impl Iterator<Item = (&'static str, i64)> {
+    CONSTANTS.iter().copied().filter(move |(name, _)| name.starts_with(prefix))
 }
 
 /// All names.
@@ -16,7 +21,7 @@ pub fn names() -> impl Iterator<Item = &'static str> {
 
 /// Sorted by name.
 #[rustfmt::skip]
-const CONSTANTS: [(&str, i64); 467] = [
+const CONSTANTS: [(&str, i64); 486] = [
     ("AF_ALG", 38), ("AF_APPLETALK", 5), ("AF_ASH", 18), ("AF_ATMPVC", 8), ("AF_ATMSVC", 20), ("AF_AX25", 3), ("AF_BLUETOOTH", 31),
     ("AF_BRIDGE", 7), ("AF_CAIF", 37), ("AF_CAN", 29), ("AF_DECnet", 12), ("AF_ECONET", 19), ("AF_FILE", 1), ("AF_IB", 27),
     ("AF_IEEE802154", 36), ("AF_INET", 2), ("AF_INET6", 10), ("AF_IPX", 4), ("AF_IRDA", 23), ("AF_ISDN", 34), ("AF_IUCV", 32),
@@ -34,24 +39,27 @@ const CONSTANTS: [(&str, i64); 467] = [
     ("CLONE_PIDFD", 0x1000), ("CLONE_PTRACE", 0x2000), ("CLONE_SETTLS", 0x80000), ("CLONE_SIGHAND", 0x800), ("CLONE_SYSVSEM", 0x40000),
     ("CLONE_THREAD", 0x10000), ("CLONE_UNTRACED", 0x800000), ("CLONE_VFORK", 0x4000), ("CLONE_VM", 0x100),
     ("E2BIG", 7), ("EACCES", 13), ("EADDRINUSE", 98), ("EADDRNOTAVAIL", 99), ("EADV", 68), ("EAFNOSUPPORT", 97), ("EAGAIN", 11),
-    ("EALREADY", 114), ("EBADE", 52), ("EBADF", 9), ("EBADFD", 77), ("EBADMSG", 74), ("EBADR", 53), ("EBADRQC", 56), ("EBADSLT", 57),
-    ("EBFONT", 59), ("EBUSY", 16), ("ECANCELED", 125), ("ECHILD", 10), ("ECHRNG", 44), ("ECOMM", 70), ("ECONNABORTED", 103),
-    ("ECONNREFUSED", 111), ("ECONNRESET", 104), ("EDEADLK", 35), ("EDEADLOCK", 35), ("EDESTADDRREQ", 89), ("EDOM", 33), ("EDOTDOT", 73),
-    ("EDQUOT", 122), ("EEXIST", 17), ("EFAULT", 14), ("EFBIG", 27), ("EHOSTDOWN", 112), ("EHOSTUNREACH", 113), ("EHWPOISON", 133),
-    ("EIDRM", 43), ("EILSEQ", 84), ("EINPROGRESS", 115), ("EINTR", 4), ("EINVAL", 22), ("EIO", 5), ("EISCONN", 106), ("EISDIR", 21),
-    ("EISNAM", 120), ("EKEYEXPIRED", 127), ("EKEYREJECTED", 129), ("EKEYREVOKED", 128), ("EL2HLT", 51), ("EL2NSYNC", 45), ("EL3HLT", 46),
-    ("EL3RST", 47), ("ELIBACC", 79), ("ELIBBAD", 80), ("ELIBEXEC", 83), ("ELIBSCN", 81), ("ELNRNG", 48), ("ELOOP", 40),
-    ("EMEDIUMTYPE", 124), ("EMFILE", 24), ("EMLINK", 31), ("EMSGSIZE", 90), ("EMULTIHOP", 72), ("ENAMETOOLONG", 36), ("ENAVAIL", 119),
-    ("ENETDOWN", 100), ("ENETRESET", 102), ("ENETUNREACH", 101), ("ENFILE", 23), ("ENOANO", 55), ("ENOBUFS", 105), ("ENOCSI", 50),
-    ("ENODATA", 61), ("ENODEV", 19), ("ENOENT", 2), ("ENOEXEC", 8), ("ENOKEY", 126), ("ENOLCK", 37), ("ENOLINK", 67), ("ENOMEDIUM", 123),
-    ("ENOMEM", 12), ("ENOMSG", 42), ("ENONET", 64), ("ENOPKG", 65), ("ENOPROTOOPT", 92), ("ENOSPC", 28), ("ENOSR", 63), ("ENOSTR", 60),
-    ("ENOSYS", 38), ("ENOTBLK", 15), ("ENOTCONN", 107), ("ENOTDIR", 20), ("ENOTEMPTY", 39), ("ENOTNAM", 118), ("ENOTRECOVERABLE", 131),
-    ("ENOTSOCK", 88), ("ENOTSUP", 95), ("ENOTTY", 25), ("ENOTUNIQ", 76), ("ENXIO", 6), ("EOPNOTSUPP", 95), ("EOVERFLOW", 75),
-    ("EOWNERDEAD", 130), ("EPERM", 1), ("EPFNOSUPPORT", 96), ("EPIPE", 32), ("EPROTO", 71), ("EPROTONOSUPPORT", 93), ("EPROTOTYPE", 91),
-    ("ERANGE", 34), ("EREMCHG", 78), ("EREMOTE", 66), ("EREMOTEIO", 121), ("ERESTART", 85), ("ERFKILL", 132), ("EROFS", 30),
+    ("EALREADY", 114), ("EBADCOOKIE", 523), ("EBADE", 52), ("EBADF", 9), ("EBADFD", 77), ("EBADHANDLE", 521), ("EBADMSG", 74),
+    ("EBADR", 53), ("EBADRQC", 56), ("EBADSLT", 57), ("EBADTYPE", 527), ("EBFONT", 59), ("EBUSY", 16), ("ECANCELED", 125), ("ECHILD", 10),
+    ("ECHRNG", 44), ("ECOMM", 70), ("ECONNABORTED", 103), ("ECONNREFUSED", 111), ("ECONNRESET", 104), ("EDEADLK", 35), ("EDEADLOCK", 35),
+    ("EDESTADDRREQ", 89), ("EDOM", 33), ("EDOTDOT", 73), ("EDQUOT", 122), ("EEXIST", 17), ("EFAULT", 14), ("EFBIG", 27), ("EHOSTDOWN", 112),
+    ("EHOSTUNREACH", 113), ("EHWPOISON", 133), ("EIDRM", 43), ("EILSEQ", 84), ("EINPROGRESS", 115), ("EINTR", 4), ("EINVAL", 22),
+    ("EIO", 5), ("EIOCBQUEUED", 529), ("EISCONN", 106), ("EISDIR", 21), ("EISNAM", 120), ("EJUKEBOX", 528), ("EKEYEXPIRED", 127),
+    ("EKEYREJECTED", 129), ("EKEYREVOKED", 128), ("EL2HLT", 51), ("EL2NSYNC", 45), ("EL3HLT", 46), ("EL3RST", 47), ("ELIBACC", 79),
+    ("ELIBBAD", 80), ("ELIBEXEC", 83), ("ELIBSCN", 81), ("ELNRNG", 48), ("ELOOP", 40), ("EMEDIUMTYPE", 124), ("EMFILE", 24), ("EMLINK", 31),
+    ("EMSGSIZE", 90), ("EMULTIHOP", 72), ("ENAMETOOLONG", 36), ("ENAVAIL", 119), ("ENETDOWN", 100), ("ENETRESET", 102),
+    ("ENETUNREACH", 101), ("ENFILE", 23), ("ENOANO", 55), ("ENOBUFS", 105), ("ENOCSI", 50), ("ENODATA", 61), ("ENODEV", 19), ("ENOENT", 2),
+    ("ENOEXEC", 8), ("ENOGRACE", 531), ("ENOIOCTLCMD", 515), ("ENOKEY", 126), ("ENOLCK", 37), ("ENOLINK", 67), ("ENOMEDIUM", 123),
+    ("ENOMEM", 12), ("ENOMSG", 42), ("ENONET", 64), ("ENOPARAM", 519), ("ENOPKG", 65), ("ENOPROTOOPT", 92), ("ENOSPC", 28), ("ENOSR", 63),
+    ("ENOSTR", 60), ("ENOSYS", 38), ("ENOTBLK", 15), ("ENOTCONN", 107), ("ENOTDIR", 20), ("ENOTEMPTY", 39), ("ENOTNAM", 118),
+    ("ENOTRECOVERABLE", 131), ("ENOTSOCK", 88), ("ENOTSUP", 95), ("ENOTSUPP", 524), ("ENOTSYNC", 522), ("ENOTTY", 25), ("ENOTUNIQ", 76),
+    ("ENXIO", 6), ("EOPENSTALE", 518), ("EOPNOTSUPP", 95), ("EOVERFLOW", 75), ("EOWNERDEAD", 130), ("EPERM", 1), ("EPFNOSUPPORT", 96),
+    ("EPIPE", 32), ("EPROBE_DEFER", 517), ("EPROTO", 71), ("EPROTONOSUPPORT", 93), ("EPROTOTYPE", 91), ("ERANGE", 34),
+    ("ERECALLCONFLICT", 530), ("EREMCHG", 78), ("EREMOTE", 66), ("EREMOTEIO", 121), ("ERESTART", 85), ("ERESTARTNOHAND", 514),
+    ("ERESTARTNOINTR", 513), ("ERESTARTSYS", 512), ("ERESTART_RESTARTBLOCK", 516), ("ERFKILL", 132), ("EROFS", 30), ("ESERVERFAULT", 526),
     ("ESHUTDOWN", 108), ("ESOCKTNOSUPPORT", 94), ("ESPIPE", 29), ("ESRCH", 3), ("ESRMNT", 69), ("ESTALE", 116), ("ESTRPIPE", 86),
-    ("ETIME", 62), ("ETIMEDOUT", 110), ("ETOOMANYREFS", 109), ("ETXTBSY", 26), ("EUCLEAN", 117), ("EUNATCH", 49), ("EUSERS", 87),
-    ("EWOULDBLOCK", 11), ("EXDEV", 18), ("EXFULL", 54),
+    ("ETIME", 62), ("ETIMEDOUT", 110), ("ETOOMANYREFS", 109), ("ETOOSMALL", 525), ("ETXTBSY", 26), ("EUCLEAN", 117), ("EUNATCH", 49),
+    ("EUSERS", 87), ("EWOULDBLOCK", 11), ("EXDEV", 18), ("EXFULL", 54),
     ("FUTEX_CMP_REQUEUE", 4), ("FUTEX_LOCK_PI", 6), ("FUTEX_PRIVATE_FLAG", 128), ("FUTEX_REQUEUE", 3), ("FUTEX_UNLOCK_PI", 7),
     ("FUTEX_WAIT", 0), ("FUTEX_WAIT_BITSET", 9), ("FUTEX_WAKE", 1), ("FUTEX_WAKE_BITSET", 10),
     ("F_DUPFD", 0), ("F_DUPFD_CLOEXEC", 1030), ("F_GETFD", 1), ("F_GETFL", 3), ("F_GETLEASE", 1025), ("F_GETLK", 5), ("F_GETLK64", 5),

@@ -42,6 +42,9 @@ pub fn function(name: &str) -> Option<String> {
         "printf" | "print" | "join" | "strftime" | "cat" | "system" | "exit" => {
             "an `emit` step sends values to the plugin, and its handlers do the rest"
         }
+        "htons" | "be16toh" | "htobe16" => "`ntohs(x)` turns the bytes of a number of 16 bits",
+        "htonl" | "be32toh" | "htobe32" => "`ntohl(x)` turns the bytes of a number of 32 bits",
+        "strerror" => "`errno(x)` is shown by the error's name",
         "strcmp" => "`==` and `!=` compare texts",
         "strncmp" | "strprefix" => "`starts_with(text, \"…\")`",
         "strcontains" | "strstr" => "`contains(text, \"…\")`",

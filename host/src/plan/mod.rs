@@ -13,9 +13,11 @@ mod constants;
 mod diagnostic;
 mod familiar;
 pub mod layout;
+mod named;
 mod node;
 mod probe;
 pub mod syntax;
+mod syscalls;
 mod validate;
 
 use std::collections::HashSet;
@@ -28,6 +30,7 @@ pub use attach::{
 pub use check::{STR_DEFAULT, STR_MAX};
 pub use diagnostic::{Diagnostic, Diagnostics, Fault, Shown, Span, is_unsafe};
 pub use layout::kind_name;
+pub use named::Names;
 pub use node::{Access, Builtin, Match, Node, NodeKind, Origin, Target, Type};
 pub use probe::{MAX_ALL_VALUE_NAMES, MAX_VALUE_NAMES};
 pub use validate::{MAX_ATTACH_LENGTH, MAX_ATTACH_POINTS, MAX_NAME, MAX_PROBES, MAX_STEPS, MAX_TEXT, TICK};

@@ -2,6 +2,7 @@
 
 use super::Span;
 use super::arithmetic;
+use super::named::Names;
 use crate::kernel::TypeId;
 
 /// A typed expression. Integers, booleans and pointers are 64 bits wide while they are computed with, whatever their type says; they are
@@ -59,6 +60,8 @@ pub enum NodeKind {
     },
     /// The value as the type says: its lowest bytes, extended, or all of them as a pointer.
     Cast(Box<Node>),
+    /// The value's lowest bytes, as many as the type has (2, 4 or 8), in the opposite order.
+    ByteSwap(Box<Node>),
     /// 1 where the value is 0, and 0 otherwise.
     Not(Box<Node>),
     Complement(Box<Node>),
@@ -133,7 +136,7 @@ pub enum Type {
     Boolean,
     /// An integer whose values have names.
     Enumeration {
-        id: TypeId,
+        names: Names,
         bytes: u8,
         signed: bool,
     },

@@ -4,11 +4,11 @@ use super::check::Checker;
 use super::diagnostic::{Diagnostic, Fault, shortened};
 use super::layout::{FieldKind, MAX_RECORD, Schema};
 use super::syntax::{self, Expr};
-use super::{AttachPoint, Node, PlanStep, PointPlan, ProbePlan, Type, Typed, attach, kind_name, largest_record};
+use super::{AttachPoint, Names, Node, PlanStep, PointPlan, ProbePlan, Type, Typed, attach, kind_name, largest_record};
 use crate::declare::{Probe, Step};
-use crate::kernel::{KernelFacts, Kind};
+use crate::kernel::KernelFacts;
 
-/// Names of an enumeration at most: the values of one with more are sent without names.
+/// Names of an enumeration of the kernel's at most: the values of one with more are sent without names.
 pub const MAX_VALUE_NAMES: usize = 256;
 /// Names of all enumerations of all fields at most.
 pub const MAX_ALL_VALUE_NAMES: usize = 1 << 16;
@@ -240,12 +240,14 @@ fn field_kind(ty: &Type, facts: &KernelFacts) -> FieldKind {
         Type::Integer { bytes, signed: true } => FieldKind::Signed(bytes),
         Type::Integer { bytes, signed: false } => FieldKind::Unsigned(bytes),
         Type::Boolean => FieldKind::Boolean,
-        Type::Enumeration { id, bytes, signed } => match facts.btf().map(|btf| btf.kind(id)) {
-            Ok(Kind::Enum { values, .. }) if values.len() <= MAX_VALUE_NAMES => {
-                FieldKind::Enumeration(values.into_iter().map(|(name, value)| (value, name)).collect())
+        Type::Enumeration { names, bytes, signed } => {
+            let values = names.values(facts);
+            // Only the kernel's own can have so many that a record's reader is better off without.
+            if values.is_empty() || matches!(names, Names::Kernel(_)) && values.len() > MAX_VALUE_NAMES {
+                return field_kind(&Type::Integer { bytes, signed }, facts);
             }
-            _ => field_kind(&Type::Integer { bytes, signed }, facts),
-        },
+            FieldKind::Enumeration(values)
+        }
         Type::Pointer { .. } => FieldKind::Unsigned(8),
         Type::Text { .. } => FieldKind::Text,
     }

@@ -461,3 +461,52 @@ fn what_the_ring_has_no_room_for_is_counted() {
         assert_eq!(machine.run(0, context, world).counters[..4], counters);
     }
 }
+
+#[test]
+fn bytes_in_the_opposite_order() {
+    table(&[
+        ("bswap(args.u16)", "65535"),
+        ("bswap(args.s16)", "65279"),
+        ("bswap(args.u8)", "255"),
+        ("bswap(args.s8)", "255"),
+        ("bswap(args.s32)", "4261412863"),
+        ("bswap(args.s64)", "18158513697557839871"),
+        ("bswap(args.u64) >> 56", "252"),
+        ("bswap((u16)0x1234)", "13330"),
+        ("bswap(0x1234)", "3752061439553044480"),
+        ("ntohs(args.s32)", "65023"),
+        ("ntohl(args.s16 + args.b)", "4294967295"),
+        ("ntohs(0x5000)", "80"),
+        ("ntohs(args.u16) == 0xffff", "true"),
+        ("bswap(args.b)", "1"),
+        ("bswap(1 / (args.u8 - 255))", "absent"),
+    ]);
+}
+
+#[test]
+fn numbers_by_their_names() {
+    table(&[
+        ("errno(args.s16)", "ENOENT"),
+        ("errno(args.s64)", "EIO"),
+        ("errno(args.u64)", "EINTR"),
+        ("errno(-512)", "ERESTARTSYS"),
+        ("errno(args.u8)", "EPERM"),
+        ("errno(7)", "7"),
+        ("errno(-4096)", "-4096"),
+        ("errno(args.s16) == -ENOENT", "true"),
+        ("errno(args.s16) == \"ENOENT\"", "true"),
+        ("\"EIO\" != errno(args.s16)", "true"),
+        ("errno(args.s16) in (\"EIO\", -ENOENT)", "true"),
+        ("errno(args.s16) + 0", "-2"),
+        ("errno(args.s16) < 0", "true"),
+        ("signal(args.b + 8)", "SIGKILL"),
+        ("signal(6)", "SIGABRT"),
+        ("signal(40)", "40"),
+        ("signal(args.b + 8) == SIGKILL", "true"),
+        ("signal(args.b + 8) == \"SIGKILL\"", "true"),
+        ("syscall(args.u8 + 2)", "openat"),
+        ("syscall(args.b + 1000)", "1001"),
+        ("syscall(args.u8 + 2) in (\"open\", \"openat\", \"openat2\")", "true"),
+        ("SS_CONNECTED == \"SS_CONNECTED\"", "true"),
+    ]);
+}

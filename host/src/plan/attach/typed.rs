@@ -3,7 +3,7 @@
 use crate::kernel::{Btf, Kind, TypeId};
 use crate::plan::check::target;
 use crate::plan::diagnostic::{Fault, Span};
-use crate::plan::{Access, Node, NodeKind, Origin, Target, Type};
+use crate::plan::{Access, Names, Node, NodeKind, Origin, Target, Type};
 
 /// An argument of a program whose context is its arguments, 8 bytes each, which the verifier types by BTF (kernel/bpf/btf.c: btf_ctx_access).
 pub fn argument(btf: &Btf, name: &str, index: u32, ty: TypeId, span: Span) -> Result<Node, Fault> {
@@ -13,7 +13,7 @@ pub fn argument(btf: &Btf, name: &str, index: u32, ty: TypeId, span: Span) -> Re
     match btf.kind(stripped.id) {
         Kind::Int { bool: true, .. } => Ok(Node { kind, ty: Type::Boolean, span }),
         Kind::Enum { bytes: bytes @ (1 | 2 | 4 | 8), signed, .. } => {
-            let ty = Type::Enumeration { id: stripped.id, bytes: bytes as u8, signed };
+            let ty = Type::Enumeration { names: Names::Kernel(stripped.id), bytes: bytes as u8, signed };
             Ok(Node { kind, ty, span })
         }
         Kind::Int { bytes, signed, .. } => match u8::try_from(bytes) {

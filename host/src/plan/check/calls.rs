@@ -3,12 +3,16 @@
 use super::super::diagnostic::{Fault, Span, did_you_mean};
 use super::super::familiar;
 use super::super::syntax::{Expr, ExprKind};
-use super::super::{Access, AttachPoint, Match, Node, NodeKind, Origin, Type};
+use super::super::{Access, AttachPoint, Match, Names, Node, NodeKind, Origin, Type};
 use super::operators::matching;
+use super::types::converted;
 use super::{BUILTINS, Checked, Checker, STR_DEFAULT, STR_MAX, both, one};
 
 /// Functions whose arguments are expressions.
-const FUNCTIONS: [&str; 7] = ["str", "reg", "starts_with", "ends_with", "contains", "user", "kernel"];
+#[rustfmt::skip]
+const FUNCTIONS: [&str; 13] = [
+    "str", "reg", "starts_with", "ends_with", "contains", "user", "kernel", "errno", "signal", "syscall", "bswap", "ntohs", "ntohl",
+];
 
 impl Checker<'_> {
     pub(super) fn call(&self, name: &str, at: Span, arguments: &[Expr], span: Span) -> Checked<Node> {
@@ -17,6 +21,10 @@ impl Checker<'_> {
             "reg" => return self.register(arguments, span),
             "user" => return self.in_memory("user", Origin::User, arguments, span),
             "kernel" => return self.in_memory("kernel", Origin::Kernel, arguments, span),
+            "errno" => return self.named_number(name, Names::Errors, arguments, span),
+            "signal" => return self.named_number(name, Names::Signals, arguments, span),
+            "syscall" => return self.named_number(name, Names::SystemCalls, arguments, span),
+            "bswap" | "ntohs" | "ntohl" => return self.swapped(name, arguments, span),
             "starts_with" => Match::StartsWith,
             "ends_with" => Match::EndsWith,
             "contains" => Match::Contains,
@@ -66,6 +74,40 @@ impl Checker<'_> {
             Type::Text { .. } => Err(one(Fault::new(pointer.span, "this is a text already").help("leave `str` away"))),
             ty => Err(one(Fault::new(pointer.span, format!("`str` takes a pointer, and this is {}", self.shown(&ty))))),
         }
+    }
+
+    /// An integer whose values have names.
+    fn named_number(&self, function: &str, names: Names, arguments: &[Expr], span: Span) -> Checked<Node> {
+        let [value] = arguments else {
+            return Err(one(Fault::new(span, format!("`{function}` takes one integer"))));
+        };
+        let value = self.integer(value)?;
+        let (bytes, signed) = value.ty.integer().unwrap_or((1, false));
+        // An error is negative; where a register holds it, its type knows of no sign.
+        let signed = signed || names == Names::Errors;
+        Ok(converted(value, Type::Enumeration { names, bytes, signed }, span))
+    }
+
+    /// `bswap`, and what takes a number of 2 or 4 bytes from the order that networks have.
+    fn swapped(&self, function: &str, arguments: &[Expr], span: Span) -> Checked<Node> {
+        let [value] = arguments else {
+            return Err(one(Fault::new(span, format!("`{function}` takes one integer"))));
+        };
+        let value = self.integer(value)?;
+        let bytes = match function {
+            "ntohs" => 2,
+            "ntohl" => 4,
+            _ => value.ty.integer().map_or(1, |(bytes, _)| bytes),
+        };
+        let ty = Type::Integer { bytes, signed: false };
+        let kind = match value.kind {
+            _ if bytes == 1 => return Ok(converted(value, ty, span)),
+            NodeKind::Constant(n) => {
+                NodeKind::Constant(((n as u64).swap_bytes() >> (64 - 8 * u32::from(bytes))) as i64)
+            }
+            kind => NodeKind::ByteSwap(Box::new(Node { kind, ..value })),
+        };
+        Ok(Node { kind, ty, span })
     }
 
     fn register(&self, arguments: &[Expr], span: Span) -> Checked<Node> {

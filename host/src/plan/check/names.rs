@@ -2,7 +2,7 @@
 
 use super::super::constants;
 use super::super::diagnostic::{Fault, Span, did_you_mean};
-use super::super::{Node, NodeKind, Type};
+use super::super::{Names, Node, NodeKind, Type};
 use super::{Checked, Checker, one};
 use crate::kernel::Kind;
 
@@ -27,11 +27,24 @@ impl Checker<'_> {
         }
         match btf.kind(id) {
             Kind::Enum { bytes: bytes @ (1 | 2 | 4 | 8), signed, .. } => {
-                let ty = Type::Enumeration { id, bytes: bytes as u8, signed };
+                let ty = Type::Enumeration { names: Names::Kernel(id), bytes: bytes as u8, signed };
                 Ok(Node { kind: NodeKind::Constant(value), ty, span })
             }
             _ => Err(unknown()),
         }
+    }
+
+    /// The value that has this name in an enumeration.
+    pub(super) fn named_value(&self, names: Names, name: &[u8], span: Span) -> Checked<i64> {
+        let name = String::from_utf8_lossy(name);
+        let all = names.values(self.facts);
+        all.iter().find(|(_, n)| *n == name).map(|(value, _)| *value).ok_or_else(|| {
+            let fault = Fault::new(span, names.unknown(&name, self.facts));
+            one(match did_you_mean(&name, all.iter().map(|(_, n)| n.as_str())) {
+                Some(help) => fault.help(help),
+                None => fault,
+            })
+        })
     }
 
     /// Help for what looks like a constant and is none.

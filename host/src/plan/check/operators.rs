@@ -1,9 +1,10 @@
 //! Operators: what they may join, and what comes of it. Constants are folded.
 
 use super::super::arithmetic::{self, Op};
+use super::super::constants;
 use super::super::diagnostic::{Fault, Span};
-use super::super::syntax::{BinaryOp, Expr, UnaryOp};
-use super::super::{Match, Node, NodeKind, Origin, Target, Type};
+use super::super::syntax::{BinaryOp, Expr, ExprKind, UnaryOp};
+use super::super::{Match, Names, Node, NodeKind, Origin, Target, Type};
 use super::{Checked, Checker, both, one};
 
 impl Checker<'_> {
@@ -66,11 +67,17 @@ impl Checker<'_> {
         }
         let (left_node, right_node) = both(self.value(left), self.value(right))?;
         let op = operation(op);
+        if op.is_comparison() {
+            both(self.with_its_sign(&left_node, right), self.with_its_sign(&right_node, left))?;
+        }
+        let names = |node, beside| if is_equality(op) { self.by_name(node, beside) } else { Ok(None) };
+        let (left_named, right_named) = both(names(&left_node, &right_node), names(&right_node, &left_node))?;
+        let (left_node, right_node) = (left_named.unwrap_or(left_node), right_named.unwrap_or(right_node));
         match (&left_node.ty, &right_node.ty) {
             (Type::Text { .. }, Type::Text { .. }) => self.texts(op, at, left_node, right_node, span),
             (Type::Text { .. }, other) | (other, Type::Text { .. }) => Err(one(self.text_and_other(op, at, other))),
             (Type::Pointer { .. }, _) | (_, Type::Pointer { .. }) => {
-                if !matches!(op, Op::Equal | Op::NotEqual) {
+                if !is_equality(op) {
                     let message = "pointers can be compared by `==` and `!=`, and not be computed with";
                     return Err(one(Fault::new(at, message).help("`.` follows them, and `str()` reads text")));
                 }
@@ -79,6 +86,30 @@ impl Checker<'_> {
                 Ok(Node { kind, ty: Type::Boolean, span })
             }
             _ => Ok(integers(op, left_node, right_node, span)),
+        }
+    }
+
+    /// A text in quotes beside a value of an enumeration is a name of it.
+    fn by_name(&self, node: &Node, beside: &Node) -> Checked<Option<Node>> {
+        match (&beside.ty, &node.kind) {
+            (Type::Enumeration { names, .. }, NodeKind::Literal(name)) => {
+                let value = self.named_value(*names, name, node.span)?;
+                Ok(Some(Node { kind: NodeKind::Constant(value), ty: beside.ty.clone(), span: node.span }))
+            }
+            _ => Ok(None),
+        }
+    }
+
+    /// Refuses what never holds: that a call returns an error number as it is.
+    fn with_its_sign(&self, beside: &Node, expr: &Expr) -> Checked<()> {
+        match (&beside.ty, &expr.kind) {
+            (Type::Enumeration { names: Names::Errors, .. }, ExprKind::Name(name))
+                if name.starts_with('E') && constants::value(name).is_some() =>
+            {
+                let fault = Fault::new(expr.span, "a call that failed returns minus the error number");
+                Err(one(fault.help(format!("`-{name}`, or `\"{name}\"`"))))
+            }
+            _ => Ok(()),
         }
     }
 
@@ -97,7 +128,7 @@ impl Checker<'_> {
         if !op.is_comparison() {
             return Err(one(Fault::new(at, "a text cannot be computed with")));
         }
-        if !matches!(op, Op::Equal | Op::NotEqual) {
+        if !is_equality(op) {
             return Err(one(Fault::new(at, "texts can be compared by `==` and `!=` only")));
         }
         let same = match (&left.kind, &right.kind) {
@@ -120,7 +151,15 @@ impl Checker<'_> {
         let mut faults = Vec::new();
         let mut keep = |node: Checked<Node>| node.map_err(|mut found| faults.append(&mut found)).ok();
         let value = keep(self.value(value));
-        let members: Vec<Node> = set.iter().filter_map(|member| keep(self.value(member))).collect();
+        let member = |expr: &Expr| match &value {
+            Some(value) => {
+                self.with_its_sign(value, expr)?;
+                let node = self.value(expr)?;
+                Ok(self.by_name(&node, value)?.unwrap_or(node))
+            }
+            None => self.value(expr),
+        };
+        let members: Vec<Node> = set.iter().filter_map(|expr| keep(member(expr))).collect();
         let Some(value) = value.filter(|_| members.len() == set.len()) else { return Err(faults) };
         let is_text = matches!(value.ty, Type::Text { .. });
         let (mut numbers, mut texts) = (Vec::new(), Vec::new());
@@ -194,6 +233,10 @@ impl Checker<'_> {
         let (condition, then, otherwise) = (Box::new(condition), Box::new(then_node), Box::new(otherwise_node));
         Ok(Node { kind: NodeKind::Conditional { condition, then, otherwise }, ty, span })
     }
+}
+
+fn is_equality(op: Op) -> bool {
+    matches!(op, Op::Equal | Op::NotEqual)
 }
 
 fn is_unsigned(ty: &Type) -> bool {

@@ -3,7 +3,7 @@
 use super::super::attach::tracepoint::{named_target, readable};
 use super::super::diagnostic::{Fault, Span, did_you_mean};
 use super::super::syntax::{Expr, ExprKind};
-use super::super::{Access, AttachPoint, Node, NodeKind, Origin, Target, Type};
+use super::super::{Access, AttachPoint, Names, Node, NodeKind, Origin, Target, Type};
 use super::types::MAX_POINTERS;
 use super::{Checked, Checker, STR_MAX, Walk, both, listed, one};
 use crate::kernel::{Btf, FieldLocation, Kind, MemberAt, TracepointField, TypeId};
@@ -52,7 +52,7 @@ impl Checker<'_> {
             _ => None,
         };
         if let (Some(id), Type::Integer { bytes, signed }) = (id, &node.ty) {
-            node.ty = Type::Enumeration { id, bytes: *bytes, signed: *signed };
+            node.ty = Type::Enumeration { names: Names::Kernel(id), bytes: *bytes, signed: *signed };
         }
         Walk::Value(node)
     }
@@ -270,7 +270,7 @@ impl Checker<'_> {
                 self.load(base, origin, offset, bytes, bits, ty, span)
             }
             Kind::Enum { bytes, signed, .. } => {
-                let ty = |bytes| Type::Enumeration { id: stripped.id, bytes, signed };
+                let ty = |bytes| Type::Enumeration { names: Names::Kernel(stripped.id), bytes, signed };
                 self.load(base, origin, offset, bytes, bits, ty, span)
             }
             Kind::Pointer(to) => {
@@ -363,7 +363,7 @@ fn shallow_target(btf: &Btf, to: TypeId, depth: u32) -> Target {
         Kind::Int { bytes: 1, .. } => Target::Char,
         Kind::Int { bytes: bytes @ (2 | 4 | 8), signed, .. } => scalar(Type::Integer { bytes: bytes as u8, signed }),
         Kind::Enum { bytes: bytes @ (1 | 2 | 4 | 8), signed, .. } => {
-            scalar(Type::Enumeration { id, bytes: bytes as u8, signed })
+            scalar(Type::Enumeration { names: Names::Kernel(id), bytes: bytes as u8, signed })
         }
         Kind::Struct { .. } | Kind::Union { .. } | Kind::Forward { .. } => Target::Type(id),
         Kind::Pointer(inner) if depth > 0 && !btf.strip(inner).tags.percpu => {

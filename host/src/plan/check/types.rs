@@ -2,7 +2,7 @@
 
 use super::super::diagnostic::{Fault, Span, did_you_mean};
 use super::super::syntax::{Expr, TypeBase, TypeName};
-use super::super::{AttachPoint, Node, NodeKind, Origin, Target, Type};
+use super::super::{AttachPoint, Names, Node, NodeKind, Origin, Target, Type};
 use super::places::{bytes_of, element, size_of, target};
 use super::{Checked, Checker, Walk, both, one};
 use crate::kernel::{Btf, Kind, TypeId};
@@ -180,7 +180,7 @@ impl Checker<'_> {
 }
 
 /// The value as one of another type: of an integer as many bytes as that has, extended by its own sign.
-fn converted(node: Node, to: Type, span: Span) -> Node {
+pub(super) fn converted(node: Node, to: Type, span: Span) -> Node {
     let to = match (to, &node.ty) {
         // What a user pointer is cast to still lies in the process's memory.
         (Type::Pointer { target, .. }, Type::Pointer { origin: Origin::User, .. }) => {
@@ -229,7 +229,7 @@ fn meaning(btf: &Btf, ty: TypeId) -> Named {
             Named::Scalar(Type::Integer { bytes: bytes as u8, signed })
         }
         Kind::Enum { bytes: bytes @ (1 | 2 | 4 | 8), signed, .. } => {
-            Named::Scalar(Type::Enumeration { id, bytes: bytes as u8, signed })
+            Named::Scalar(Type::Enumeration { names: Names::Kernel(id), bytes: bytes as u8, signed })
         }
         Kind::Struct { .. } | Kind::Union { .. } | Kind::Forward { .. } => Named::Structure(id),
         Kind::Pointer(to) => {

@@ -1,0 +1,97 @@
+//! What a declaration sees of the running kernel: loaded and attached while something is done, its records read back.
+
+use std::time::{Duration, Instant};
+
+use porthole::compile::compile;
+use porthole::declare::{Declaration, Probe, Step};
+use porthole::events::Batch;
+use porthole::kernel::KernelFacts;
+use porthole::load::{Counts, load};
+use porthole::output::{Format, Renderer};
+use porthole::plan::layout::{LENGTH, Schema};
+use porthole::plan::plan;
+use porthole::plugin::Emitted;
+
+use crate::declaration;
+use crate::machine::{Value, decode};
+
+const RING: u32 = 1 << 22;
+
+/// What a probe saw.
+pub struct Seen {
+    /// The fields of each record, in the order of the declaration.
+    pub rows: Vec<Vec<Value>>,
+    pub counts: Counts,
+    pub attaching: Duration,
+    pub detaching: Duration,
+    schemas: Vec<Schema>,
+    records: Vec<u8>,
+}
+
+/// Attaches a declaration of one event, does `work`, and detaches.
+///
+/// # Panics
+/// Where any of it fails, or the account does not add up.
+pub fn trace(declaration: &Declaration, work: impl FnOnce()) -> Seen {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let _inside = runtime.enter();
+    let plan = plan(declaration, &KernelFacts::running()).unwrap_or_else(|e| panic!("{e}"));
+    let loaded = load(&compile(&plan, "test", RING).unwrap()).unwrap_or_else(|e| panic!("{e}"));
+    let begun = Instant::now();
+    let mut attached = loaded.attach(&plan).unwrap_or_else(|e| panic!("{e}"));
+    let attaching = begun.elapsed();
+    let mut ring = attached.ring().unwrap();
+    work();
+    let begun = Instant::now();
+    attached.detach();
+    let detaching = begun.elapsed();
+    let (mut rows, mut records) = (Vec::new(), Vec::new());
+    loop {
+        let batch = ring.take(Batch::default()).unwrap();
+        if batch.count == 0 {
+            break;
+        }
+        records.extend_from_slice(&batch.records);
+        let mut rest = batch.records.as_slice();
+        while !rest.is_empty() {
+            let at = LENGTH as usize;
+            let (record, behind) = rest.split_at(u32::from_le_bytes(rest[at..at + 4].try_into().unwrap()) as usize);
+            rows.push(decode(&plan.schemas[0], record).into_iter().map(|(_, value)| value).collect());
+            rest = behind;
+        }
+    }
+    let counts = attached.counts(plan.probes.len()).unwrap();
+    let mut sum = Counts::default();
+    for of_probe in counts {
+        assert_eq!(of_probe.hits, of_probe.filtered + of_probe.emitted + of_probe.lost);
+        sum.hits += of_probe.hits;
+        sum.filtered += of_probe.filtered;
+        sum.emitted += of_probe.emitted;
+        sum.lost += of_probe.lost;
+    }
+    Seen { rows, counts: sum, attaching, detaching, schemas: plan.schemas, records }
+}
+
+impl Seen {
+    /// The fields of each record as the host shows them in JSON, when a plugin forwards it.
+    ///
+    /// # Panics
+    /// Where the host writes no JSON.
+    pub fn shown(&self) -> Vec<serde_json::Value> {
+        let mut renderer = Renderer::new("p", Format::Json, self.schemas.clone(), false, 0);
+        let lines = renderer.render(vec![Emitted::Forward(self.records.clone())]);
+        let rows = serde_json::Deserializer::from_slice(&lines).into_iter::<serde_json::Value>();
+        rows.map(|row| row.expect("a row is JSON")["fields"].take()).collect()
+    }
+}
+
+/// A probe with one event of these values, where this holds.
+pub fn probe(attach: &[&str], when: &str, values: &[&str]) -> Declaration {
+    let names: Vec<String> = (0..values.len()).map(|n| format!("f{n}")).collect();
+    let fields = names.iter().map(String::as_str).zip(values.iter().copied());
+    let mut declaration = declaration::of_fields("", fields);
+    let Probe { attach: points, body, .. } = &mut declaration.probes[0];
+    *points = attach.iter().map(|a| (*a).to_owned()).collect();
+    body.insert(0, Step::When(when.to_owned()));
+    declaration
+}

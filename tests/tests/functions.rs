@@ -5,6 +5,7 @@
 
 use std::fs::File;
 use std::io::Read;
+use std::os::fd::AsRawFd;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
@@ -107,6 +108,11 @@ fn func_is_the_best_that_the_kernel_offers() {
     ] {
         assert_eq!(found(&told(name, features, both, "vfs_read\n"), "func:vfs_read"), expected, "{name}");
     }
+    // A function with more arguments than registers, where fentry cannot take it.
+    let (map, traceable) = ("0 T do_mmap\n", "do_mmap\n");
+    assert_eq!(found(&told("many", "fentry\nkprobe\n", map, traceable), "func:do_mmap"), "kprobe:do_mmap");
+    let features = "fentry\nfentry with more than 6 arguments\nkprobe\n";
+    assert_eq!(found(&told("stack", features, map, traceable), "func:do_mmap"), "fentry:do_mmap");
     // A function that BTF does not describe.
     let facts = told("undescribed", "fentry\nkprobe\n", both, "vfs_read\nentry_SYSCALL_64\n");
     assert_eq!(found(&facts, "func:entry_SYSCALL_64"), "kprobe:entry_SYSCALL_64");
@@ -221,6 +227,119 @@ fn root_kprobe_and_kretprobe_see_registers() {
         probe("result", "kretprobe:vfs_read", &format!("retval == {}", THERE.len()), "retval"),
     ];
     expect_each(&facts, probes, || read(&path.0));
+}
+
+/// A page's number in a file that nobody else maps.
+const PAGE: u64 = 77_777;
+
+/// Maps the file from [`PAGE`] on.
+fn map(path: &Path) {
+    let file = File::open(path).expect("it is there");
+    for _ in 0..TIMES {
+        let offset = libc::off_t::try_from(PAGE * 4096).expect("it is small");
+        // SAFETY: the kernel chooses an address that is free, and nothing is read there.
+        unsafe {
+            let at =
+                libc::mmap(std::ptr::null_mut(), 4096, libc::PROT_READ, libc::MAP_PRIVATE, file.as_raw_fd(), offset);
+            assert_ne!(at, libc::MAP_FAILED);
+            libc::munmap(at, 4096);
+        }
+    }
+}
+
+/// The last arguments of `do_mmap` are on the stack: from Linux 6.6 on the page's number, and always the head of a list, which is empty.
+const MAPPED: &str = "args.pgoff == 77777 && args.uf.next == args.uf";
+
+#[test]
+fn root_kprobe_sees_arguments_on_the_stack() {
+    let facts = KernelFacts::running();
+    if !offered(&facts, Feature::Kprobe, "kprobe:do_mmap") {
+        return;
+    }
+    let names = facts.function("do_mmap").expect("facts").expect("it is there").params;
+    let number = names.iter().position(|(name, _)| name == "uf").expect("it has it");
+    assert!(number > 5, "it is not on the stack");
+    let (path, _) = file("stack");
+    let probes = vec![
+        probe("named", "kprobe:do_mmap", MAPPED, "args.pgoff"),
+        probe("numbered", "kprobe:do_mmap", &format!("{MAPPED} && arg{number} == args.uf"), "args.uf"),
+    ];
+    expect_each(&facts, probes, || map(&path.0));
+}
+
+#[test]
+fn root_fentry_sees_arguments_on_the_stack() {
+    let facts = KernelFacts::running();
+    if offered(&facts, Feature::Fentry, "fentry:do_mmap") && offered(&facts, Feature::FentryOnStack, "fentry:do_mmap") {
+        let (path, _) = file("slots");
+        let probes = vec![
+            probe("entry", "fentry:do_mmap", MAPPED, "args.pgoff"),
+            probe("exit", "fexit:do_mmap", &format!("{MAPPED} && retval > 0"), "retval"),
+        ];
+        expect_each(&facts, probes, || map(&path.0));
+    }
+}
+
+/// What takes arguments on the stack is chosen by what this kernel has.
+#[test]
+fn root_func_is_what_can_be_attached() {
+    let facts = KernelFacts::running();
+    if !offered(&facts, Feature::Kprobe, "kprobe:do_mmap") {
+        return;
+    }
+    let fentry = facts.offers(Feature::FentryOnStack) == Answer::Yes;
+    assert_eq!(found(&facts, "func:do_mmap"), if fentry { "fentry:do_mmap" } else { "kprobe:do_mmap" });
+    let (path, _) = file("best");
+    expect_each(&facts, vec![probe("best", "func:do_mmap", MAPPED, "args.pgoff")], || map(&path.0));
+}
+
+/// A command that there is not, for bpf(2) to refuse.
+const COMMAND: u32 = 7777;
+
+/// Calls bpf(2) with attributes at this address.
+fn refused_command(at: &[u8; 64]) {
+    for _ in 0..TIMES {
+        // SAFETY: the kernel reads the attributes at most.
+        let result = unsafe { libc::syscall(libc::SYS_bpf, COMMAND, at.as_ptr(), at.len()) };
+        assert_eq!(result, -1);
+    }
+}
+
+#[test]
+fn root_structures_are_passed_by_value() {
+    let facts = KernelFacts::running();
+    if !offered(&facts, Feature::Kprobe, "kprobe:__sys_bpf") {
+        return;
+    }
+    let attributes = [0; 64];
+    let address = attributes.as_ptr() as u64;
+    let passed = format!(
+        "args.cmd == {COMMAND} && args.uattr.user == {address} && !args.uattr.is_kernel && args.size == {}",
+        attributes.len()
+    );
+    let mut probes = vec![probe("registers", "kprobe:__sys_bpf", &passed, "args.size")];
+    if facts.offers(Feature::Fentry) == Answer::Yes {
+        probes.push(probe("entry", "fentry:__sys_bpf", &passed, "args.uattr.user"));
+        probes.push(probe("exit", "fexit:__sys_bpf", &format!("{passed} && retval == -22"), "retval"));
+    }
+    expect_each(&facts, probes, || refused_command(&attributes));
+}
+
+#[test]
+fn root_structures_are_returned_by_value() {
+    const OWNER: u32 = 4_242_424;
+    let facts = KernelFacts::running();
+    if !offered(&facts, Feature::Kprobe, "kretprobe:make_kuid") {
+        return;
+    }
+    let (path, _) = file("owner");
+    let probes = vec![
+        probe("id", "kretprobe:make_kuid", &format!("retval.val == {OWNER}"), "retval.val"),
+        probe("of", "kprobe:make_kuid", &format!("args.uid == {OWNER}"), "args.uid"),
+    ];
+    expect_each(&facts, probes, || {
+        (0..TIMES).for_each(|_| std::os::unix::fs::chown(&path.0, Some(OWNER), None).expect("this is root"));
+    });
 }
 
 #[test]

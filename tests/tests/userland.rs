@@ -66,15 +66,10 @@ fn root_calls_of_another_process_have_their_arguments() {
     let directory = Directory::new("calls");
     let program = shop(&directory);
     let attach = format!("uprobe:{}:weigh", program.display());
+    #[rustfmt::skip]
     let values = [
-        "arg0",
-        "arg1 & 0xffffffff",
-        "arg4",
-        "str(arg5)",
-        "comm",
-        "reg(\"di\") == arg0",
-        "str(arg4)",
-        "*(u32 *)arg5",
+        "arg0", "arg1 & 0xffffffff", "arg4", "str(arg5)", "comm", "reg(\"di\") == arg0", "str(arg4)", "*(u32 *)arg5", "arg6",
+        "str(arg7)",
         "reg(\"ip\")",
     ];
     let seen = trace(&probe(&[&attach], "arg0 % 2 == 0", &values), || {
@@ -92,10 +87,12 @@ fn root_calls_of_another_process_have_their_arguments() {
             Value::Boolean(true),
             Value::Absent,
             Value::Unsigned(u64::from(u32::from_le_bytes(*b"plum"))),
+            Value::Unsigned(3 * 2 * n as u64),
+            text("fig"),
         ];
-        assert_eq!(row[..8], expected);
+        assert_eq!(row[..10], expected);
         // Programs are loaded page by page, so the last three digits are those of the file.
-        let Value::Unsigned(ip) = row[8] else { panic!("{row:?}") };
+        let Value::Unsigned(ip) = row[10] else { panic!("{row:?}") };
         assert_eq!(ip % 0x1000, symbol(&program, "weigh") % 0x1000);
     }
 }

@@ -25,9 +25,6 @@ pub const PT_REGS: [(&str, u32); 21] = [
     ("ss", 160),
 ];
 
-/// The registers that carry a function's first arguments (System V ABI for x86-64, 3.2.3).
-pub const ARGUMENTS: [&str; 6] = ["di", "si", "dx", "cx", "r8", "r9"];
-
 /// The offset of the register that the structure names so.
 pub fn offset(name: &str) -> Option<u32> {
     PT_REGS.iter().find(|(known, _)| *known == name).map(|(_, offset)| *offset)

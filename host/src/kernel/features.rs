@@ -40,6 +40,8 @@ pub struct Check {
 pub enum Feature {
     /// Programs at the entry and the exit of functions, through ftrace's calls.
     Fentry,
+    /// The same at functions some of whose arguments are on the stack.
+    FentryOnStack,
     /// Breakpoints, or what the kernel makes of them.
     Kprobe,
     /// Programs at the hooks of security modules.
@@ -53,6 +55,7 @@ impl Feature {
     pub fn name(self) -> &'static str {
         match self {
             Feature::Fentry => "fentry",
+            Feature::FentryOnStack => "fentry with more than 6 arguments",
             Feature::Kprobe => "kprobe",
             Feature::Lsm => "lsm",
             Feature::Hardware => "hardware",
@@ -69,6 +72,10 @@ pub(super) fn offered(feature: Feature, facts: &KernelFacts) -> Answer {
     };
     match feature {
         Feature::Fentry => loads((libbpf_sys::BPF_PROG_TYPE_TRACING, libbpf_sys::BPF_TRACE_FENTRY)),
+        Feature::FentryOnStack => match facts.offers(Feature::Fentry) {
+            Answer::Yes => fentry_on_stack(&machine, facts),
+            answer => answer,
+        },
         Feature::Kprobe => match loads((libbpf_sys::BPF_PROG_TYPE_KPROBE, 0)) {
             Answer::Yes => kprobe_event().answer,
             answer => answer,
@@ -78,6 +85,18 @@ pub(super) fn offered(feature: Feature, facts: &KernelFacts) -> Answer {
             answer => answer,
         },
         Feature::Hardware => hardware_counters(&machine),
+    }
+}
+
+/// The kernel finds out how a function's arguments are passed when a program is attached: so one is, which does nothing, for a moment.
+fn fentry_on_stack(machine: &Machine, facts: &KernelFacts) -> Answer {
+    const MANY_ARGUMENTS: &str = "do_mmap";
+    match facts.function(MANY_ARGUMENTS) {
+        Ok(Some(function)) if function.params.len() > 6 => {
+            let outcome = trial::attached(libbpf_sys::BPF_PROG_TYPE_TRACING, libbpf_sys::BPF_TRACE_FENTRY, function.id);
+            machine.judge(outcome, "it is there since 6.6")
+        }
+        _ => Answer::Unknown(format!("this kernel has no {MANY_ARGUMENTS} of more than 6 arguments to try it on")),
     }
 }
 
@@ -159,6 +178,9 @@ const CAP_DAC_READ_SEARCH: Capability = Capability {
 const TRACING: [Capability; 2] = [CAP_BPF, CAP_PERFMON];
 const NAMED: [Capability; 4] = [CAP_BPF, CAP_PERFMON, CAP_SYS_ADMIN, CAP_DAC_READ_SEARCH];
 
+/// The kernel's own number for what is not supported, which it is not to tell processes and does (include/linux/errno.h).
+const ENOTSUPP: i32 = 524;
+
 /// The running kernel's version and what this process may do on it.
 struct Machine {
     /// As in /proc/sys/kernel/osrelease.
@@ -202,7 +224,7 @@ impl Machine {
                 "refused in spite of CAP_BPF and CAP_PERFMON: by lockdown, a security module, or this kernel's build"
                     .to_owned(),
             ),
-            Some(libc::EINVAL | libc::ENOSYS | libc::EOPNOTSUPP) => {
+            Some(libc::EINVAL | libc::ENOSYS | libc::EOPNOTSUPP | ENOTSUPP) => {
                 Answer::No(format!("this kernel does not know it: {since}"))
             }
             _ => Answer::Unknown(error.to_string()),
@@ -469,7 +491,7 @@ mod trial {
     use std::ffi::{c_int, c_ulong};
     use std::io;
     use std::mem::size_of;
-    use std::os::fd::{FromRawFd, OwnedFd};
+    use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
     use std::ptr;
 
     use libbpf_sys::{bpf_attach_type, bpf_func_id, bpf_insn, bpf_prog_load_opts, bpf_prog_type, perf_event_attr};
@@ -490,6 +512,21 @@ mod trial {
 
     /// Loads a program that returns 0. `target` is the type or function that it is bound to, `void` for none.
     pub(super) fn program(program_type: bpf_prog_type, attach_type: bpf_attach_type, target: TypeId) -> io::Result<()> {
+        loaded(program_type, attach_type, target).map(drop)
+    }
+
+    /// The same, and attaches it to what it is bound to.
+    pub(super) fn attached(
+        program_type: bpf_prog_type,
+        attach_type: bpf_attach_type,
+        target: TypeId,
+    ) -> io::Result<()> {
+        let program = loaded(program_type, attach_type, target)?;
+        // SAFETY: null stands for no name, which a program that is bound needs none of.
+        owned(unsafe { libbpf_sys::bpf_raw_tracepoint_open(ptr::null(), program.as_raw_fd()) }).map(drop)
+    }
+
+    fn loaded(program_type: bpf_prog_type, attach_type: bpf_attach_type, target: TypeId) -> io::Result<OwnedFd> {
         let mut options = bpf_prog_load_opts {
             sz: size_of::<bpf_prog_load_opts>() as libbpf_sys::size_t,
             expected_attach_type: attach_type,
@@ -507,7 +544,7 @@ mod trial {
                 &mut options,
             )
         };
-        owned(result).map(drop)
+        owned(result)
     }
 
     /// Whether a tracepoint program may call the helper.

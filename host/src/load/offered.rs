@@ -13,9 +13,13 @@ const NAMED: usize = 3;
 pub fn check<'a>(points: impl Iterator<Item = &'a AttachPoint>) -> Result<(), LoadError> {
     let points: Vec<&AttachPoint> = points.collect();
     let facts = KernelFacts::running();
-    for feature in [Feature::Fentry, Feature::Kprobe, Feature::Lsm] {
-        let of_feature: Vec<&AttachPoint> =
-            points.iter().filter(|point| point.feature() == Some(feature)).copied().collect();
+    for feature in [Feature::Fentry, Feature::FentryOnStack, Feature::Kprobe, Feature::Lsm] {
+        // What is wrong with all of fentry is not said of a part of it.
+        let asks = |point: &AttachPoint| match point.feature() {
+            Some(Feature::FentryOnStack) if feature == Feature::Fentry => true,
+            asked => asked == Some(feature),
+        };
+        let of_feature: Vec<&AttachPoint> = points.iter().filter(|point| asks(point)).copied().collect();
         if of_feature.is_empty() {
             continue;
         }
@@ -52,9 +56,12 @@ fn binds(function: &KernelFunction) -> io::Result<()> {
 fn instead(feature: Feature, facts: &KernelFacts) -> Option<String> {
     let offered = |feature| facts.offers(feature) == Answer::Yes;
     match feature {
+        Feature::FentryOnStack if offered(Feature::Kprobe) => Some("kprobe, kretprobe and func do".to_owned()),
         Feature::Fentry if offered(Feature::Kprobe) => Some("kprobe, kretprobe and func work here".to_owned()),
         Feature::Kprobe if offered(Feature::Fentry) => Some("fentry, fexit and func work here".to_owned()),
-        Feature::Fentry | Feature::Kprobe => Some("tracepoint and rawtracepoint work here".to_owned()),
+        Feature::Fentry | Feature::FentryOnStack | Feature::Kprobe => {
+            Some("tracepoint and rawtracepoint work here".to_owned())
+        }
         Feature::Lsm | Feature::Hardware => None,
     }
 }

@@ -47,9 +47,10 @@ impl Lower<'_> {
             }
             NodeKind::Context { offset, bytes: 8 } => Root::Context(*offset as i32),
             NodeKind::Cast(inner) if is_wide(&inner.ty) => self.root_behind(inner, value, offset, false),
-            NodeKind::Element { .. } | NodeKind::ContextAddress { .. } | NodeKind::Builtin(Builtin::Task) => {
-                Root::Sound
-            }
+            NodeKind::Element { .. }
+            | NodeKind::ContextAddress { .. }
+            | NodeKind::Gathered { .. }
+            | NodeKind::Builtin(Builtin::Task) => Root::Sound,
             _ => Root::Register { register: value, offset: offset as i32, fresh: self.lives_on(pointer) },
         }
     }

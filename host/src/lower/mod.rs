@@ -233,6 +233,8 @@ struct Lower<'a> {
     faults: Faults,
     /// 16 bytes for a thread's name that is compared.
     comm: Option<SlotId>,
+    /// 16 bytes for each structure that is passed in two registers, by these.
+    gathered: HashMap<[u32; 2], SlotId>,
     /// What calls without arguments have given, where that is certain to have been computed.
     known: HashMap<Builtin, Register>,
     pid_tgid: Option<Register>,
@@ -294,6 +296,7 @@ impl<'a> Lower<'a> {
             last_word: word,
             faults: Faults::default(),
             comm: None,
+            gathered: HashMap::new(),
             known: HashMap::new(),
             pid_tgid: None,
             uid_gid: None,

@@ -61,6 +61,7 @@ pub fn needs_scratch(node: &Node) -> bool {
         | NodeKind::Builtin(_)
         | NodeKind::Context { .. }
         | NodeKind::ContextAddress { .. }
+        | NodeKind::Gathered { .. }
         | NodeKind::Argument { .. }
         | NodeKind::Fetched { .. } => false,
     }

@@ -81,6 +81,7 @@ impl Lower<'_> {
             }
             NodeKind::Element { base, index, scale, count } => self.element(base, index, *scale, *count, exit),
             NodeKind::ContextAddress { offset } => self.b.alu(AluOp::Add, self.context, *offset as i32),
+            NodeKind::Gathered { offsets } => self.gathered(*offsets),
             NodeKind::Cast(inner) => {
                 let value = self.plain(inner, exit);
                 match node.ty.integer() {
@@ -352,6 +353,17 @@ impl Lower<'_> {
         self.b.load(Address::slot(self.word, 0), Size::B8)
     }
 
+    /// Words of the context that are to be read as if they stood side by side. They are put there each time: it costs less than to know whether they are
+    /// there already.
+    fn gathered(&mut self, offsets: [u32; 2]) -> Register {
+        let slot = *self.gathered.entry(offsets).or_insert_with(|| self.b.slot(16));
+        for (offset, at) in offsets.into_iter().zip([0, 8]) {
+            let word = self.b.load(Address::at(self.context, Space::Context, offset as i32), Size::B8);
+            self.b.store(Address::slot(slot, at), word, Size::B8);
+        }
+        self.b.address_of(slot, 0)
+    }
+
     /// `bytes` at `base + offset`, zero-extended.
     fn read(&mut self, base: &Node, offset: u32, bytes: u8, access: Access, exit: &Exit) -> Register {
         let pointer = self.guarded(base, exit);
@@ -494,7 +506,10 @@ fn probed(access: Access) -> Access {
 fn never_null(pointer: &Node) -> bool {
     matches!(
         pointer.kind,
-        NodeKind::Builtin(Builtin::Task) | NodeKind::Address { .. } | NodeKind::ContextAddress { .. }
+        NodeKind::Builtin(Builtin::Task)
+            | NodeKind::Address { .. }
+            | NodeKind::ContextAddress { .. }
+            | NodeKind::Gathered { .. }
     )
 }
 

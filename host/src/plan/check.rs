@@ -17,6 +17,7 @@ mod types;
 
 use std::collections::HashMap;
 
+use super::attach::Value;
 use super::diagnostic::{Fault, Span, did_you_mean};
 use super::familiar;
 use super::syntax::{Expr, ExprKind, UnaryOp};
@@ -76,6 +77,17 @@ enum Walk {
     },
     /// `args`, of which only fields are values.
     Arguments,
+}
+
+impl From<Value> for Walk {
+    fn from(value: Value) -> Walk {
+        match value {
+            Value::Node(node) => Walk::Value(node),
+            Value::Structure { base, offset, ty } => {
+                Walk::Place { base, origin: Origin::Kernel, offset, ty, bits: None }
+            }
+        }
+    }
 }
 
 impl<'a> Checker<'a> {
@@ -169,7 +181,7 @@ impl<'a> Checker<'a> {
             }
             _ => {
                 return match self.attach.name(name, self.facts, span) {
-                    Some(here) => here.map(Walk::Value).map_err(one),
+                    Some(here) => here.map(Walk::from).map_err(one),
                     None => self.constant(name, span).map(Walk::Value),
                 };
             }
@@ -202,7 +214,7 @@ impl<'a> Checker<'a> {
     /// `args.name`.
     fn argument(&self, name: &str, at: Span) -> Checked<Walk> {
         match self.attach.argument(name, self.facts, at) {
-            Some(argument) => argument.map(Walk::Value).map_err(one),
+            Some(argument) => argument.map(Walk::from).map_err(one),
             None => Err(one(self.unknown_argument(name, at))),
         }
     }

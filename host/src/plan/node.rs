@@ -58,6 +58,10 @@ pub enum NodeKind {
     ContextAddress {
         offset: u32,
     },
+    /// The address of 16 bytes in which these two words of the program's context stand one behind the other.
+    Gathered {
+        offsets: [u32; 2],
+    },
     /// The value as the type says: its lowest bytes, extended, or all of them as a pointer.
     Cast(Box<Node>),
     /// The value's lowest bytes, as many as the type has (2, 4 or 8), in the opposite order.

@@ -100,6 +100,12 @@ const FUNCTIONS: &[&str] = &[
     "ext4_file_open",
     "__tcp_transmit_skb",
     "mmap_region",
+    "do_mmap",
+    "__sys_bpf",
+    "__cgroup_bpf_run_filter_getsockopt",
+    "ZSTD_checkCParams",
+    "current_time",
+    "make_kuid",
 ];
 
 /// What a raw tracepoint's name is put behind to name its typedef and its functions.

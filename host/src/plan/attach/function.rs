@@ -9,22 +9,17 @@
 use std::collections::{BTreeSet, HashMap};
 use std::fmt;
 
-use super::{no_facts, registers, typed};
+use super::passed::{self, ARGUMENTS, MOST_BYTES, Passed, RESULTS, slot, structure_bytes};
+use super::{Value, no_facts, registers, typed};
 use crate::kernel::{Answer, Btf, FactError, Feature, Function, KernelFacts, Kind, TypeId};
 use crate::plan::check::target;
 use crate::plan::diagnostic::{Fault, Span, did_you_mean};
-use crate::plan::{Access, Node, NodeKind, Origin, Type};
+use crate::plan::{Access, Node, NodeKind, Origin, Target, Type};
 
-/// The registers of the arguments in their order, by their names in `struct pt_regs` (System V ABI for x86-64, 3.2.3).
-const ARGUMENTS: [&str; 6] = ["di", "si", "dx", "cx", "r8", "r9"];
-/// The register of the result.
-const RESULT: &str = "ax";
 /// The functions that stand for the hooks of security modules.
 const LSM_PREFIX: &str = "bpf_lsm_";
 /// Arguments that fentry and fexit can have, in slots of 8 bytes (include/linux/bpf.h: MAX_BPF_FUNC_ARGS).
 const MOST_SLOTS: u32 = 12;
-/// Bytes of a structure that fentry and fexit pass by value (arch/x86/net/bpf_jit_comp.c).
-const MOST_BYTES: u32 = 16;
 
 /// How a program is attached to a function.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -89,6 +84,8 @@ pub struct KernelFunction {
     pub offset: u64,
     /// None where BTF does not know the function, which only kprobe and kretprobe do without.
     pub prototype: Option<Function>,
+    /// Words of 8 bytes that its arguments take; 0 without a prototype.
+    pub slots: u32,
     /// Whether `func` was written.
     pub chosen: bool,
 }
@@ -235,7 +232,11 @@ fn resolve_as(kind: FunctionKind, spec: &Spec, facts: &KernelFacts) -> Result<Ke
             fault.help(format!("`kprobe:{0}` and `kretprobe:{0}` can", spec.name))
         })?;
     }
-    Ok(KernelFunction { kind, name: spec.name.clone(), offset: spec.offset, prototype, chosen: false })
+    let slots = match (&prototype, facts.btf()) {
+        (Some(function), Ok(btf)) => slot(btf, function, function.params.len()),
+        _ => 0,
+    };
+    Ok(KernelFunction { kind, name: spec.name.clone(), offset: spec.offset, prototype, slots, chosen: false })
 }
 
 /// fentry is quicker and its arguments are typed for the verifier; kprobe is there on more kernels and takes more functions.
@@ -244,7 +245,7 @@ fn best(spec: &Spec, facts: &KernelFacts) -> Result<KernelFunction, Fault> {
     let fentry = resolve_as(FunctionKind::Fentry, spec, facts);
     let kprobe = resolve_as(FunctionKind::Kprobe, spec, facts);
     let found = match (fentry, kprobe) {
-        (Ok(fentry), _) if offered(Feature::Fentry) => fentry,
+        (Ok(fentry), _) if offered(fentry.feature()) => fentry,
         (_, Ok(kprobe)) if offered(Feature::Kprobe) => kprobe,
         // Neither will do. What stands in the way is told when it is loaded, or as the fault that a kprobe has.
         (Ok(found), _) | (_, Ok(found)) => found,
@@ -318,11 +319,15 @@ fn passable(function: &Function, btf: &Btf) -> Result<(), String> {
         return Err("it takes any number of arguments".to_owned());
     }
     for (name, ty) in &function.params {
-        if size_by_value(btf, *ty) > MOST_BYTES {
-            return Err(format!("`{name}` is a structure of more than {MOST_BYTES} bytes"));
+        match structure_bytes(btf, *ty) {
+            Some(0) => return Err(format!("`{name}` is a structure without fields")),
+            Some(bytes) if bytes > MOST_BYTES => {
+                return Err(format!("`{name}` is a structure of more than {MOST_BYTES} bytes"));
+            }
+            _ => {}
         }
     }
-    if size_by_value(btf, function.result) > 0 {
+    if structure_bytes(btf, function.result).is_some() {
         return Err("it returns a structure".to_owned());
     }
     let slots = slot(btf, function, function.params.len());
@@ -347,7 +352,7 @@ fn hook(spec: &Spec, facts: &KernelFacts) -> Result<KernelFunction, Fault> {
         );
     };
     let name = spec.name.clone();
-    Ok(KernelFunction { kind: FunctionKind::Lsm, name, offset: 0, prototype: Some(function), chosen: false })
+    Ok(KernelFunction { kind: FunctionKind::Lsm, name, offset: 0, prototype: Some(function), slots: 0, chosen: false })
 }
 
 impl KernelFunction {
@@ -355,6 +360,7 @@ impl KernelFunction {
     pub fn feature(&self) -> Feature {
         match self.kind {
             FunctionKind::Lsm => Feature::Lsm,
+            kind if kind.is_typed() && self.slots > ARGUMENTS.len() as u32 => Feature::FentryOnStack,
             kind if kind.is_typed() => Feature::Fentry,
             _ => Feature::Kprobe,
         }
@@ -368,7 +374,7 @@ impl KernelFunction {
     }
 
     /// `args.name`; none where there is no such argument.
-    pub fn argument(&self, name: &str, facts: &KernelFacts, span: Span) -> Option<Result<Node, Fault>> {
+    pub fn argument(&self, name: &str, facts: &KernelFacts, span: Span) -> Option<Result<Value, Fault>> {
         if let Err(fault) = self.has_arguments(span) {
             return Some(Err(fault));
         }
@@ -381,9 +387,10 @@ impl KernelFunction {
         };
         Some(match self.kind.is_typed() {
             true => typed_argument(btf, name, slot(btf, function, position), ty, span),
-            false => register_of(btf, function, position)
-                .map_err(|why| Fault::new(span, format!("`{name}` {why}")))
-                .and_then(|register| register_value(btf, &format!("`{name}`"), register, ty, span)),
+            false => {
+                let passed = passed::at_entry(btf, function, position)?;
+                passed_value(btf, &format!("`{name}`"), passed, ty, span)
+            }
         })
     }
 
@@ -400,13 +407,13 @@ impl KernelFunction {
         }
         if self.prototype.is_none() {
             let fault = Fault::new(span, format!("BTF does not describe `{name}`, so its arguments have no names"));
-            return Err(fault.help("`arg0` to `arg5` are the registers in which arguments are passed"));
+            return Err(fault.help("`arg0`, `arg1`, … are what is passed, as integers"));
         }
         Ok(())
     }
 
     /// `retval`.
-    pub fn result(&self, facts: &KernelFacts, span: Span) -> Result<Node, Fault> {
+    pub fn result(&self, facts: &KernelFacts, span: Span) -> Result<Value, Fault> {
         if !matches!(self.kind, FunctionKind::Fexit | FunctionKind::Kretprobe) {
             let fault = Fault::new(span, "what a function returns is known when it returns");
             return Err(match self.kind {
@@ -417,23 +424,26 @@ impl KernelFunction {
         let btf = facts.btf().map_err(|error| Fault::new(span, error.to_string()))?;
         let Some(function) = &self.prototype else {
             let message = format!("BTF does not describe `{}`, so the type of `retval` is not known", self.name);
-            return Err(Fault::new(span, message).help(format!("`reg(\"{RESULT}\")` is the register in which it is")));
+            return Err(
+                Fault::new(span, message).help(format!("`reg(\"{}\")` is the register in which it is", RESULTS[0]))
+            );
         };
         if let Kind::Void = btf.kind(btf.strip(function.result).id) {
             return Err(Fault::new(span, format!("`{}` returns nothing", self.name)));
         }
         if self.kind == FunctionKind::Kretprobe {
-            return register_value(btf, "`retval`", RESULT, function.result, span);
+            return result_value(btf, function.result, span);
         }
         let stripped = btf.strip(function.result);
         match btf.kind(stripped.id) {
             // It may be an error, and no pointer: a number to the verifier, read by what can tell.
-            Kind::Pointer(to) => Ok(fetched(btf, None, to, span)),
-            _ => typed::argument(btf, "retval", slot(btf, function, function.params.len()), function.result, span),
+            Kind::Pointer(to) => Ok(Value::Node(fetched(btf, None, to, span))),
+            _ => typed::argument(btf, "retval", slot(btf, function, function.params.len()), function.result, span)
+                .map(Value::Node),
         }
     }
 
-    /// `arg0` to `arg5`.
+    /// `arg0`, `arg1`, …
     pub fn numbered(&self, number: usize, facts: &KernelFacts, span: Span) -> Result<Node, Fault> {
         if self.kind != FunctionKind::Kprobe {
             self.has_arguments(span)?;
@@ -447,10 +457,13 @@ impl KernelFunction {
         if self.offset > 0 {
             self.has_arguments(span)?;
         }
-        match ARGUMENTS.get(number) {
-            Some(register) => registers::value(register, facts, span),
-            None => Err(Fault::new(span, format!("only {} arguments are passed in registers", ARGUMENTS.len()))
-                .help("those behind them are on the stack, and that is not there yet")),
+        match passed::numbered(number, span)? {
+            Passed::Registers { first, .. } => registers::value(ARGUMENTS[first], facts, span),
+            Passed::Stack(offset) => {
+                let btf = facts.btf().map_err(|error| Fault::new(span, error.to_string()))?;
+                let ty = Type::Integer { bytes: 8, signed: false };
+                Ok(on_stack(stack_pointer(btf, Target::Unknown, span)?, offset, 8, ty, span))
+            }
         }
     }
 
@@ -464,26 +477,18 @@ impl KernelFunction {
     }
 }
 
-/// The 8-byte slot of the context in which this argument begins; of the position behind the last, that of the result.
-fn slot(btf: &Btf, function: &Function, position: usize) -> u32 {
-    function.params.iter().take(position).map(|(_, ty)| size_by_value(btf, *ty).div_ceil(8).max(1)).sum()
-}
-
-/// Bytes of a structure that is passed by value; 0 of what is none.
-fn size_by_value(btf: &Btf, ty: TypeId) -> u32 {
-    match btf.kind(btf.strip(ty).id) {
-        Kind::Struct { bytes, .. } | Kind::Union { bytes, .. } => bytes,
-        _ => 0,
-    }
-}
-
-/// As [`typed::argument`]; pointers that the verifier does not let a program load are fetched by a helper.
-fn typed_argument(btf: &Btf, name: &str, slot: u32, ty: TypeId, span: Span) -> Result<Node, Fault> {
-    match btf.kind(btf.strip(ty).id) {
+/// As [`typed::argument`]; pointers that the verifier does not let a program load are fetched by a helper, and structures are where their words are.
+fn typed_argument(btf: &Btf, name: &str, slot: u32, ty: TypeId, span: Span) -> Result<Value, Fault> {
+    let id = btf.strip(ty).id;
+    match btf.kind(id) {
         Kind::Pointer(to) if typed::pointer_argument(btf, to).2 != Access::Direct => {
-            Ok(fetched(btf, Some(slot), to, span))
+            Ok(Value::Node(fetched(btf, Some(slot), to, span)))
         }
-        _ => typed::argument(btf, name, slot, ty, span),
+        Kind::Struct { .. } | Kind::Union { .. } => {
+            let kind = NodeKind::ContextAddress { offset: slot * 8 };
+            Ok(Value::Structure { base: address(kind, id, span), offset: 0, ty: id })
+        }
+        _ => typed::argument(btf, name, slot, ty, span).map(Value::Node),
     }
 }
 
@@ -496,37 +501,87 @@ fn pointer(btf: &Btf, to: TypeId) -> Type {
     Type::Pointer { target: target(btf, to), origin: if user { Origin::User } else { Origin::Kernel } }
 }
 
-/// The register in which an argument is passed. Structures of up to 16 bytes take one or two; larger ones, and what finds no register left, are on the stack.
-fn register_of(btf: &Btf, function: &Function, position: usize) -> Result<&'static str, String> {
-    const ON_STACK: &str = "is passed on the stack, and that is not there yet";
-    // A large structure that is returned is written to where the first register points.
-    let mut used = usize::from(size_by_value(btf, function.result) > MOST_BYTES);
-    for (index, (_, ty)) in function.params.iter().enumerate() {
-        let size = size_by_value(btf, *ty);
-        let takes = if size > MOST_BYTES { 0 } else { size.div_ceil(8).max(1) as usize };
-        let fits = takes > 0 && used + takes <= ARGUMENTS.len();
-        if index == position {
-            return if fits { Ok(ARGUMENTS[used]) } else { Err(ON_STACK.to_owned()) };
-        }
-        used += if fits { takes } else { 0 };
-    }
-    Err(ON_STACK.to_owned())
+/// A kernel address of something of this type.
+fn address(kind: NodeKind, of: TypeId, span: Span) -> Node {
+    Node { kind, ty: Type::Pointer { target: Target::Type(of), origin: Origin::Kernel }, span }
 }
 
-/// What a register holds, by its type.
-fn register_value(btf: &Btf, what: &str, register: &str, ty: TypeId, span: Span) -> Result<Node, Fault> {
-    let refuse = |why: &str| Err(Fault::new(span, format!("{what} is `{}`, {why}", btf.c_name(ty))));
-    let (bytes, ty) = match btf.kind(btf.strip(ty).id) {
-        Kind::Int { bool: true, .. } => (1, Type::Boolean),
-        Kind::Int { bytes, signed, .. } | Kind::Enum { bytes, signed, .. } => match u8::try_from(bytes) {
-            Ok(bytes @ (1 | 2 | 4 | 8)) => (bytes, Type::Integer { bytes, signed }),
-            _ => return refuse("an integer of a width that cannot be read"),
-        },
-        Kind::Pointer(to) => (8, pointer(btf, to)),
-        _ => return refuse("which is no integer and no pointer"),
+/// What a kprobe finds of an argument.
+fn passed_value(btf: &Btf, what: &str, passed: Passed, ty: TypeId, span: Span) -> Result<Value, Fault> {
+    let id = btf.strip(ty).id;
+    match (passed, structure_bytes(btf, ty)) {
+        (Passed::Registers { first, count }, Some(_)) => in_registers(btf, &ARGUMENTS[first..first + count], id, span),
+        (Passed::Stack(offset), Some(_)) => {
+            Ok(Value::Structure { base: stack_pointer(btf, Target::Type(id), span)?, offset, ty: id })
+        }
+        (passed, None) => {
+            let (bytes, ty) = scalar(btf, what, ty, span)?;
+            match passed {
+                Passed::Registers { first, .. } => register_value(btf, ARGUMENTS[first], bytes, ty, span),
+                Passed::Stack(offset) => {
+                    Ok(on_stack(stack_pointer(btf, Target::Unknown, span)?, offset, bytes, ty, span))
+                }
+            }
+            .map(Value::Node)
+        }
+    }
+}
+
+/// What a kretprobe finds of the result.
+fn result_value(btf: &Btf, ty: TypeId, span: Span) -> Result<Value, Fault> {
+    match structure_bytes(btf, ty) {
+        Some(bytes) if bytes > MOST_BYTES => {
+            // The caller has passed the address, which is returned.
+            let id = btf.strip(ty).id;
+            let (offset, _) = registers::offset(RESULTS[0], btf, span)?;
+            let base = address(NodeKind::Context { offset, bytes: 8 }, id, span);
+            Ok(Value::Structure { base, offset: 0, ty: id })
+        }
+        Some(bytes) => in_registers(btf, &RESULTS[..bytes.div_ceil(8) as usize], btf.strip(ty).id, span),
+        None => {
+            let (bytes, ty) = scalar(btf, "`retval`", ty, span)?;
+            register_value(btf, RESULTS[0], bytes, ty, span).map(Value::Node)
+        }
+    }
+}
+
+/// A structure that is in one register or two.
+fn in_registers(btf: &Btf, names: &[&str], ty: TypeId, span: Span) -> Result<Value, Fault> {
+    let offsets = names.iter().map(|name| Ok(registers::offset(name, btf, span)?.0));
+    let kind = match offsets.collect::<Result<Vec<u32>, Fault>>()?.as_slice() {
+        [first, second] => NodeKind::Gathered { offsets: [*first, *second] },
+        // One without fields is nowhere, and nothing of it is read.
+        offsets => NodeKind::ContextAddress { offset: offsets.first().copied().unwrap_or(0) },
     };
+    Ok(Value::Structure { base: address(kind, ty, span), offset: 0, ty })
+}
+
+fn register_value(btf: &Btf, register: &str, bytes: u8, ty: Type, span: Span) -> Result<Node, Fault> {
     let (offset, _) = registers::offset(register, btf, span)?;
     Ok(Node { kind: NodeKind::Context { offset, bytes }, ty, span })
+}
+
+fn stack_pointer(btf: &Btf, target: Target, span: Span) -> Result<Node, Fault> {
+    register_value(btf, "sp", 8, Type::Pointer { target, origin: Origin::Kernel }, span)
+}
+
+fn on_stack(stack: Node, offset: u32, bytes: u8, ty: Type, span: Span) -> Node {
+    let kind = NodeKind::Load { base: Box::new(stack), offset, bytes, bits: None, access: Access::Kernel };
+    Node { kind, ty, span }
+}
+
+/// Bytes and type of what fits a register.
+fn scalar(btf: &Btf, what: &str, ty: TypeId, span: Span) -> Result<(u8, Type), Fault> {
+    let refuse = |why: &str| Err(Fault::new(span, format!("{what} is `{}`, {why}", btf.c_name(ty))));
+    match btf.kind(btf.strip(ty).id) {
+        Kind::Int { bool: true, .. } => Ok((1, Type::Boolean)),
+        Kind::Int { bytes, signed, .. } | Kind::Enum { bytes, signed, .. } => match u8::try_from(bytes) {
+            Ok(bytes @ (1 | 2 | 4 | 8)) => Ok((bytes, Type::Integer { bytes, signed })),
+            _ => refuse("an integer of a width that cannot be read"),
+        },
+        Kind::Pointer(to) => Ok((8, pointer(btf, to))),
+        _ => refuse("which is no integer and no pointer"),
+    }
 }
 
 #[cfg(test)]

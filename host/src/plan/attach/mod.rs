@@ -5,6 +5,7 @@
 
 mod function;
 mod iter;
+mod passed;
 mod perf;
 mod raw;
 mod registers;
@@ -24,7 +25,19 @@ pub use user::{Location, UserKind, UserPoint};
 use super::diagnostic::{Fault, Span, did_you_mean};
 use super::validate::MAX_ATTACH_LENGTH;
 use super::{Node, familiar};
-use crate::kernel::{FactError, Feature, KernelFacts, RawTracepoint, TracepointFormat};
+use crate::kernel::{FactError, Feature, KernelFacts, RawTracepoint, TracepointFormat, TypeId};
+
+/// What a name means at an attach point.
+#[derive(Clone, Debug)]
+pub enum Value {
+    Node(Node),
+    /// A structure as it is passed or returned, of which only fields are values: it lies at `base + offset`.
+    Structure {
+        base: Node,
+        offset: u32,
+        ty: TypeId,
+    },
+}
 
 /// Where a probe fires, found on this kernel.
 #[derive(Clone, Debug)]
@@ -83,15 +96,16 @@ impl AttachPoint {
     }
 
     /// `args.name`; none where `args` has no such field here.
-    pub fn argument(&self, name: &str, facts: &KernelFacts, span: Span) -> Option<Result<Node, Fault>> {
-        match self {
+    pub fn argument(&self, name: &str, facts: &KernelFacts, span: Span) -> Option<Result<Value, Fault>> {
+        let argument = match self {
             AttachPoint::Tracepoint(format) => tracepoint::argument(format, name, facts, span),
             AttachPoint::RawTracepoint(point) => raw::argument(point, name, facts, span),
             AttachPoint::Perf(event) => event.argument(name, facts, span),
             AttachPoint::Iter(iter) => iter.argument(name, facts, span),
-            AttachPoint::Function(function) => function.argument(name, facts, span),
+            AttachPoint::Function(function) => return function.argument(name, facts, span),
             AttachPoint::User(_) => None,
-        }
+        };
+        argument.map(|argument| argument.map(Value::Node))
     }
 
     /// Why there is no `args` here, where another attach point of the same thing has it.
@@ -103,17 +117,17 @@ impl AttachPoint {
     }
 
     /// A name that means something at some attach points only: `retval`, `arg0`, …; none where it means nothing here.
-    pub fn name(&self, name: &str, facts: &KernelFacts, span: Span) -> Option<Result<Node, Fault>> {
+    pub fn name(&self, name: &str, facts: &KernelFacts, span: Span) -> Option<Result<Value, Fault>> {
         let function = match self {
             AttachPoint::Function(function) => function,
-            AttachPoint::User(point) => return user::value(point, name, span),
+            AttachPoint::User(point) => return user::value(point, name, span).map(|value| value.map(Value::Node)),
             _ => return None,
         };
         if name == "retval" {
             return Some(function.result(facts, span));
         }
         let number = name.strip_prefix("arg")?.parse().ok()?;
-        Some(function.numbered(number, facts, span))
+        Some(function.numbered(number, facts, span).map(Value::Node))
     }
 
     /// `reg("name")`.

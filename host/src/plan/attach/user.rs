@@ -6,7 +6,8 @@
 use std::fmt;
 use std::path::PathBuf;
 
-use crate::binary::registers::{self, ARGUMENTS, PT_REGS};
+use super::passed::{self, ARGUMENTS, Passed};
+use crate::binary::registers::{self, PT_REGS};
 use crate::binary::{Argument, Binary, BinaryError, Found, Marker, Memory, Operand};
 use crate::kernel::KernelFacts;
 use crate::plan::arithmetic::Op;
@@ -274,10 +275,13 @@ pub fn value(point: &UserPoint, name: &str, span: Span) -> Option<Result<Node, F
     }
     let number = number.parse().unwrap_or(usize::MAX);
     Some(match point.kind {
-        UserKind::Entry => match ARGUMENTS.get(number) {
-            Some(name) => Ok(register(registers::offset(name)?, 8, false, span)),
-            None => Err(Fault::new(span, "only `arg0` to `arg5` come in registers")
-                .help("those behind them are on the stack, and that is not there yet")),
+        UserKind::Entry => match passed::numbered(number, span) {
+            Ok(Passed::Registers { first, .. }) => Ok(register(registers::offset(ARGUMENTS[first])?, 8, false, span)),
+            Ok(Passed::Stack(offset)) => {
+                let at = Memory { base: registers::offset("sp"), index: None, displacement: offset.into() };
+                Ok(in_memory(&at, 8, false, span))
+            }
+            Err(fault) => Err(fault),
         },
         UserKind::Return => Err(Fault::new(span, "where a function returns its arguments are gone")
             .help("a probe at its entry has them, and a handler can join the two by `tid`")),
@@ -301,21 +305,18 @@ fn argument(point: &UserPoint, number: usize, span: Span) -> Result<Node, Fault>
             let ty = Type::Integer { bytes: *bytes, signed: *signed };
             Ok(Node { kind: NodeKind::Constant(cut(*value, *bytes, *signed)), ty, span })
         }
-        Operand::Memory(memory) => {
-            let kind = NodeKind::Load {
-                base: Box::new(address(memory, span)),
-                offset: 0,
-                bytes: *bytes,
-                bits: None,
-                access: Access::User,
-            };
-            Ok(Node { kind, ty: Type::Integer { bytes: *bytes, signed: *signed }, span })
-        }
+        Operand::Memory(memory) => Ok(in_memory(memory, *bytes, *signed, span)),
         Operand::Other(text) => {
             let message = format!("`{}` keeps this argument where it cannot be read: `{text}`", point.text);
             Err(Fault::new(span, message).help("integers and pointers in registers and in memory can be read"))
         }
     }
+}
+
+fn in_memory(memory: &Memory, bytes: u8, signed: bool, span: Span) -> Node {
+    let base = Box::new(address(memory, span));
+    let kind = NodeKind::Load { base, offset: 0, bytes, bits: None, access: Access::User };
+    Node { kind, ty: Type::Integer { bytes, signed }, span }
 }
 
 /// Where an operand in memory is.

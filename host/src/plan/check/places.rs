@@ -158,6 +158,10 @@ impl Checker<'_> {
     /// `&value`
     pub(super) fn address_of(&self, value: &Expr, span: Span) -> Checked<Node> {
         match self.walk(value)? {
+            Walk::Place { base, .. } if is_passed(&base) => {
+                let fault = Fault::new(span, "this is passed in registers, and lies nowhere in memory");
+                Err(one(fault.help("pick a field that is no structure: its value can be had")))
+            }
             Walk::Place { base, origin, offset, ty, bits: None } => {
                 let origin = walked_from(origin);
                 let ty = Type::Pointer { target: target(self.btf(span)?, ty), origin };
@@ -377,6 +381,11 @@ fn shallow_target(btf: &Btf, to: TypeId, depth: u32) -> Target {
 /// What a read through a pointer from there yields, if it is a pointer.
 fn walked_from(origin: Origin) -> Origin {
     if origin == Origin::User { Origin::User } else { Origin::Kernel }
+}
+
+/// Whether this is where a structure lies for the program alone, and only while it runs.
+fn is_passed(base: &Node) -> bool {
+    matches!(base.kind, NodeKind::Gathered { .. } | NodeKind::ContextAddress { .. })
 }
 
 fn is_char(field: &TracepointField) -> bool {

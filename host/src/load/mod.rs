@@ -10,6 +10,7 @@ mod log;
 mod offered;
 pub(crate) mod perf;
 mod perf_event;
+mod refusal;
 mod uprobe;
 
 use std::ffi::OsStr;
@@ -25,6 +26,7 @@ use crate::plan::{AttachPoint, FunctionKind, Plan};
 
 use iter::Iterated;
 pub use iter::Walk;
+pub use refusal::{Refusal, report_directories};
 
 /// Links that are closed by one thread at most, one after the other: closing one waits for the kernel, up to 100 ms.
 const DETACH_THREADS: usize = 32;
@@ -37,10 +39,8 @@ pub enum LoadError {
     #[error("the kernel refuses BPF: {} missing (`porthole doctor` tells more)", capabilities(.0))]
     Privileges(Vec<&'static str>),
     /// The verifier refused a program. That is a fault of Porthole.
-    #[error(
-        "the kernel's verifier refused a program; this is a bug of porthole, please report it with what follows\n{log}"
-    )]
-    Refused { log: String },
+    #[error("this is a bug of porthole, please report it with what follows: {0}")]
+    Refused(Box<Refusal>),
     #[error("the kernel does not load the programs: {source}{}", detail(.log))]
     Load { source: libbpf_rs::Error, log: String },
     /// This kernel has no way to attach there. Nothing has been attached.
@@ -142,12 +142,12 @@ fn refused(compiled: &Compiled, source: libbpf_rs::Error, log: &str) -> LoadErro
     if let Some(error) = offered::why_not_loaded(&compiled.points) {
         return error;
     }
-    match log::is_refusal(log) {
-        true => {
+    match Refusal::find(compiled, &source, log) {
+        Some(refusal) => {
             tracing::debug!("{log}");
-            LoadError::Refused { log: format!("{}\n{source}", log::tail(log)) }
+            LoadError::Refused(Box::new(refusal))
         }
-        false => LoadError::Load { source, log: log::tail(log) },
+        None => LoadError::Load { source, log: log::tail(log) },
     }
 }
 

@@ -146,24 +146,27 @@ pub fn write(object: &Object) -> Result<Vec<u8>, WriteError> {
 impl Object {
     /// All functions as text, each as [`crate::bpf::disassemble`] prints it, with the names of what they refer to.
     pub fn disassemble(&self) -> String {
+        (0..self.functions.len()).map(|index| self.disassemble_one(index)).collect::<Vec<_>>().join("\n")
+    }
+
+    /// One function, by its index; nothing where there is none.
+    pub fn disassemble_one(&self, index: usize) -> String {
+        let Some(function) = self.functions.get(index) else { return String::new() };
         let maps: Vec<&str> = self.maps.iter().map(|map| map.name.as_str()).collect();
         let functions: Vec<&str> = self.functions.iter().map(|function| function.name.as_str()).collect();
         let kfuncs: Vec<&str> = self.kfuncs.iter().map(|kfunc| kfunc.name.as_str()).collect();
         let names = Names { maps: &maps, functions: &functions, kfuncs: &kfuncs };
-        let listings = self.functions.iter().map(|function| {
-            let heading = match &function.role {
-                Role::Entry { section } => format!("program {} in {section}", function.name),
-                Role::Subprogram { parameters, linkage } => {
-                    let linkage = match linkage {
-                        Linkage::Static => "static",
-                        Linkage::Global => "global",
-                    };
-                    format!("{linkage} function {} of {parameters}", function.name)
-                }
-            };
-            format!("{heading}:\n{}", disassemble_named(&function.code, &self.reasons, &names))
-        });
-        listings.collect::<Vec<_>>().join("\n")
+        let heading = match &function.role {
+            Role::Entry { section } => format!("program {} in {section}", function.name),
+            Role::Subprogram { parameters, linkage } => {
+                let linkage = match linkage {
+                    Linkage::Static => "static",
+                    Linkage::Global => "global",
+                };
+                format!("{linkage} function {} of {parameters}", function.name)
+            }
+        };
+        format!("{heading}:\n{}", disassemble_named(&function.code, &self.reasons, &names))
     }
 }
 

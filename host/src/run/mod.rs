@@ -9,15 +9,16 @@ mod ask;
 mod end;
 mod walk;
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use tokio::time::{Instant, MissedTickBehavior, interval_at};
 
-use crate::compile::{CompileError, compile};
+use crate::compile::{CompileError, Compiled, compile};
+use crate::declare::Declaration;
 use crate::events::{Batch, Ring, RingError};
 use crate::kernel::KernelFacts;
-use crate::load::{Attached, LoadError, Loaded, load};
+use crate::load::{Attached, LoadError, Loaded, Refusal, load, report_directories};
 use crate::output::{self, Closed, Output, Renderer};
 use crate::plan::{Diagnostics, Plan, Shown, plan};
 use crate::plugin::{Limits, Plugin, PluginError, Runtime};
@@ -38,6 +39,9 @@ pub enum RunError {
     Compile(#[from] CompileError),
     #[error(transparent)]
     Load(#[from] LoadError),
+    /// The verifier refused a program. That is a fault of Porthole, and all that is known of it is in a file.
+    #[error("this is a bug of porthole, please report it{}: {refusal}", with(.saved))]
+    Refused { refusal: Box<Refusal>, saved: Result<PathBuf, String> },
     #[error(transparent)]
     Ring(#[from] RingError),
     /// The plugin called `finish` with an error.
@@ -45,6 +49,13 @@ pub enum RunError {
     Finished(String),
     #[error("a task of the host ended early: {0}")]
     Task(String),
+}
+
+fn with(saved: &Result<PathBuf, String>) -> String {
+    match saved {
+        Ok(path) => format!(" with the file {}", path.display()),
+        Err(error) => format!(" with what follows (more could not be written to a file: {error})"),
+    }
 }
 
 /// What holds for each plugin of a run.
@@ -59,6 +70,7 @@ pub struct Options {
 pub struct Declared {
     pub name: String,
     pub plugin: Plugin,
+    pub declaration: Declaration,
     pub plan: Plan,
 }
 
@@ -94,17 +106,28 @@ pub async fn declare(
         output::logs(component.name(), plugin.take_output());
     })?;
     let plan = plan(&declaration, facts)?;
-    Ok(Declared { name: component.name().to_owned(), plugin, plan })
+    Ok(Declared { name: component.name().to_owned(), plugin, declaration, plan })
 }
 
 impl Declared {
     /// Compiles and loads.
     pub fn prepare(self, options: &Options) -> Result<Prepared, RunError> {
-        let Declared { name, plugin, plan } = self;
+        let Declared { name, plugin, declaration, plan } = self;
         let compiled = compile(&plan, &name, options.ring)?;
-        let loaded = load(&compiled)?;
+        let loaded = load_reporting(&compiled, &declaration, &report_directories())?;
         Ok(Prepared { name, plugin, plan, loaded })
     }
+}
+
+/// Loads. Where the verifier refuses a program, a file to be reported is written to the first of these directories that takes it.
+pub fn load_reporting(compiled: &Compiled, declaration: &Declaration, reports: &[PathBuf]) -> Result<Loaded, RunError> {
+    load(compiled).map_err(|error| match error {
+        LoadError::Refused(refusal) => {
+            let saved = refusal.save(declaration, reports).map_err(|error| error.to_string());
+            RunError::Refused { refusal, saved }
+        }
+        error => error.into(),
+    })
 }
 
 impl Prepared {

@@ -1,9 +1,11 @@
 //! Kernels for tests: one that was recorded, and one with tracepoints made for the purpose.
 
 use std::fs;
+use std::io::ErrorKind;
+use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 
-use porthole::kernel::KernelFacts;
+use porthole::kernel::{Feature, KernelFacts};
 
 /// The recorded kernel's directory.
 pub fn directory() -> PathBuf {
@@ -13,6 +15,29 @@ pub fn directory() -> PathBuf {
 /// The recorded kernel.
 pub fn recorded() -> KernelFacts {
     KernelFacts::from_dir(&directory())
+}
+
+/// The recorded kernel, if it did not offer these features, whose names stand between commas. `directory` is written to.
+///
+/// # Panics
+/// Where the directory cannot be written.
+pub fn lacking(features: &str, directory: &Path) -> KernelFacts {
+    let lacks = |feature: &Feature| features.split(", ").any(|name| name == feature.name());
+    let offered: Vec<&str> = Feature::ALL.iter().filter(|feature| !lacks(feature)).map(|f| f.name()).collect();
+    assert_eq!(offered.len() + features.split(", ").count(), Feature::ALL.len(), "{features}");
+    let directory = directory.join(format!("without-{}", features.replace(|c: char| !c.is_ascii_alphanumeric(), "-")));
+    let made = || {
+        fs::create_dir_all(&directory)?;
+        for name in ["btf", "events", "kallsyms", "root"] {
+            match symlink(self::directory().join(name), directory.join(name)) {
+                Err(error) if error.kind() != ErrorKind::AlreadyExists => return Err(error),
+                _ => {}
+            }
+        }
+        fs::write(directory.join("features"), offered.join("\n"))
+    };
+    made().unwrap_or_else(|e| panic!("{}: {e}", directory.display()));
+    KernelFacts::from_dir(&directory)
 }
 
 /// The types of the recorded kernel, and two tracepoints: `tracepoint:made:all`, whose fields are [`FIELDS`], and `tracepoint:syscalls:sys_enter_made`,

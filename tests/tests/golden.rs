@@ -4,13 +4,15 @@
 //! records, its IR, and its disassembly. Where its first line is `show` and the names of some of these, only they follow, and without the
 //! frame that all programs have (what counts, and what sends the record), unless the line says `whole` too.
 //!
-//! Below `golden/refuse` each is refused: what follows is the whole message.
+//! Below `golden/refuse` each is refused: what follows is the whole message. Where its first line is `without` and the names of features, it is refused by a kernel that
+//! does not offer these.
 
 use std::fmt::Write;
 use std::path::{Path, PathBuf};
 
 use porthole::compile::compile;
 use porthole::kernel::KernelFacts;
+use porthole::load::check_offered;
 use porthole::lower::lower;
 use porthole::plan::layout::Schema;
 use porthole::plan::{kind_name, plan};
@@ -43,7 +45,14 @@ fn compiled() {
 #[test]
 fn refused() {
     let facts = facts::recorded();
-    golden::check(&directory("refuse"), |input| vec![refused_section(&facts, &read(input))]);
+    golden::check(&directory("refuse"), |input| {
+        vec![match input.strip_prefix("without ").and_then(|rest| rest.split_once('\n')) {
+            Some((features, input)) => {
+                refused_section(&facts::lacking(features, Path::new(env!("CARGO_TARGET_TMPDIR"))), &read(input))
+            }
+            None => refused_section(&facts, &read(input)),
+        }]
+    });
 }
 
 fn directory(name: &str) -> PathBuf {
@@ -105,7 +114,10 @@ fn refused_section(facts: &KernelFacts, declaration: &Declaration) -> Section {
         Err(diagnostics) => diagnostics.to_string(),
         Ok(plan) => match compile(&plan, "plugin", RING) {
             Err(error) => error.to_string(),
-            Ok(_) => "(accepted)".to_owned(),
+            Ok(_) => match check_offered(&plan, facts) {
+                Err(error) => error.to_string(),
+                Ok(()) => "(accepted)".to_owned(),
+            },
         },
     };
     Section { name: "refused", text }

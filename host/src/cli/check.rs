@@ -10,6 +10,7 @@ use clap::Args;
 use super::Cache;
 use porthole::compile::compile;
 use porthole::kernel::KernelFacts;
+use porthole::load::check_offered;
 use porthole::output::escape_terminal;
 use porthole::plan::{self, AttachPoint, Plan, Type, Typed};
 use porthole::plugin::{Limits, Runtime, RuntimeOptions};
@@ -46,6 +47,10 @@ pub fn check(arguments: &CheckArguments) -> anyhow::Result<ExitCode> {
     let mut text = describe(&declared.plan, &facts);
     text.push_str(&compiled.object.disassemble());
     super::print(&text)?;
+    // All else holds for other kernels too, so it is no error here.
+    if let Err(error) = check_offered(&declared.plan, &facts) {
+        super::say(format_args!("note: {}", escape_terminal(&error.to_string())));
+    }
     Ok(ExitCode::SUCCESS)
 }
 

@@ -51,6 +51,9 @@ pub enum Feature {
 }
 
 impl Feature {
+    pub const ALL: [Feature; 5] =
+        [Feature::Fentry, Feature::FentryOnStack, Feature::Kprobe, Feature::Lsm, Feature::Hardware];
+
     /// As it is written in front of an attach point.
     pub fn name(self) -> &'static str {
         match self {

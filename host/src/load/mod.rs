@@ -21,6 +21,7 @@ use libbpf_rs::{Link, MapCore, MapFlags, Object, ObjectBuilder, ProgramMut};
 
 use crate::compile::Compiled;
 use crate::events::{Ring, RingError};
+use crate::kernel::KernelFacts;
 use crate::lower::{COUNTER_COUNT, Counter, ProgramOf};
 use crate::plan::{AttachPoint, FunctionKind, Plan};
 
@@ -119,6 +120,14 @@ pub fn check_privileges() -> Result<(), LoadError> {
     if missing.is_empty() { Ok(()) } else { Err(LoadError::Privileges(missing)) }
 }
 
+/// Whether the kernel offers what the attach points of a plan need.
+///
+/// # Errors
+/// [`LoadError::NotOffered`], with what it offers instead.
+pub fn check_offered(plan: &Plan, facts: &KernelFacts) -> Result<(), LoadError> {
+    offered::check(plan.probes.iter().flat_map(|probe| &probe.points).map(|point| &point.attach), facts)
+}
+
 /// Loads the programs of one plugin.
 pub fn load(compiled: &Compiled) -> Result<Loaded, LoadError> {
     check_privileges()?;
@@ -154,7 +163,7 @@ fn refused(compiled: &Compiled, source: libbpf_rs::Error, log: &str) -> LoadErro
 impl Loaded {
     /// Makes the programs fire: all of them, or none.
     pub fn attach(self, plan: &Plan) -> Result<Attached, LoadError> {
-        offered::check(plan.probes.iter().flat_map(|probe| &probe.points).map(|point| &point.attach))?;
+        check_offered(plan, &KernelFacts::running())?;
         let Loaded { object, programs } = self;
         let ring = object.maps().find(|m| m.name() == OsStr::new("events")).map_or(0, |m| m.max_entries());
         let (mut links, mut iterators) = (Vec::new(), Vec::new());

@@ -9,11 +9,10 @@ use crate::plan::{AttachPoint, FunctionKind, KernelFunction};
 /// Attach points named in a message at most.
 const NAMED: usize = 3;
 
-/// Refuses attach points of which this kernel offers none.
-pub fn check<'a>(points: impl Iterator<Item = &'a AttachPoint>) -> Result<(), LoadError> {
+/// Refuses attach points of which the kernel offers none.
+pub fn check<'a>(points: impl Iterator<Item = &'a AttachPoint>, facts: &KernelFacts) -> Result<(), LoadError> {
     let points: Vec<&AttachPoint> = points.collect();
-    let facts = KernelFacts::running();
-    for feature in [Feature::Fentry, Feature::FentryOnStack, Feature::Kprobe, Feature::Lsm] {
+    for feature in Feature::ALL {
         // What is wrong with all of fentry is not said of a part of it.
         let asks = |point: &AttachPoint| match point.feature() {
             Some(Feature::FentryOnStack) if feature == Feature::Fentry => true,
@@ -25,7 +24,7 @@ pub fn check<'a>(points: impl Iterator<Item = &'a AttachPoint>) -> Result<(), Lo
         }
         if let Answer::No(why) = facts.offers(feature) {
             let at = listed(&of_feature);
-            return Err(LoadError::NotOffered { feature: feature.name(), at, why, instead: instead(feature, &facts) });
+            return Err(LoadError::NotOffered { feature: feature.name(), at, why, instead: instead(feature, facts) });
         }
     }
     Ok(())
@@ -33,7 +32,7 @@ pub fn check<'a>(points: impl Iterator<Item = &'a AttachPoint>) -> Result<(), Lo
 
 /// The fault of the attach points in a load that failed, if it is theirs.
 pub fn why_not_loaded(points: &[AttachPoint]) -> Option<LoadError> {
-    if let Err(error) = check(points.iter()) {
+    if let Err(error) = check(points.iter(), &KernelFacts::running()) {
         return Some(error);
     }
     points.iter().find_map(|point| {

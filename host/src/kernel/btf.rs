@@ -3,7 +3,7 @@
 //! btf-rs reads the types, out of a mapping of the file; [`NameIndex`] finds them by name. btf-rs's own types stay inside: others see
 //! [`TypeId`] and [`Kind`].
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::fs::{self, File};
 use std::io::{self, Write};
@@ -150,6 +150,8 @@ pub struct Btf {
     names: NameIndex,
     /// Read on first use.
     enumerators: OnceLock<BTreeMap<String, Vec<(TypeId, i64)>>>,
+    /// Names of structures, unions and enumerations; read on first use.
+    tags: OnceLock<BTreeSet<String>>,
 }
 
 impl Btf {
@@ -201,6 +203,14 @@ impl Btf {
     pub fn enumerators_from<'a>(&'a self, prefix: &'a str) -> impl Iterator<Item = &'a str> {
         let from = self.all_enumerators().range::<str, _>((Bound::Included(prefix), Bound::Unbounded));
         from.map(|(name, _)| name.as_str()).take_while(move |name| name.starts_with(prefix))
+    }
+
+    /// The names of structures, unions and enumerations that begin so. The first call reads all types (about 10 ms).
+    pub fn tags_from<'a>(&'a self, prefix: &'a str) -> impl Iterator<Item = &'a str> {
+        let tagged = |ty: &Type| matches!(ty, Type::Struct(_) | Type::Union(_) | Type::Enum(_) | Type::Enum64(_));
+        let all = self.tags.get_or_init(|| self.names_where("", tagged).into_iter().collect());
+        let from = all.range::<str, _>((Bound::Included(prefix), Bound::Unbounded));
+        from.map(String::as_str).filter(|name| !name.is_empty()).take_while(move |name| name.starts_with(prefix))
     }
 
     fn all_enumerators(&self) -> &BTreeMap<String, Vec<(TypeId, i64)>> {
@@ -320,7 +330,7 @@ impl Btf {
         let bad = |reason: String| FactError::BadBtf { path: origin.to_path_buf(), reason };
         let names = NameIndex::new(bytes).map_err(|reason| bad(reason.to_owned()))?;
         let types = btf_rs::Btf::from_file_with_backend(path, Backend::Mmap).map_err(|error| bad(error.to_string()))?;
-        Ok(Btf { types, names, enumerators: OnceLock::new() })
+        Ok(Btf { types, names, enumerators: OnceLock::new(), tags: OnceLock::new() })
     }
 
     /// Opens a copy of `bytes` in a memory file: btf-rs's mapping backend wants a path.

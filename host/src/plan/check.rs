@@ -199,10 +199,13 @@ impl<'a> Checker<'a> {
         if let Some(help) = familiar::name(name) {
             return fault.help(help);
         }
+        if calls::is_function(name) {
+            return Fault::new(span, format!("`{name}` is a function, and takes what it works on in parentheses"));
+        }
         if let Some(help) = self.near_constant(name) {
             return fault.help(help);
         }
-        let known = BUILTINS.iter().map(|(n, _)| *n).chain(["comm", "args", "str"]);
+        let known = BUILTINS.iter().map(|(n, _)| *n).chain(["comm", "args"]);
         let bound = self.bindings.keys().map(String::as_str);
         match did_you_mean(name, known.chain(bound)) {
             Some(help) => fault.help(help),
@@ -227,6 +230,9 @@ impl<'a> Checker<'a> {
         }
         match did_you_mean(name, names.iter().map(String::as_str)) {
             Some(help) => fault.help(help),
+            None if name.starts_with("common_") => {
+                fault.help("what all formats have is left out; `tid`, `cpu` and the like say the same")
+            }
             None if names.is_empty() => fault.help("this attach point has no arguments"),
             None => fault.help(format!("it has {}", listed(&names))),
         }

@@ -207,20 +207,31 @@ fn floor(text: &str, at: usize) -> usize {
     at
 }
 
-/// The candidates nearest to `name` by edit distance, nearest first, at most three; none that is farther than a third of the name's length.
+/// The candidates nearest to `name` by edit distance, nearest first, at most three; none that is farther than a third of the name's length. The same name with
+/// other capitals is meant alone. Where none is near, those that hold the name as a part, shortest first.
 pub fn nearest<'a>(name: &str, candidates: impl IntoIterator<Item = &'a str>) -> Vec<&'a str> {
+    /// Bytes of a name that is looked for in others at least.
+    const PART: usize = 4;
     let limit = (name.chars().count() / 3).max(1);
-    let mut found: Vec<(usize, &str)> = candidates
-        .into_iter()
-        .filter(|c| c.len().abs_diff(name.len()) <= limit + 2)
-        .filter_map(|c| {
-            let distance = distance(name, c);
-            (distance <= limit).then_some((distance, c))
-        })
-        .collect();
-    found.sort_unstable();
-    found.dedup();
-    found.into_iter().take(3).map(|(_, c)| c).collect()
+    let (mut found, mut holding) = (Vec::new(), Vec::new());
+    for candidate in candidates {
+        if candidate.eq_ignore_ascii_case(name) {
+            return vec![candidate];
+        }
+        if candidate.len().abs_diff(name.len()) <= limit + 2 {
+            let distance = distance(name, candidate);
+            if distance <= limit {
+                found.push((distance, candidate));
+            }
+        }
+        if found.is_empty() && name.len() >= PART && candidate.contains(name) {
+            holding.push((candidate.len(), candidate));
+        }
+    }
+    let mut best = if found.is_empty() { holding } else { found };
+    best.sort_unstable();
+    best.dedup();
+    best.into_iter().take(3).map(|(_, c)| c).collect()
 }
 
 /// "did you mean `a`, `b` or `c`?", or nothing.
@@ -264,6 +275,12 @@ mod tests {
         }
         assert_eq!(nearest("filenme", ["flags", "filename", "mode"]), ["filename"]);
         assert!(nearest("zzz", ["pid", "tid"]).is_empty());
+        assert_eq!(nearest("PID", ["tid", "pid", "PIDD"]), ["pid"]);
+        assert_eq!(
+            nearest("switch", ["sched_stat_wait", "sched_switch", "x_switch_y_z"]),
+            ["sched_switch", "x_switch_y_z"]
+        );
+        assert!(nearest("pid", ["prev_pid_of_it"]).is_empty(), "too short to be looked for in others");
     }
 
     #[test]

@@ -15,6 +15,21 @@ const LATER: [(&str, &[&str]); 5] = [
     ),
 ];
 
+/// Help for a word where an operator is expected.
+pub fn operator(word: &str) -> Option<&'static str> {
+    Some(match word {
+        "and" => "it is written `&&`",
+        "or" => "it is written `||`",
+        "is" | "eq" | "equals" => "it is written `==`",
+        "ne" => "it is written `!=`",
+        "xor" => "it is written `^`",
+        "mod" => "it is written `%`",
+        "not" => "it is written `!(value in (…))`",
+        "like" | "matches" => "`starts_with`, `ends_with` and `contains` look for a text in another",
+        _ => return None,
+    })
+}
+
 /// Help for a name that is none of the language's.
 pub fn name(name: &str) -> Option<String> {
     if let Some(later) = later(name) {
@@ -26,6 +41,16 @@ pub fn name(name: &str) -> Option<String> {
         "pcomm" => "`task.real_parent.comm` is the parent's name",
         "retval" => "at the exit of a system call it is `args.ret`",
         "NULL" | "null" | "nullptr" => "write `0`",
+        "if" | "else" | "while" | "for" | "unroll" | "return" | "let" | "loop" => {
+            "there are no statements: steps run in their order, `when` ends them, and `?:` chooses between values"
+        }
+        "not" => "it is written `!`",
+        "ncpus" | "numaid" | "jiffies" | "rand" | "usermode" | "cpid" => {
+            "bpftrace has that, and it is not there yet; most of it a handler can find out"
+        }
+        "username" => "`uid` is the user's number",
+        "tgid" => "`pid` is the thread group's number",
+        "euid" => "`task.cred.euid.val` is the effective user",
         "elapsed" => "`nsecs` is the time since boot; a handler can subtract",
         _ if is_numbered(name, "arg") || is_numbered(name, "sarg") => "arguments have names: `args.NAME`",
         _ => return None,
@@ -39,12 +64,22 @@ pub fn function(name: &str) -> Option<String> {
         return Some(later);
     }
     let help = match name {
-        "printf" | "print" | "join" | "strftime" | "cat" | "system" | "exit" => {
+        "printf" | "print" | "join" | "strftime" | "cat" | "system" => {
             "an `emit` step sends values to the plugin, and its handlers do the rest"
         }
         "htons" | "be16toh" | "htobe16" => "`ntohs(x)` turns the bytes of a number of 16 bits",
         "htonl" | "be32toh" | "htobe32" => "`ntohl(x)` turns the bytes of a number of 32 bits",
         "strerror" => "`errno(x)` is shown by the error's name",
+        "exit" => "a handler ends the run by `finish`",
+        "override" | "unwatch" | "skboutput" => "Porthole observes; it changes nothing",
+        "strlen" => "a handler can count",
+        "cgroupid" | "cgroup_path" => {
+            "`cgroup` is the number of the thread's cgroup: that of its directory in cgroupfs (`ls -di`)"
+        }
+        "time" | "errorf" | "debugf" | "warnf" => {
+            "an `emit` step sends values to the plugin, and its handlers do the rest"
+        }
+        "zero" | "stack_len" => "maps and stacks are not there yet",
         "strcmp" => "`==` and `!=` compare texts",
         "strncmp" | "strprefix" => "`starts_with(text, \"…\")`",
         "strcontains" | "strstr" => "`contains(text, \"…\")`",
@@ -56,12 +91,24 @@ pub fn function(name: &str) -> Option<String> {
     Some(help.to_owned())
 }
 
-/// Help for a kind of attach point that is not there yet, or nothing.
+/// Help for a kind of attach point that is not there yet, or has another name elsewhere.
 pub fn attach_kind(kind: &str) -> Option<&'static str> {
     match kind {
         "BEGIN" | "begin" => Some("what a plugin does at first stands in its handler `start`"),
         "END" | "end" => Some("what a plugin does at last stands in its handler `stop`"),
         "interval" => Some("a declaration's `tick` has `on-tick` called at intervals"),
+        "asyncwatchpoint" => Some("`watchpoint:ADDRESS:LENGTH:MODE` watches an address that is known"),
+        "raw_tp" | "tp_btf" | "raw_tracepoint" => Some("write `rawtracepoint`"),
+        "tp" => Some("write `tracepoint`"),
+        "syscall" | "syscalls" | "ksyscall" | "kretsyscall" => Some(
+            "a system call is `tracepoint:syscalls:sys_enter_NAME`, and its end `tracepoint:syscalls:sys_exit_NAME`",
+        ),
+        "fmod_ret" => Some("Porthole observes; `fexit` sees what a function returns"),
+        "function" | "kernel" => Some("write `func`"),
+        "perf" | "perf_event" => Some("there are `software:EVENT:N`, `hardware:EVENT:N` and `profile:hz:N`"),
+        "xdp" | "tc" | "tcx" | "cgroup" | "struct_ops" | "netfilter" | "sk_lookup" => {
+            Some("Porthole observes; it takes no part in what the kernel decides")
+        }
         _ => None,
     }
 }

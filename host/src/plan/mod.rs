@@ -121,6 +121,7 @@ pub fn plan(declaration: &Declaration, facts: &KernelFacts) -> Result<Plan, Diag
     validate::bounds(declaration)?;
     let (mut faults, mut names) = (Vec::new(), HashSet::new());
     let mut plan = Plan { probes: Vec::new(), schemas: Vec::new(), tick: None };
+    validate::beside(declaration, &mut faults);
     plan.tick = declaration.tick.map(|ms| Duration::from_millis(u64::from(ms)));
     for probe in &declaration.probes {
         validate::form(probe, &mut names, &mut faults);

@@ -12,6 +12,7 @@ mod token;
 mod types;
 
 use super::diagnostic::{Fault, Span};
+use super::familiar;
 use token::{Token, TokenKind, tokenize};
 pub use types::{Path, TypeBase, TypeName};
 
@@ -177,15 +178,26 @@ pub fn parse(text: &str) -> Result<Expr, Fault> {
     let expr = parser.expression()?;
     match &parser.peek().kind {
         TokenKind::End => Ok(expr),
-        TokenKind::Symbol("=") => Err(Fault::new(parser.peek().span, "an expression cannot assign")
-            .help("`==` compares; a `bind` step names a value")),
+        TokenKind::Symbol("=") => {
+            let at = parser.peek().span;
+            let help = match text.as_bytes().get(at.end as usize) {
+                Some(b'~') => familiar::operator("matches"),
+                _ => Some("`==` compares; a `bind` step names a value"),
+            };
+            Err(Fault::new(at, "an expression cannot assign").help(help.unwrap_or_default()))
+        }
         TokenKind::Symbol(")") => Err(Fault::new(parser.peek().span, "this `)` closes nothing")),
         other => {
             let fault = Fault::new(parser.peek().span, format!("expected an operator, found {}", other.shown()));
-            Err(match other {
-                TokenKind::Name(name) if name == "and" => fault.help("it is written `&&`"),
-                TokenKind::Name(name) if name == "or" => fault.help("it is written `||`"),
-                _ => fault,
+            let help = match (parser.before(), other) {
+                (Some(TokenKind::Name(name)), _) if name == "not" => Some("`!` negates"),
+                (_, TokenKind::Name(name)) => familiar::operator(name),
+                (_, TokenKind::Symbol("~")) => familiar::operator("matches"),
+                _ => None,
+            };
+            Err(match help {
+                Some(help) => fault.help(help),
+                None => fault,
             })
         }
     }
@@ -208,6 +220,11 @@ impl Parser {
     fn peek(&self) -> &Token {
         // The last token is `End`, and `next` never moves beyond it.
         &self.tokens[self.at]
+    }
+
+    /// The token before the next one.
+    fn before(&self) -> Option<&TokenKind> {
+        self.at.checked_sub(1).map(|at| &self.tokens[at].kind)
     }
 
     fn next(&mut self) -> Token {
@@ -283,7 +300,8 @@ impl Parser {
 
     fn is_in(&mut self, value: Expr) -> Result<Expr, Fault> {
         self.next();
-        self.expect("(", "behind `in`")?;
+        self.expect("(", "behind `in`")
+            .map_err(|fault| fault.help("a set is constants in parentheses: `pid in (1, 2)`"))?;
         let (mut set, mut height) = (Vec::new(), value.height);
         loop {
             let member = self.nested(Self::expression)?;
@@ -323,11 +341,7 @@ impl Parser {
                 let token = self.next();
                 let TokenKind::Name(name) = token.kind else {
                     let found = token.kind.shown();
-                    let fault = Fault::new(token.span, format!("expected a field's name, found {found}"));
-                    return Err(match base.kind {
-                        ExprKind::Integer(_) => fault.help("there are integers only"),
-                        _ => fault,
-                    });
+                    return Err(Fault::new(token.span, format!("expected a field's name, found {found}")));
                 };
                 let (span, height) = (base.span.to(token.span), base.height);
                 base = node(ExprKind::Field { base: Box::new(base), name, at: token.span }, span, height)?;
@@ -359,14 +373,26 @@ impl Parser {
             TokenKind::Name(name) => node(ExprKind::Name(name), token.span, 0),
             TokenKind::Symbol("(") => {
                 let mut inner = self.nested(Self::expression)?;
-                let end = self.expect(")", "behind the expression")?;
+                let listed = matches!(self.peek().kind, TokenKind::Symbol(","));
+                let end = self.expect(")", "behind the expression").map_err(|fault| match listed {
+                    true => fault.help("an expression is one value; an event has a field for each"),
+                    false => fault,
+                })?;
                 inner.span = token.span.to(end);
                 Ok(inner)
             }
             other => {
                 let fault = Fault::new(token.span, format!("expected a value, found {}", other.shown()));
+                let twice = |symbol| {
+                    let last = &self.tokens[..self.at.min(self.tokens.len() - 1)];
+                    last.iter().rev().take(2).filter(|token| token.kind == TokenKind::Symbol(symbol)).count() == 2
+                };
                 Err(match other {
                     TokenKind::Symbol("/") if token.span.start == 0 => fault.help("a condition stands without slashes"),
+                    TokenKind::Symbol("=") => fault.help("`==` compares, and nothing can be assigned to"),
+                    TokenKind::Symbol(">") => fault.help("`!=` is true where two values differ"),
+                    TokenKind::Symbol(":") => fault.help("`a ? b : c` has three values"),
+                    TokenKind::End if twice("+") || twice("-") => fault.help("nothing can be counted up or down"),
                     _ => fault,
                 })
             }

@@ -44,6 +44,12 @@ pub fn bounds(declaration: &Declaration) -> Result<(), Diagnostics> {
             "its expressions, counted once for each attach point, have {text} bytes, and {MAX_TEXT} is the most"
         ));
     }
+    if faults.is_empty() { Ok(()) } else { Err(Diagnostics(faults)) }
+}
+
+/// What stands beside the probes.
+pub fn beside(declaration: &Declaration, faults: &mut Vec<Diagnostic>) {
+    let mut refuse = |message: String| faults.push(fault(None, "the declaration", message));
     if let Some(tick) = declaration.tick.filter(|tick| !TICK.contains(tick)) {
         refuse(format!("its tick is {tick} ms; it can be from {} to {} ms", TICK.start(), TICK.end()));
     }
@@ -53,7 +59,6 @@ pub fn bounds(declaration: &Declaration) -> Result<(), Diagnostics> {
     if !declaration.maps.is_empty() {
         refuse("maps are not there yet; its list of maps must be empty".to_owned());
     }
-    if faults.is_empty() { Ok(()) } else { Err(Diagnostics(faults)) }
 }
 
 /// Bytes of a probe's expressions.

@@ -310,7 +310,7 @@ fn unknown(spec: &Spec, facts: &KernelFacts) -> Fault {
         true => did_you_mean(&spec.name, listed.iter().copied()),
         false => did_you_mean(&spec.name, typed.iter().map(String::as_str).filter(there)),
     };
-    fault.help(near.unwrap_or_else(|| "/proc/kallsyms lists them".to_owned()))
+    fault.help(near.unwrap_or_else(|| format!("`porthole list {}` lists them", spec.kind.name())))
 }
 
 /// What fentry and fexit cannot pass on (kernel/bpf/btf.c: btf_distill_func_proto).
@@ -344,12 +344,12 @@ fn hook(spec: &Spec, facts: &KernelFacts) -> Result<KernelFunction, Fault> {
     let Some(function) = function.filter(|_| is_hook(btf, &spec.name)) else {
         let fault = Fault::new(spec.at, format!("this kernel has no hook `{}` of security modules", spec.name));
         let names = hooks(facts).unwrap_or_default();
-        let near = did_you_mean(&spec.name, names.iter().map(String::as_str));
+        // As the functions are named that stand for hooks, and those that call them.
+        let bare = [LSM_PREFIX, "security_"].iter().find_map(|prefix| spec.name.strip_prefix(prefix));
+        let near = did_you_mean(bare.unwrap_or(&spec.name), names.iter().map(String::as_str));
         let none = "this kernel is built without hooks for BPF (CONFIG_BPF_LSM)";
         let help = near.or_else(|| names.is_empty().then(|| none.to_owned()));
-        return Err(
-            fault.help(help.unwrap_or_else(|| "include/linux/lsm_hook_defs.h of the kernel lists them".to_owned()))
-        );
+        return Err(fault.help(help.unwrap_or_else(|| "`porthole list lsm` lists them".to_owned())));
     };
     let name = spec.name.clone();
     Ok(KernelFunction { kind: FunctionKind::Lsm, name, offset: 0, prototype: Some(function), slots: 0, chosen: false })

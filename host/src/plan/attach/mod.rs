@@ -161,7 +161,7 @@ pub enum Spec {
 }
 
 /// Kinds that bpftrace's users know and this version does not have.
-const LATER: [&str; 8] = ["interval", "asyncwatchpoint", "begin", "end", "BEGIN", "END", "self", "bench"];
+const LATER: [&str; 6] = ["interval", "asyncwatchpoint", "begin", "end", "BEGIN", "END"];
 
 /// The whole name of a kind, by that or by its short one.
 ///
@@ -169,7 +169,7 @@ const LATER: [&str; 8] = ["interval", "asyncwatchpoint", "begin", "end", "BEGIN"
 /// What is wrong with the word, in a text that begins with it.
 pub fn kind(word: &str) -> Result<&'static str, Fault> {
     let whole = SHORT.iter().find(|(short, _)| *short == word).map_or(word, |(_, whole)| whole);
-    KINDS.into_iter().find(|kind| *kind == whole).ok_or_else(|| unknown_kind(word))
+    KINDS.into_iter().find(|kind| *kind == whole).ok_or_else(|| unknown_kind(word, false))
 }
 
 /// The attach points that a text stands for on this kernel.
@@ -232,6 +232,11 @@ pub fn parse(text: &str) -> Result<Spec, Fault> {
     if let Some(kind) = user::kind(kind) {
         return user::parse(kind, text).map(Spec::User);
     }
+    // As in `kprobe:vfs_read /pid == 1/`.
+    if let Some(at) = text.find([' ', '\t', '\n']) {
+        let fault = Fault::new(Span::new(at, text.len()), "an attach point holds no blanks");
+        return Err(fault.help("a condition is a step of its own, `when`, and what is sent another, `emit`"));
+    }
     if let Some(spec) = parse_self_described(kind, text) {
         return spec;
     }
@@ -239,7 +244,7 @@ pub fn parse(text: &str) -> Result<Spec, Fault> {
     let known = matches!(kind, "tracepoint" | "t" | "rawtracepoint" | "rt");
     let of_function = FunctionKind::parse(kind);
     if !known && of_function.is_none() {
-        return Err(unknown_kind(kind));
+        return Err(unknown_kind(kind, !text.contains(':')));
     }
     if let Some(kind) = of_function {
         for (part, span) in placed(&rest, text) {
@@ -254,9 +259,23 @@ pub fn parse(text: &str) -> Result<Spec, Fault> {
         ("tracepoint" | "t", [system, name]) if !system.is_empty() && !name.is_empty() => {
             Ok(Spec::Tracepoint { system: (*system).to_owned(), name: (*name).to_owned() })
         }
-        ("tracepoint" | "t", _) => Err(Fault::new(whole, "a tracepoint is written `tracepoint:SYSTEM:NAME`")),
+        ("tracepoint" | "t", _) => {
+            let fault = Fault::new(whole, "a tracepoint is written `tracepoint:SYSTEM:NAME`");
+            Err(match rest.as_slice() {
+                [name] if !name.is_empty() => {
+                    fault.help(format!("`porthole list tracepoint:*{name}*` finds its system"))
+                }
+                _ => fault,
+            })
+        }
         ("rawtracepoint" | "rt", [name]) if !name.is_empty() => Ok(Spec::RawTracepoint { name: (*name).to_owned() }),
-        _ => Err(Fault::new(whole, "a raw tracepoint is written `rawtracepoint:NAME`")),
+        _ => {
+            let fault = Fault::new(whole, "a raw tracepoint is written `rawtracepoint:NAME`");
+            Err(match rest.as_slice() {
+                [_, name] if !name.is_empty() => fault.help(format!("it has no system: `rawtracepoint:{name}`")),
+                _ => fault,
+            })
+        }
     }
 }
 
@@ -274,18 +293,31 @@ fn placed<'a>(parts: &[&'a str], text: &str) -> Vec<(&'a str, Span)> {
     parts.iter().enumerate().map(|(i, part)| (*part, Span::new(start(i), start(i) + part.len()))).collect()
 }
 
-fn unknown_kind(kind: &str) -> Fault {
+/// `alone` where nothing stands behind it.
+fn unknown_kind(kind: &str, alone: bool) -> Fault {
     let span = Span::new(0, kind.len());
     if LATER.contains(&kind) {
         let fault = Fault::new(span, format!("attach points of the kind `{kind}` are not there yet"));
         return fault.help(familiar::attach_kind(kind).unwrap_or(FORM));
     }
-    let fault = Fault::new(span, format!("there is no kind of attach point named `{kind}`"));
     if let Some((_, new)) = OLD.iter().find(|(old, _)| *old == kind) {
         return Fault::new(span, format!("`{kind}` is an old name")).help(format!("write `{new}`"));
     }
+    let fault = Fault::new(span, format!("there is no kind of attach point named `{kind}`"));
+    if let Some(help) = familiar::attach_kind(kind) {
+        return fault.help(help);
+    }
+    // As libbpf's sections are named.
+    if let Some((first, rest)) = kind.split_once('/')
+        && KINDS.contains(&first)
+    {
+        return fault.help(format!("a colon stands between kind and name: `{first}:{}`", rest.replace('/', ":")));
+    }
     match did_you_mean(kind, KINDS) {
         Some(help) => fault.help(help),
+        None if alone => {
+            fault.help(FORM).help(format!("`porthole list {kind}` finds attach points by parts of their names"))
+        }
         None => fault.help(FORM),
     }
 }

@@ -9,7 +9,7 @@ use crate::plan::diagnostic::{Fault, Span, did_you_mean};
 use crate::plan::{Node, NodeKind, Origin, Target, Type};
 
 /// Where the names of tracepoints can be read.
-const LISTED: &str = "/sys/kernel/tracing/available_events lists them";
+const LISTED: &str = "`porthole list tracepoint` lists them";
 
 /// Finds a tracepoint on the kernel.
 pub fn resolve(system: &str, name: &str, facts: &KernelFacts) -> Result<Arc<TracepointFormat>, Fault> {

@@ -205,7 +205,7 @@ fn function(binary: &Binary, name: &str, offset: u64, span: Span) -> Result<u64,
                 Some(help) => fault.help(help),
                 None if names.is_empty() => fault.help("it names no function at all; an address would do"),
                 None if name.contains('*') => fault.help("wildcards are not there yet; name each attach point"),
-                None => fault.help(format!("`nm -CD {0}` and `nm -C {0}` list them", binary.path)),
+                None => fault.help(format!("`porthole list uprobe:{}` lists them", binary.path)),
             })
         }
     }

@@ -14,6 +14,13 @@ const FUNCTIONS: [&str; 13] = [
     "str", "reg", "starts_with", "ends_with", "contains", "user", "kernel", "errno", "signal", "syscall", "bswap", "ntohs", "ntohl",
 ];
 
+/// Those that take types, which the parser reads.
+const OF_TYPES: [&str; 3] = ["sizeof", "offsetof", "container_of"];
+
+pub(super) fn is_function(name: &str) -> bool {
+    FUNCTIONS.contains(&name) || OF_TYPES.contains(&name)
+}
+
 impl Checker<'_> {
     pub(super) fn call(&self, name: &str, at: Span, arguments: &[Expr], span: Span) -> Checked<Node> {
         let how = match name {
@@ -122,11 +129,13 @@ impl Checker<'_> {
 
     fn unknown_function(&self, name: &str, at: Span) -> Fault {
         let fault = Fault::new(at, format!("there is no function `{name}`"));
-        let is_value = BUILTINS.iter().any(|(n, _)| *n == name) || self.bindings.contains_key(name) || name == "comm";
+        let is_value = BUILTINS.iter().any(|(n, _)| *n == name)
+            || self.bindings.contains_key(name)
+            || matches!(name, "comm" | "args");
         if is_value {
             return fault.help(format!("`{name}` is a value, without parentheses"));
         }
-        let help = familiar::function(name).or_else(|| did_you_mean(name, FUNCTIONS));
+        let help = familiar::function(name).or_else(|| did_you_mean(name, FUNCTIONS.into_iter().chain(OF_TYPES)));
         fault.help(help.unwrap_or_else(|| {
             let all: Vec<String> = FUNCTIONS.iter().map(|name| format!("`{name}`")).collect();
             format!("there are {}, `sizeof`, `offsetof` and `container_of`", all.join(", "))

@@ -7,6 +7,9 @@ use super::super::syntax::{BinaryOp, Expr, ExprKind, UnaryOp};
 use super::super::{Match, Names, Node, NodeKind, Origin, Target, Type};
 use super::{Checked, Checker, both, one};
 
+/// What can be done with texts.
+const OF_TEXTS: &str = "texts can be compared, and searched by `contains` and its like; all else is for handlers";
+
 impl Checker<'_> {
     pub(super) fn unary(&self, op: UnaryOp, value: &Expr, span: Span) -> Checked<Node> {
         if op == UnaryOp::Not {
@@ -42,7 +45,10 @@ impl Checker<'_> {
         let node = self.value(expr)?;
         match node.ty {
             Type::Integer { .. } | Type::Boolean | Type::Enumeration { .. } => Ok(node),
-            ref ty => Err(one(Fault::new(expr.span, format!("{} cannot be computed with", self.shown(ty))))),
+            ref ty => {
+                let fault = Fault::new(expr.span, format!("{} cannot be computed with", self.shown(ty)));
+                Err(one(if matches!(ty, Type::Text { .. }) { fault.help(OF_TEXTS) } else { fault }))
+            }
         }
     }
 
@@ -115,18 +121,18 @@ impl Checker<'_> {
 
     fn text_and_other(&self, op: Op, at: Span, other: &Type) -> Fault {
         if !op.is_comparison() {
-            return Fault::new(at, "a text cannot be computed with");
+            return Fault::new(at, "a text cannot be computed with").help(OF_TEXTS);
         }
         let fault = Fault::new(at, format!("a text cannot be compared with {}", self.shown(other)));
         match other {
             Type::Pointer { .. } => fault.help("`str(pointer)` reads the text behind a pointer"),
-            _ => fault,
+            _ => fault.help("a text to compare with stands in double quotes: `comm == \"1\"`"),
         }
     }
 
     fn texts(&self, op: Op, at: Span, left: Node, right: Node, span: Span) -> Checked<Node> {
         if !op.is_comparison() {
-            return Err(one(Fault::new(at, "a text cannot be computed with")));
+            return Err(one(Fault::new(at, "a text cannot be computed with").help(OF_TEXTS)));
         }
         if !is_equality(op) {
             return Err(one(Fault::new(at, "texts can be compared by `==` and `!=` only")));

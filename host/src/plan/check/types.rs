@@ -136,20 +136,39 @@ impl Checker<'_> {
         Ok(named)
     }
 
+    /// Helps with the name of a structure, union or enumeration that there is none of, by those that begin as it does.
+    fn near_tag(&self, fault: Fault, name: &str) -> Fault {
+        const SAME: usize = 3;
+        let Ok(btf) = self.facts.btf() else { return fault };
+        let kinds = [("struct", btf.structure(name)), ("union", btf.union(name)), ("enum", btf.enumeration(name))];
+        if let Some((word, _)) = kinds.iter().find(|(_, found)| found.is_some()) {
+            return fault.help(format!("there is `{word} {name}`"));
+        }
+        if btf.typedef(name).is_some() {
+            return fault.help(format!("there is `{name}`, a type by itself"));
+        }
+        let prefix = name.get(..SAME.min(name.len().saturating_sub(1))).unwrap_or_default();
+        match did_you_mean(name, btf.tags_from(prefix)) {
+            Some(help) => fault.help(help),
+            None => fault,
+        }
+    }
+
     fn base(&self, ty: &TypeName) -> Checked<Named> {
         let unknown = |what: &str, name: &str| Fault::new(ty.span, format!("this kernel's BTF has no {what} `{name}`"));
+        let no_tag = |what: &str, name: &str| one(self.near_tag(unknown(what, name), name));
         match &ty.base {
             TypeBase::Struct(name) => {
                 let id = self.btf(ty.span)?.structure(name);
-                id.map(Named::Structure).ok_or_else(|| one(unknown("structure", name)))
+                id.map(Named::Structure).ok_or_else(|| no_tag("structure", name))
             }
             TypeBase::Union(name) => {
                 let id = self.btf(ty.span)?.union(name);
-                id.map(Named::Structure).ok_or_else(|| one(unknown("union", name)))
+                id.map(Named::Structure).ok_or_else(|| no_tag("union", name))
             }
             TypeBase::Enum(name) => {
                 let btf = self.btf(ty.span)?;
-                let id = btf.enumeration(name).ok_or_else(|| one(unknown("enumeration", name)))?;
+                let id = btf.enumeration(name).ok_or_else(|| no_tag("enumeration", name))?;
                 Ok(meaning(btf, id))
             }
             TypeBase::Named(name) if name == "void" => Ok(Named::Void),
@@ -250,14 +269,14 @@ const COMMON: [&str; 16] = [
 fn c_integer(name: &str) -> Option<Type> {
     let integer = |bytes, signed| Some(Type::Integer { bytes, signed });
     match name.trim_start_matches("__") {
-        "u8" | "uint8_t" => return integer(1, false),
-        "u16" | "uint16_t" => return integer(2, false),
-        "u32" | "uint32_t" => return integer(4, false),
-        "u64" | "uint64_t" => return integer(8, false),
-        "s8" | "int8_t" => return integer(1, true),
-        "s16" | "int16_t" => return integer(2, true),
-        "s32" | "int32_t" => return integer(4, true),
-        "s64" | "int64_t" => return integer(8, true),
+        "u8" | "uint8_t" | "uint8" => return integer(1, false),
+        "u16" | "uint16_t" | "uint16" => return integer(2, false),
+        "u32" | "uint32_t" | "uint32" => return integer(4, false),
+        "u64" | "uint64_t" | "uint64" => return integer(8, false),
+        "s8" | "int8_t" | "int8" => return integer(1, true),
+        "s16" | "int16_t" | "int16" => return integer(2, true),
+        "s32" | "int32_t" | "int32" => return integer(4, true),
+        "s64" | "int64_t" | "int64" => return integer(8, true),
         "bool" | "_Bool" => return Some(Type::Boolean),
         _ => {}
     }

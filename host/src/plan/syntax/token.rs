@@ -50,9 +50,10 @@ pub fn tokenize(text: &str) -> Result<Vec<Token>, Fault> {
                 while at < bytes.len() && (bytes[at].is_ascii_alphanumeric() || bytes[at] == b'_') {
                     at += 1;
                 }
-                TokenKind::Integer(integer(&text[start..at]).map_err(|m| {
-                    Fault::new(Span::new(start, at), m).help("integers are 10, 0x1f, 017 or 0b11, of 64 bits at most")
-                })?)
+                if bytes.get(at) == Some(&b'.') && bytes.get(at + 1).is_some_and(u8::is_ascii_digit) {
+                    return Err(fraction(text, start));
+                }
+                TokenKind::Integer(integer(&text[start..at]).map_err(|m| no_integer(text, Span::new(start, at), m))?)
             }
             b'a'..=b'z' | b'A'..=b'Z' | b'_' => {
                 while at < bytes.len() && (bytes[at].is_ascii_alphanumeric() || bytes[at] == b'_') {
@@ -99,6 +100,28 @@ pub fn tokenize(text: &str) -> Result<Vec<Token>, Fault> {
     }
     tokens.push(Token { kind: TokenKind::End, span: Span::new(text.len(), text.len()) });
     Ok(tokens)
+}
+
+/// `1.5`, as other languages have it.
+fn fraction(text: &str, start: usize) -> Fault {
+    let is_part = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_');
+    let end = text[start..].find(|c| !is_part(c)).map_or(text.len(), |length| start + length);
+    let fault =
+        Fault::new(Span::new(start, end), format!("`{}` is no integer, and there are no others", &text[start..end]));
+    fault.help("compute in smaller units, or let a handler divide")
+}
+
+fn no_integer(text: &str, at: Span, message: String) -> Fault {
+    let word = &text[at.start as usize..at.end as usize];
+    let digits = word.trim_end_matches(|c: char| c.is_ascii_alphabetic());
+    let is_decimal = !digits.is_empty() && digits.bytes().all(|b| b.is_ascii_digit() || b == b'_');
+    let fault = Fault::new(at, message);
+    match &word[digits.len()..] {
+        "ns" | "us" | "ms" | "s" | "m" | "h" if is_decimal => {
+            fault.help("times are integers of nanoseconds: 1_000_000_000 is a second")
+        }
+        _ => fault.help("integers are 10, 0x1f, 017 or 0b11, of 64 bits at most"),
+    }
 }
 
 /// An integer as C writes it, with `_` between digits and C's suffixes allowed.

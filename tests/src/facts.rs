@@ -28,7 +28,7 @@ pub fn lacking(features: &str, directory: &Path) -> KernelFacts {
     let directory = directory.join(format!("without-{}", features.replace(|c: char| !c.is_ascii_alphanumeric(), "-")));
     let made = || {
         fs::create_dir_all(&directory)?;
-        for name in ["btf", "events", "kallsyms", "root"] {
+        for name in ["btf", "events", "kallsyms", "possible", "root"] {
             match symlink(self::directory().join(name), directory.join(name)) {
                 Err(error) if error.kind() != ErrorKind::AlreadyExists => return Err(error),
                 _ => {}
@@ -40,7 +40,7 @@ pub fn lacking(features: &str, directory: &Path) -> KernelFacts {
     KernelFacts::from_dir(&directory)
 }
 
-/// The types of the recorded kernel, and two tracepoints: `tracepoint:made:all`, whose fields are [`FIELDS`], and `tracepoint:syscalls:sys_enter_made`,
+/// The types of the recorded kernel, no symbols, and two tracepoints: `tracepoint:made:all`, whose fields are [`FIELDS`], and `tracepoint:syscalls:sys_enter_made`,
 /// whose fields are [`ARGUMENTS`]. `directory` is written to.
 ///
 /// # Panics
@@ -57,6 +57,7 @@ pub fn made(directory: &Path) -> KernelFacts {
     };
     let types = self::directory().join("btf/vmlinux");
     write("btf/vmlinux", &fs::read(&types).unwrap_or_else(|e| panic!("{}: {e}", types.display())));
+    write("possible", b"0-3\n");
     write("events/made/all/format", format("all", &FIELDS).as_bytes());
     write("events/syscalls/sys_enter_made/format", format("sys_enter_made", &ARGUMENTS).as_bytes());
     KernelFacts::from_dir(directory)

@@ -21,7 +21,7 @@ type Shape = (&'static str, &'static str, usize, fn(usize) -> Parts);
 type Parts = (Vec<Step>, Vec<String>);
 const GETENV: &str = "uprobe:libc:getenv";
 
-const SHAPES: [Shape; 34] = [
+const SHAPES: [Shape; 37] = [
     ("sums", OPENAT, 64, |n| (vec![], vec![chain("nsecs", "+", 256); n])),
     ("conditions", OPENAT, 127, |n| (vec![Step::When(chain("nsecs", "||", 250)); n], vec![])),
     ("unlike conditions", OPENAT, 127, |n| (whens(n, |i| format!("tid % {} != {}", i + 2, i)), vec![])),
@@ -41,6 +41,11 @@ const SHAPES: [Shape; 34] = [
     ("bound pointers", SWITCH, 30, |n| twice(n, |_| "args.prev.real_parent".to_owned(), "b#.pid", "b#.tgid")),
     ("vouched pointers", SWITCH, 30, |n| {
         twice(n, |i| format!("cpu > {i} ? args.prev : args.next"), "b#.pid", "b#.tgid")
+    }),
+    ("variables of CPUs", SWITCH, 64, |n| (vec![], vec!["per_cpu(\"runqueues\", pid).nr_running".to_owned(); n])),
+    ("tests of variables", SWITCH, 127, |n| (whens(n, |i| format!("this_cpu(\"runqueues\").cpu != {i}")), vec![])),
+    ("reads of addresses", OPENAT, 64, |n| {
+        (vec![], (0..n).map(|i| format!("*(int *)(nsecs + {i}) + *(u8 *)user(nsecs * {i})")).collect())
     }),
     ("ranges", OPENAT, 64, |n| {
         (vec![], (0..n).map(|i| format!("(pid > {i}) + (uid > {i}) + (gid > {i}) + (cpu > {i})")).collect())

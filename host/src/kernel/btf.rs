@@ -95,7 +95,12 @@ pub enum Kind {
         name: String,
         ty: TypeId,
     },
-    /// Declaration tags and data sections, which no expression can reach, and ids that are not of this BTF.
+    /// Variables that lie in one piece of memory, and where: bytes from its start.
+    Section {
+        name: String,
+        variables: Vec<(TypeId, u32)>,
+    },
+    /// Declaration tags, which no expression can reach, and ids that are not of this BTF.
     Other,
 }
 
@@ -406,6 +411,10 @@ impl Btf {
             }
             Type::Float(ty) => Kind::Float { bytes: size(ty.size()) },
             Type::Var(ty) => Kind::Variable { name, ty: target(&ty) },
+            Type::Datasec(section) => {
+                let variables = section.variables.iter().map(|variable| (target(variable), variable.offset()));
+                Kind::Section { variables: variables.collect(), name }
+            }
             _ => Kind::Other,
         }
     }
@@ -497,7 +506,7 @@ impl Btf {
             Kind::TypeTag { name, to } => outwards(to, joined(&format!("__{name}"), &declarator)),
             Kind::Function { name, proto } => outwards(proto, name),
             Kind::Variable { name, ty } => outwards(ty, name),
-            Kind::Other => joined("?", &declarator),
+            Kind::Section { .. } | Kind::Other => joined("?", &declarator),
         }
     }
 

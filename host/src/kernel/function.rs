@@ -7,6 +7,7 @@
 
 use std::collections::BTreeMap;
 use std::ops::Range;
+use std::sync::OnceLock;
 
 use super::{Btf, FactError, KernelFacts, Kind, TypeId};
 
@@ -87,11 +88,13 @@ impl Function {
     }
 }
 
-/// The functions that /proc/kallsyms names.
+/// What /proc/kallsyms names.
 pub struct Symbols {
     text: String,
     /// Of each function its name, and behind a tab its module in brackets; sorted.
     functions: Vec<Range<usize>>,
+    /// Of all that is the kernel's own, functions and variables; sorted, and made when first asked for.
+    all: OnceLock<Vec<Range<usize>>>,
 }
 
 impl Symbols {
@@ -109,7 +112,7 @@ impl Symbols {
             start += line.len();
         }
         functions.sort_unstable_by(|a, b| text[a.clone()].cmp(&text[b.clone()]));
-        (!functions.is_empty()).then_some(Symbols { text, functions })
+        (!functions.is_empty()).then_some(Symbols { text, functions, all: OnceLock::new() })
     }
 
     /// How many functions of the kernel itself have that name: static ones of several files may share it.
@@ -142,6 +145,52 @@ impl Symbols {
         let rest = self.functions[first..].iter().map(|range| &self.text[range.clone()]);
         rest.take_while(move |entry| entry.starts_with(with))
     }
+
+    /// The addresses that a name of the kernel itself stands for: static functions and variables of several files may share it.
+    pub fn addresses(&self, name: &str) -> Vec<u64> {
+        let all = self.all();
+        let first = all.partition_point(|range| &self.text[range.clone()] < name);
+        let named = all[first..].iter().take_while(|range| &self.text[(*range).clone()] == name);
+        named.filter_map(|range| self.address(range)).collect()
+    }
+
+    /// Whether the kernel hides all addresses (`kernel.kptr_restrict`).
+    pub fn are_hidden(&self) -> bool {
+        // Only what each CPU has of its own may begin at 0, and there are functions beside that.
+        self.functions.iter().take(64).all(|range| self.address(range) == Some(0))
+    }
+
+    /// The names of all that is the kernel's own and begins so.
+    pub fn all_beginning<'a>(&'a self, with: &'a str) -> impl Iterator<Item = &'a str> {
+        let all = self.all();
+        let first = all.partition_point(|range| &self.text[range.clone()] < with);
+        let names = all[first..].iter().map(|range| &self.text[range.clone()]);
+        names.take_while(move |name| name.starts_with(with))
+    }
+
+    fn all(&self) -> &[Range<usize>] {
+        self.all.get_or_init(|| {
+            let mut all = Vec::new();
+            let mut start = 0;
+            for line in self.text.split_inclusive('\n') {
+                let entry = line.trim_end();
+                // A module's names have its own behind a tab.
+                if let Some(name) = entry.splitn(3, ' ').nth(2).filter(|name| !name.contains('\t')) {
+                    let end = start + entry.len();
+                    all.push(end - name.len()..end);
+                }
+                start += line.len();
+            }
+            all.sort_unstable_by(|a, b| self.text[a.clone()].cmp(&self.text[b.clone()]));
+            all
+        })
+    }
+
+    /// What stands in front of the name: the address and a letter.
+    fn address(&self, name: &Range<usize>) -> Option<u64> {
+        let line = self.text[..name.start].rfind('\n').map_or(0, |end| end + 1);
+        u64::from_str_radix(self.text[line..name.start].split(' ').next()?, 16).ok()
+    }
 }
 
 #[cfg(test)]
@@ -159,6 +208,13 @@ mod tests {
         assert_eq!(symbols.variants("do_it"), ["do_it.isra.0"]);
         assert_eq!(symbols.names().collect::<Vec<_>>(), ["do_it.cold", "do_it.isra.0", "vfs_read", "x", "x"]);
         assert!(Symbols::new("0 D data\n".to_owned()).is_none());
+        assert_eq!(symbols.addresses("vfs_read"), [0xffff_ffff_8100_0000]);
+        assert_eq!(symbols.addresses("x"), [0xffff_ffff_8100_0010, 0]);
+        assert_eq!(
+            [symbols.addresses("data"), symbols.addresses("ext4_x"), symbols.addresses("dat")],
+            [vec![0], vec![], vec![]]
+        );
+        assert_eq!(symbols.all_beginning("d").collect::<Vec<_>>(), ["data", "do_it.cold", "do_it.isra.0"]);
     }
 
     #[test]

@@ -16,6 +16,7 @@ mod function;
 mod name_index;
 mod tracefs;
 mod tracepoint;
+mod variable;
 
 use std::collections::HashMap;
 use std::io;
@@ -26,6 +27,7 @@ pub use btf::{Btf, Kind, Member, MemberAt, Stripped, Tags, TypeId};
 pub use features::{Answer, Feature};
 pub use function::{Function, Symbols};
 pub use tracepoint::{FieldLocation, FormatError, TracepointField, TracepointFormat};
+pub use variable::Variable;
 
 use crate::binary::{Binaries, Binary, BinaryError};
 use tracefs::Events;
@@ -76,6 +78,8 @@ pub struct KernelFacts {
     events: OnceLock<Result<Events, FactError>>,
     formats: Mutex<Formats>,
     symbols: OnceLock<Option<Symbols>>,
+    per_cpu: OnceLock<Result<variable::PerCpu, FactError>>,
+    cpus: OnceLock<Option<u32>>,
     /// What ftrace can trace, sorted.
     traceable: OnceLock<Option<Vec<String>>>,
     features: Mutex<HashMap<Feature, Answer>>,
@@ -91,7 +95,7 @@ impl KernelFacts {
     }
 
     /// The facts of a kernel kept in a directory: `btf/vmlinux` and `events/SYSTEM/NAME/format`, as below /sys/kernel and in tracefs; `kallsyms` and
-    /// `available_filter_functions`, as in /proc and in tracefs; and `features`, which names the [`Feature`]s that it offers, one on a line. Without
+    /// `available_filter_functions`, as in /proc and in tracefs; `possible`, which CPUs there may be, as in /sys/devices/system/cpu; and `features`, which names the [`Feature`]s that it offers, one on a line. Without
     /// the last it offers all, and without the other two nothing more is known of its functions than BTF tells.
     /// `root/` holds the machine's programs and libraries.
     pub fn from_dir(path: &Path) -> KernelFacts {
@@ -109,6 +113,8 @@ impl KernelFacts {
             events: OnceLock::new(),
             formats: Mutex::default(),
             symbols: OnceLock::new(),
+            per_cpu: OnceLock::new(),
+            cpus: OnceLock::new(),
             traceable: OnceLock::new(),
             features: Mutex::default(),
             binaries,

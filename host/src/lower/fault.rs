@@ -47,6 +47,7 @@ impl Lower<'_> {
             }
             NodeKind::Context { offset, bytes: 8 } => Root::Context(*offset as i32),
             NodeKind::Cast(inner) if is_wide(&inner.ty) => self.root_behind(inner, value, offset, false),
+            NodeKind::Constant(1..) | NodeKind::Constant(..=-1) => Root::Sound,
             NodeKind::Element { .. }
             | NodeKind::ContextAddress { .. }
             | NodeKind::Gathered { .. }

@@ -517,8 +517,10 @@ fn never_null(pointer: &Node) -> bool {
 fn null_at(pointer: &Node) -> Option<u32> {
     match &pointer.kind {
         NodeKind::Address { base, offset } => Some(null_at(base).filter(|_| is_number(base))? + offset),
-        NodeKind::Cast(inner) if matches!(inner.kind, NodeKind::Address { .. }) => null_at(inner),
-        NodeKind::Element { .. } => None,
+        NodeKind::Cast(inner) if matches!(inner.kind, NodeKind::Address { .. } | NodeKind::Constant(_)) => {
+            null_at(inner)
+        }
+        NodeKind::Element { .. } | NodeKind::Constant(1..) | NodeKind::Constant(..=-1) => None,
         _ if never_null(pointer) => None,
         _ => Some(0),
     }

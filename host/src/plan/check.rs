@@ -36,11 +36,12 @@ const TASK: &str = "task_struct";
 
 /// Names that a `bind` step cannot take.
 #[rustfmt::skip]
-pub const RESERVED: [&str; 43] = [
+pub const RESERVED: &[&str] = &[
     "pid", "tid", "uid", "gid", "comm", "cpu", "nsecs", "cgroup", "task", "args", "str", "retval", "probe", "func",
     "ctx", "reg", "kstack", "ustack", "true", "false", "sizeof", "null", "offsetof", "container_of", "typeof", "in",
     "struct", "union", "enum", "unsigned", "signed", "char", "short", "int", "long", "void", "bool", "const",
-    "starts_with", "ends_with", "contains", "user", "kernel",
+    "starts_with", "ends_with", "contains",
+    "user", "kernel", "kaddr", "this_cpu", "per_cpu", "per_cpu_ptr",
 ];
 
 const BUILTINS: [(&str, Builtin); 8] = [
@@ -139,6 +140,9 @@ impl<'a> Checker<'a> {
             ExprKind::Name(name) => self.name(name, span),
             ExprKind::Field { base, name, at } => self.field(base, name, *at),
             ExprKind::Index { base, index } => self.index(base, index),
+            ExprKind::Call { name, arguments, .. } if matches!(name.as_str(), "this_cpu" | "per_cpu") => {
+                self.per_cpu(name, arguments, span)
+            }
             ExprKind::Call { name, at, arguments } => self.call(name, *at, arguments, span).map(Walk::Value),
             ExprKind::Unary { op: UnaryOp::Dereference, value } => self.dereference(value, span),
             ExprKind::Unary { op: UnaryOp::AddressOf, value } => self.address_of(value, span).map(Walk::Value),
@@ -202,7 +206,7 @@ impl<'a> Checker<'a> {
         if calls::is_function(name) {
             return Fault::new(span, format!("`{name}` is a function, and takes what it works on in parentheses"));
         }
-        if let Some(help) = self.near_constant(name) {
+        if let Some(help) = self.kernels_own(name).or_else(|| self.near_constant(name)) {
             return fault.help(help);
         }
         let known = BUILTINS.iter().map(|(n, _)| *n).chain(["comm", "args"]);

@@ -3,7 +3,7 @@
 /// What is not there yet, by the names that bpftrace gives it.
 const LATER: [(&str, &[&str]); 5] = [
     ("stacks", &["kstack", "ustack"]),
-    ("symbols", &["ksym", "usym", "kaddr", "uaddr", "func", "probe"]),
+    ("symbols", &["ksym", "usym", "uaddr", "func", "probe"]),
     ("IP and hardware addresses", &["ntop", "pton", "macaddr"]),
     ("bytes", &["buf"]),
     (
@@ -84,6 +84,7 @@ pub fn function(name: &str) -> Option<String> {
         "strncmp" | "strprefix" => "`starts_with(text, \"…\")`",
         "strcontains" | "strstr" => "`contains(text, \"…\")`",
         "kptr" => "`kernel(pointer)` is the same address in the kernel's memory",
+        "percpu_kaddr" => "`this_cpu(\"name\")` and `per_cpu(\"name\", cpu)` are a CPU's own variable",
         "uptr" => "`user(pointer)` is the same address in the process's memory",
         _ if name.starts_with("bpf_") => "kfuncs are not there yet, and helpers are called by the host alone",
         _ => return None,

@@ -66,6 +66,12 @@ const WHOLE: &[&str] = &[
     "sk_buff",
     "sock",
     "sock_common",
+    "cfs_rq",
+    "task_group",
+    "percpu_counter",
+    "workqueue_struct",
+    "pool_workqueue",
+    "worker_pool",
 ];
 
 const RAW_TRACEPOINTS: &[&str] = &[
@@ -106,6 +112,22 @@ const FUNCTIONS: &[&str] = &[
     "ZSTD_checkCParams",
     "current_time",
     "make_kuid",
+];
+
+/// Per-CPU variables. Where each lies is kept, among them all.
+const PER_CPU: &[&str] = &["cpu_number", "current_task", "kstat", "process_counts", "runqueues", "this_cpu_off"];
+
+/// Where [`PER_CPU`] begin.
+const PER_CPU_START: u64 = 0xffff_ffff_8300_0000;
+
+/// Symbols that the kernel recorded does not name, being built without CONFIG_KALLSYMS_ALL, as most kernels have them. The addresses are made up.
+const SYMBOLS: [&str; 6] = [
+    "ffffffff82611a00 D __per_cpu_offset",
+    "ffffffff82612940 D init_task",
+    "ffffffff82605080 D jiffies",
+    "ffffffff826f8004 B nr_threads",
+    "ffffffff82412c20 d once",
+    "ffffffff82412c24 d once",
 ];
 
 /// What a raw tracepoint's name is put behind to name its typedef and its functions.
@@ -179,17 +201,24 @@ fn main() -> Result<(), Box<dyn Error>> {
     let bytes = pruned(&btf, &formats).write(&btf);
     fs::create_dir_all(directory.join("btf"))?;
     fs::write(directory.join("btf/vmlinux"), &bytes)?;
-    fs::write(directory.join("kallsyms"), symbols(&fs::read_to_string("/proc/kallsyms")?))?;
+    fs::write(directory.join("possible"), "0-3\n")?;
+    fs::write(directory.join("kallsyms"), symbols(&btf, &fs::read_to_string("/proc/kallsyms")?))?;
     println!("{} bytes of BTF, {} formats", bytes.len(), formats.len());
     Ok(())
 }
 
-/// The lines of kallsyms that name [`FUNCTIONS`], without addresses.
-fn symbols(text: &str) -> String {
+/// The lines of kallsyms that name [`FUNCTIONS`], and then [`PER_CPU`] and [`SYMBOLS`]. Functions are numbered instead of having their addresses, which differ from boot to boot.
+fn symbols(btf: &Btf, text: &str) -> String {
     let lines = text.lines().filter_map(|line| line.split_once(' '));
     let kept =
         lines.filter(|(_, symbol)| symbol.split([' ', '\t']).nth(1).is_some_and(|name| FUNCTIONS.contains(&name)));
-    kept.map(|(_, symbol)| format!("{:016x} {symbol}\n", 0)).collect()
+    let functions = kept.zip(0xffff_ffff_8100_0000_u64..).map(|((_, symbol), n)| format!("{n:016x} {symbol}\n"));
+    let sections = btf.types.iter().filter(|ty| ty.kind() == kind::DATASEC);
+    let variables = sections.flat_map(|section| section.tail.chunks(3)).filter_map(|entry| {
+        let name = std::str::from_utf8(btf.string(btf.types[entry[0] as usize].name)).ok()?;
+        PER_CPU.contains(&name).then(|| format!("{:016x} D {name}\n", PER_CPU_START + u64::from(entry[1])))
+    });
+    functions.chain(variables).chain(SYMBOLS.map(|line| format!("{line}\n"))).collect()
 }
 
 /// Copies the formats and returns their texts.
@@ -220,6 +249,16 @@ fn pruned(btf: &Btf, formats: &[String]) -> Selection {
     for id in formats.iter().flat_map(|format| words_of_fields(format)).flat_map(|word| btf.named(word)) {
         let scalar = matches!(btf.types[id as usize].kind(), kind::TYPEDEF | kind::ENUM);
         selection.add(btf, id, if scalar { Reached::ByValue } else { Reached::ByPointer });
+    }
+    for (id, ty) in btf.types.iter().enumerate() {
+        match ty.kind() {
+            kind::VAR if PER_CPU.iter().any(|name| name.as_bytes() == btf.string(ty.name)) => {
+                selection.add(btf, id as u32, Reached::ByValue);
+            }
+            // It refers to all its variables, of which `write` keeps those that are kept.
+            kind::DATASEC => selection.reached.entry(id as u32).or_default().extend([Reached::ByValue]),
+            _ => {}
+        }
     }
     selection
 }
@@ -339,7 +378,15 @@ impl Type {
         let kind = self.kind();
         let own = !matches!(
             kind,
-            kind::INT | kind::ARRAY | kind::STRUCT | kind::UNION | kind::ENUM | kind::FWD | kind::FLOAT | kind::ENUM64
+            kind::INT
+                | kind::ARRAY
+                | kind::STRUCT
+                | kind::UNION
+                | kind::ENUM
+                | kind::FWD
+                | kind::FLOAT
+                | kind::ENUM64
+                | kind::DATASEC
         );
         let in_tail: fn(usize) -> bool = match kind {
             kind::ARRAY => |index| index < 2,
@@ -411,6 +458,12 @@ impl Selection {
             let original = &btf.types[id as usize];
             let forward = original.is_composite() && !reached.contains(&Reached::ByValue);
             let mut ty = if forward { original.forward() } else { original.clone() };
+            if ty.kind() == kind::DATASEC {
+                let kept = ty.tail.chunks(3).filter_map(|entry| Some([*numbers.get(&entry[0])?, entry[1], entry[2]]));
+                ty.tail = kept.flatten().collect();
+                let count = ty.tail.len() as u32 / 3;
+                ty.info = kind::DATASEC << 24 | count;
+            }
             for id in ty.references().into_iter().filter(|id| **id != 0) {
                 *id = numbers[id];
             }

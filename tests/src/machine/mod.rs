@@ -55,7 +55,15 @@ pub struct World {
 /// Memory that programs can read; every other address faults. A clone is the same memory, at the same addresses.
 #[derive(Clone, Debug, Default)]
 pub struct Memory {
-    pieces: Vec<(Space, Rc<[u8]>)>,
+    pieces: Vec<Piece>,
+}
+
+#[derive(Clone, Debug)]
+struct Piece {
+    space: Space,
+    /// Where programs find it.
+    address: u64,
+    bytes: Rc<[u8]>,
 }
 
 /// Whose memory it is.
@@ -108,17 +116,22 @@ impl World {
 impl Memory {
     /// Adds a piece; its address.
     pub fn add(&mut self, space: Space, bytes: &[u8]) -> u64 {
-        let piece: Rc<[u8]> = bytes.into();
-        let address = piece.as_ptr().expose_provenance() as u64;
-        self.pieces.push((space, piece));
+        let bytes: Rc<[u8]> = bytes.into();
+        let address = bytes.as_ptr().expose_provenance() as u64;
+        self.pieces.push(Piece { space, address, bytes });
         address
+    }
+
+    /// Adds a piece at an address of the test's choice: only helpers can read there, as the machine itself has nothing at it.
+    pub fn add_at(&mut self, space: Space, address: u64, bytes: &[u8]) {
+        self.pieces.push(Piece { space, address, bytes: bytes.into() });
     }
 
     /// The bytes from this address to the end of the piece that it is in.
     fn from(&self, space: Space, address: u64) -> Option<&[u8]> {
-        self.pieces.iter().filter(|(s, _)| *s == space).find_map(|(_, piece)| {
-            let start = piece.as_ptr().expose_provenance() as u64;
-            piece.get(usize::try_from(address.checked_sub(start)?).ok()?..).filter(|rest| !rest.is_empty())
+        self.pieces.iter().filter(|piece| piece.space == space).find_map(|piece| {
+            let at = usize::try_from(address.checked_sub(piece.address)?).ok()?;
+            piece.bytes.get(at..).filter(|rest| !rest.is_empty())
         })
     }
 }
@@ -160,8 +173,8 @@ impl Machine {
         for allowed in [counters.clone(), scratch.clone()] {
             vm.register_allowed_memory(allowed);
         }
-        for (_, piece) in world.memory.pieces.iter().filter(|(space, _)| *space == Space::Kernel) {
-            vm.register_allowed_memory(range(piece.as_ptr().cast_mut(), piece.len()));
+        for piece in world.memory.pieces.iter().filter(|piece| piece.space == Space::Kernel) {
+            vm.register_allowed_memory(range(piece.bytes.as_ptr().cast_mut(), piece.bytes.len()));
         }
         // A record lies in a buffer of the kernel's, which goes on behind it.
         let context = &[context, &[GARBAGE; 16]].concat()[..];

@@ -74,8 +74,11 @@ impl Scene {
             |name, members: &[(&str, &[u8])]| memory.add(Space::Kernel, &structure(name, members)).to_le_bytes();
         let int = |n: i32| n.to_le_bytes();
         let cred = object("cred", &[("uid.val", &int(1000))]);
-        let mm = object("mm_struct", &[("total_vm", &[44])]);
         let bash = object("task_struct", &[("pid", &int(4242)), ("tgid", &int(4242)), ("comm", b"bash")]);
+        let mm = memory.add(Space::Kernel, &memory::address_space(44)).to_le_bytes();
+        memory::add_variables(&mut memory, 0);
+        let mut object =
+            |name, members: &[(&str, &[u8])]| memory.add(Space::Kernel, &structure(name, members)).to_le_bytes();
         let cat = object(
             "task_struct",
             &[

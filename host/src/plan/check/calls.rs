@@ -10,8 +10,9 @@ use super::{BUILTINS, Checked, Checker, STR_DEFAULT, STR_MAX, both, one};
 
 /// Functions whose arguments are expressions.
 #[rustfmt::skip]
-const FUNCTIONS: [&str; 13] = [
-    "str", "reg", "starts_with", "ends_with", "contains", "user", "kernel", "errno", "signal", "syscall", "bswap", "ntohs", "ntohl",
+const FUNCTIONS: &[&str] = &[
+    "str", "reg", "starts_with", "ends_with", "contains", "errno", "signal", "syscall", "bswap", "ntohs", "ntohl",
+    "user", "kernel", "kaddr", "this_cpu", "per_cpu", "per_cpu_ptr",
 ];
 
 /// Those that take types, which the parser reads.
@@ -28,6 +29,8 @@ impl Checker<'_> {
             "reg" => return self.register(arguments, span),
             "user" => return self.in_memory("user", Origin::User, arguments, span),
             "kernel" => return self.in_memory("kernel", Origin::Kernel, arguments, span),
+            "kaddr" => return self.kernel_address(arguments, span),
+            "per_cpu_ptr" => return self.per_cpu_pointer(arguments, span),
             "errno" => return self.named_number(name, Names::Errors, arguments, span),
             "signal" => return self.named_number(name, Names::Signals, arguments, span),
             "syscall" => return self.named_number(name, Names::SystemCalls, arguments, span),
@@ -135,7 +138,7 @@ impl Checker<'_> {
         if is_value {
             return fault.help(format!("`{name}` is a value, without parentheses"));
         }
-        let help = familiar::function(name).or_else(|| did_you_mean(name, FUNCTIONS.into_iter().chain(OF_TYPES)));
+        let help = familiar::function(name).or_else(|| did_you_mean(name, FUNCTIONS.iter().copied().chain(OF_TYPES)));
         fault.help(help.unwrap_or_else(|| {
             let all: Vec<String> = FUNCTIONS.iter().map(|name| format!("`{name}`")).collect();
             format!("there are {}, `sizeof`, `offsetof` and `container_of`", all.join(", "))

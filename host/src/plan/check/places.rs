@@ -13,7 +13,12 @@ type ContextArray<'a> = (&'a TracepointField, u32, u8);
 
 impl Checker<'_> {
     pub(super) fn field(&self, base: &Expr, name: &str, at: Span) -> Checked<Walk> {
-        match self.walk(base)? {
+        self.member_of(self.walk(base)?, name, base.span, at)
+    }
+
+    /// The field of what has been walked to.
+    pub(super) fn member_of(&self, walk: Walk, name: &str, span: Span, at: Span) -> Checked<Walk> {
+        match walk {
             Walk::Arguments => {
                 if let Some((field, _, _)) = self.context_array(name)
                     && !is_char(field)
@@ -31,7 +36,7 @@ impl Checker<'_> {
                     }
                     _ => {
                         let place = Walk::Place { base: pointer, origin, offset, ty, bits };
-                        let value = self.finish(place, base.span)?;
+                        let value = self.finish(place, span)?;
                         self.through(value, name, at)
                     }
                 }
@@ -248,6 +253,15 @@ impl Checker<'_> {
 
     /// A place becomes a value.
     pub(super) fn finish(&self, walk: Walk, span: Span) -> Checked<Node> {
+        self.finish_any(walk, false, span)
+    }
+
+    /// The same of one that may be a per-CPU pointer, which points nowhere as it is.
+    pub(super) fn finish_per_cpu(&self, walk: Walk, span: Span) -> Checked<Node> {
+        self.finish_any(walk, true, span)
+    }
+
+    fn finish_any(&self, walk: Walk, per_cpu: bool, span: Span) -> Checked<Node> {
         let (base, origin, offset, ty, bits) = match walk {
             Walk::Value(node) => return Ok(Node { span, ..node }),
             Walk::Arguments => {
@@ -279,11 +293,9 @@ impl Checker<'_> {
             }
             Kind::Pointer(to) => {
                 let tags = btf.strip(to).tags;
-                if tags.percpu {
-                    return Err(one(Fault::new(
-                        span,
-                        format!("`{}` is per CPU, and that is not there yet", btf.c_name(ty)),
-                    )));
+                if tags.percpu && !per_cpu {
+                    let fault = Fault::new(span, format!("`{}` points to something else for each CPU", btf.c_name(ty)));
+                    return Err(one(fault.help("`per_cpu_ptr(pointer, cpu)` is where it points to for that CPU")));
                 }
                 let points_to = target(btf, to);
                 let is_struct = matches!(points_to, Target::Type(_));
@@ -401,7 +413,7 @@ pub(super) fn bytes_of(ty: &Type) -> u8 {
 }
 
 /// What lies where `base` points to.
-fn scalar_at(base: Node, origin: Origin, bytes: u8, ty: Type, span: Span) -> Node {
+pub(super) fn scalar_at(base: Node, origin: Origin, bytes: u8, ty: Type, span: Span) -> Node {
     let access = if origin == Origin::User { Access::User } else { Access::Kernel };
     let ty = match ty {
         Type::Pointer { target, .. } if origin == Origin::User => Type::Pointer { target, origin },

@@ -55,24 +55,20 @@ impl Checker<'_> {
     pub(super) fn binary(&self, op: BinaryOp, at: Span, left: &Expr, right: &Expr, span: Span) -> Checked<Node> {
         if matches!(op, BinaryOp::And | BinaryOp::Or) {
             let (left, right) = both(self.condition(left), self.condition(right))?;
-            let is_and = op == BinaryOp::And;
-            if let NodeKind::Constant(n) = left.kind {
-                let decided = (n == 0) == is_and;
-                let kind = match (decided, &right.kind) {
-                    (true, _) => Some(NodeKind::Constant(i64::from(!is_and))),
-                    (false, NodeKind::Constant(m)) => Some(NodeKind::Constant(i64::from(*m != 0))),
-                    _ => None,
-                };
-                if let Some(kind) = kind {
-                    return Ok(Node { kind, ty: Type::Boolean, span });
-                }
-            }
-            let (left, right) = (Box::new(left), Box::new(right));
-            let kind = if is_and { NodeKind::And(left, right) } else { NodeKind::Or(left, right) };
-            return Ok(Node { kind, ty: Type::Boolean, span });
+            return Ok(logical(op == BinaryOp::And, left, right, span));
         }
         let (left_node, right_node) = both(self.value(left), self.value(right))?;
-        let op = operation(op);
+        self.operation((operation(op), at), (left, left_node), (right, right_node), span)
+    }
+
+    /// An operation on two values. It is apart from `binary`, of which there are as many at once as operators in a row.
+    fn operation(
+        &self,
+        (op, at): (Op, Span),
+        (left, left_node): (&Expr, Node),
+        (right, right_node): (&Expr, Node),
+        span: Span,
+    ) -> Checked<Node> {
         if op.is_comparison() {
             both(self.with_its_sign(&left_node, right), self.with_its_sign(&right_node, left))?;
         }
@@ -243,6 +239,22 @@ impl Checker<'_> {
 
 fn is_equality(op: Op) -> bool {
     matches!(op, Op::Equal | Op::NotEqual)
+}
+
+/// `left && right`, or `left || right`.
+fn logical(is_and: bool, left: Node, right: Node, span: Span) -> Node {
+    let known = match (&left.kind, &right.kind) {
+        (NodeKind::Constant(n), _) if (*n == 0) == is_and => Some(i64::from(!is_and)),
+        (NodeKind::Constant(_), NodeKind::Constant(m)) => Some(i64::from(*m != 0)),
+        _ => None,
+    };
+    let (left, right) = (Box::new(left), Box::new(right));
+    let kind = match known {
+        Some(known) => NodeKind::Constant(known),
+        None if is_and => NodeKind::And(left, right),
+        None => NodeKind::Or(left, right),
+    };
+    Node { kind, ty: Type::Boolean, span }
 }
 
 fn is_unsigned(ty: &Type) -> bool {

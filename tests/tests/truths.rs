@@ -1,6 +1,7 @@
 //! Conditions over what the kernel has, tried in it: each is a probe of its own, and how many events it sends says whether it held.
 
 use std::ffi::CString;
+use std::process::Command;
 
 use porthole::compile::compile;
 use porthole::kernel::KernelFacts;
@@ -85,5 +86,37 @@ fn root_conditions_hold_where_they_are_true() {
     for ((condition, holds), counts) in truths.iter().zip(counts) {
         assert_eq!(counts.emitted, if *holds { CALLS } else { 0 }, "{condition}: {counts:?}");
         assert_eq!(counts.hits, counts.filtered + counts.emitted + counts.lost, "{condition}: {counts:?}");
+    }
+}
+
+/// What `argv` points to: pointers, of which each points to a text.
+#[test]
+fn root_arguments_of_a_program_are_read() {
+    if let Err(error) = check_privileges() {
+        println!("skipped: {error}");
+        return;
+    }
+    let unique = format!("porthole-{}", std::process::id());
+    let conditions = [
+        (format!("str(args.argv[1]) == \"{unique}\""), true),
+        (format!("str(args.argv[1]) == \"{unique}\" && ends_with(str(*args.argv), \"true\")"), true),
+        (format!("str(args.argv[1]) == \"{unique}\" && str(args.argv[2]) == \"second\""), true),
+        (format!("str(args.argv[1]) == \"{unique}\" && args.argv[3] == 0"), true),
+        (format!("str(args.argv[1]) == \"{unique}\" && str(args.argv[3]) == \"\""), false),
+        (format!("str(args.argv[2]) == \"{unique}\""), false),
+    ];
+    let probes = conditions.iter().enumerate().map(|(n, (condition, _))| {
+        format!("probe p{n}\nattach tracepoint:syscalls:sys_enter_execve\nwhen {condition}\nemit e\n")
+    });
+    let declaration = declaration::parse(&probes.collect::<Vec<_>>().join("\n")).unwrap();
+    let plan = plan(&declaration, &KernelFacts::running()).unwrap_or_else(|e| panic!("{e}"));
+    let compiled = compile(&plan, "arguments", 1 << 16).unwrap();
+    let attached = load(&compiled).and_then(|loaded| loaded.attach(&plan)).unwrap_or_else(|e| panic!("{e}"));
+    for _ in 0..CALLS {
+        assert!(Command::new("/bin/true").args([&unique, "second"]).status().unwrap().success());
+    }
+    let counts = attached.counts(conditions.len()).unwrap();
+    for ((condition, holds), counts) in conditions.iter().zip(counts) {
+        assert_eq!(counts.emitted, if *holds { CALLS } else { 0 }, "{condition}: {counts:?}");
     }
 }

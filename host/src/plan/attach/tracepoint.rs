@@ -8,6 +8,9 @@ use crate::plan::check::{STR_DEFAULT, STR_MAX};
 use crate::plan::diagnostic::{Fault, Span, did_you_mean};
 use crate::plan::{Node, NodeKind, Origin, Target, Type};
 
+/// Words of a type at most that is looked at star by star.
+const MOST_WORDS: usize = 8;
+
 /// Where the names of tracepoints can be read.
 const LISTED: &str = "`porthole list tracepoint` lists them";
 
@@ -87,8 +90,17 @@ fn scalar(
 
 /// What `T` of `T *` is, by its name as tracepoint formats write it.
 pub fn named_target(facts: &KernelFacts, text: &str) -> Target {
-    let words: Vec<&str> =
-        text.split_whitespace().filter(|w| !matches!(*w, "const" | "volatile" | "__user" | "__rcu")).collect();
+    let is_qualifier = |word: &str| matches!(word, "const" | "volatile" | "__user" | "__rcu");
+    // `const char *const` of `const char *const *`: one of several stars, of which C has no more than a few.
+    let words: Vec<&str> = text.split_whitespace().flat_map(|w| w.split_inclusive('*')).collect();
+    let words = words.into_iter().flat_map(|w| w.split_once('*').map_or([w, ""], |(w, _)| [w, "*"]));
+    let mut words: Vec<&str> = words.filter(|w| !w.is_empty() && !is_qualifier(w)).collect();
+    if words.last() == Some(&"*") {
+        words.pop();
+        let target = if words.len() > MOST_WORDS { Target::Unknown } else { named_target(facts, &words.join(" ")) };
+        // What a user pointer leads to is taken for the process's where it is read.
+        return Target::Scalar(Box::new(Type::Pointer { target, origin: Origin::Kernel }));
+    }
     match words.as_slice() {
         ["char"] | ["signed" | "unsigned", "char"] => Target::Char,
         ["struct" | "union", name] => {

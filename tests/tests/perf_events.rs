@@ -3,6 +3,7 @@
 mod e2e;
 
 use std::collections::BTreeSet;
+use std::fs;
 use std::hint::black_box;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread::sleep;
@@ -114,12 +115,21 @@ fn root_each_context_switch_is_an_event_of_who_leaves() {
     }
     let comm = unique();
     let host = traced("software:cs:1", &comm, "tid = tid").attach();
-    let thread = as_thread(&comm, || {
+    let (thread, switches) = as_thread(&comm, || {
+        let before = switches();
         (0..50).for_each(|_| sleep(Duration::from_millis(1)));
-        tid()
+        (tid(), switches() - before)
     });
     let rows = fields(&host.interrupt().successful());
-    assert!(rows.len() >= 50 && rows.iter().all(|row| number(row, "tid") == thread), "{} switches", rows.len());
+    assert!(rows.iter().all(|row| number(row, "tid") == thread));
+    assert!(switches > 0 && rows.len() as u64 >= switches, "{} rows of {switches} switches", rows.len());
+}
+
+/// How often the kernel says that this thread has left its CPU. On a slow machine a sleep may be over before it has begun.
+fn switches() -> u64 {
+    let status = fs::read_to_string("/proc/thread-self/status").expect("procfs is mounted");
+    let counts = status.lines().filter_map(|line| line.split_once("_ctxt_switches:"));
+    counts.map(|(_, count)| count.trim().parse::<u64>().expect("it is a number")).sum()
 }
 
 /// In one process and in all, in threads that were there and that are made later.

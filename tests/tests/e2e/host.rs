@@ -15,8 +15,12 @@ use serde_json::Value;
 
 use super::{Directory, porthole};
 
-/// Longer than anything here takes: an unoptimised host on a busy machine.
-const PATIENCE: Duration = Duration::from_secs(60);
+/// Longer than anything here takes: an unoptimised host on a busy machine. Where machines are slower still, as virtual ones without hardware for it, the
+/// variable `PORTHOLE_TEST_PATIENCE` says how many seconds.
+fn patience() -> Duration {
+    let told = std::env::var("PORTHOLE_TEST_PATIENCE").ok();
+    Duration::from_secs(told.map_or(60, |seconds| seconds.parse().expect("PORTHOLE_TEST_PATIENCE is a number")))
+}
 
 /// A host to be started.
 pub struct Run {
@@ -172,7 +176,7 @@ impl Host {
 
     /// Waits for a line on stderr that starts so.
     pub fn wait_for(&mut self, start: &str) -> String {
-        let deadline = Instant::now() + PATIENCE;
+        let deadline = Instant::now() + patience();
         loop {
             match self.stderr.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
                 Ok(line) => {
@@ -191,7 +195,7 @@ impl Host {
 
     /// Waits until it has printed so many rows.
     pub fn wait_for_rows(&self, rows: usize) {
-        let deadline = Instant::now() + PATIENCE;
+        let deadline = Instant::now() + patience();
         loop {
             let printed = lock(&self.stdout).iter().filter(|&&byte| byte == b'\n').count();
             if printed >= rows {
@@ -222,7 +226,7 @@ impl Host {
 
     /// Waits for its end.
     pub fn finish(mut self) -> Ended {
-        let deadline = Instant::now() + PATIENCE;
+        let deadline = Instant::now() + patience();
         let status = loop {
             match self.child.try_wait().expect("it is a child") {
                 Some(status) => break status,

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
+use porthole::declare::Step;
 use porthole::kernel::KernelFacts;
 use porthole::plan::{AttachPoint, plan};
 use porthole_tests::facts;
@@ -164,10 +165,95 @@ fn root_a_probe_can_be_of_one_process() {
         let pid = Value::Unsigned(u64::from(std::process::id()));
         assert_eq!(row[..], [Value::Unsigned(n), Value::Unsigned(u64::MAX), pid]);
     }
-    let other = trace(&probe(&[&attach], "pid == 1", &["arg0"]), || {
+    // No process has that number.
+    let other = trace(&probe(&[&attach], "pid == 0x7fffffff", &["arg0"]), || {
         porthole_test_called(1, 1);
     });
     assert_eq!((other.rows.len(), other.counts.filtered), (0, 1));
+}
+
+/// Called by nobody but the next two tests.
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn porthole_test_alone(n: u64) -> u64 {
+    std::hint::black_box(n + 1)
+}
+
+/// Calls of two processes, and of two threads of one of them: those of the other are filtered, or from Linux 6.12 on no hits at all.
+#[test]
+fn root_only_the_process_that_is_asked_for_is_hit() {
+    if !is_root() {
+        return;
+    }
+    let directory = Directory::new("alone");
+    let own = std::env::current_exe().unwrap();
+    let entry = format!("uprobe:{}:porthole_test_alone", own.display());
+    let exit = format!("uretprobe:{}:porthole_test_alone", own.display());
+    let call = |times| (0..times).for_each(|n| assert_eq!(porthole_test_alone(n), n + 1));
+    let (pid, ready) = (std::process::id(), directory.path().join("ready"));
+    let is_filtered_by_kernel = {
+        let release = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap();
+        let mut numbers = release.split(['.', '-']).map(|n| n.parse::<u32>().unwrap_or(0));
+        (numbers.next(), numbers.next()) >= (Some(6), Some(12))
+            && fs::read_link("/proc/self/ns/pid").unwrap().as_os_str() == "pid:[4026531836]"
+    };
+    for (when, points) in [
+        (format!("pid == {pid}"), vec![entry.as_str()]),
+        (format!("{pid} == pid && arg0 >= 0"), vec![entry.as_str()]),
+        (format!("comm != \"\" && pid in ({pid})"), vec![entry.as_str(), exit.as_str()]),
+    ] {
+        let seen = trace(&probe(&points, &when, &["tid"]), || {
+            let mut other = Command::new(&own)
+                .args(["--exact", "calls_its_function", "--include-ignored"])
+                .env("PORTHOLE_TEST_CALLS", "30")
+                .stdout(fs::File::create(&ready).unwrap())
+                .spawn()
+                .unwrap();
+            call(7);
+            std::thread::scope(|scope| drop(scope.spawn(|| call(5))));
+            assert!(other.wait().unwrap().success());
+        });
+        let calls = 12 * points.len() as u64;
+        let others = if is_filtered_by_kernel { 0 } else { 30 * points.len() as u64 };
+        assert_eq!((seen.counts.emitted, seen.counts.filtered, seen.counts.lost), (calls, others, 0), "{when}");
+        let threads: std::collections::HashSet<_> = seen.rows.iter().map(|row| format!("{row:?}")).collect();
+        assert_eq!(threads.len(), 2, "all threads of the process");
+    }
+}
+
+/// What the other process of the test above does. By itself it does nothing.
+#[test]
+fn calls_its_function() {
+    let calls = std::env::var("PORTHOLE_TEST_CALLS").map_or(0, |calls| calls.parse().unwrap());
+    (0..calls).for_each(|n| assert_eq!(porthole_test_alone(n), n + 1));
+}
+
+#[test]
+fn a_process_is_told_by_the_first_step() {
+    let facts = facts::recorded();
+    for (when, process) in [
+        ("pid == 4711", Some(4711)),
+        ("4711 == pid", Some(4711)),
+        ("pid == 4711 && uid == 0", Some(4711)),
+        ("uid == 0 && (comm == \"x\" && 4711 == pid)", Some(4711)),
+        ("pid in (4711)", Some(4711)),
+        ("pid == 4700 + 11", Some(4711)),
+        ("pid in (4711, 4712)", None),
+        ("pid == 4711 || uid == 0", None),
+        ("!(pid == 4711)", None),
+        ("pid != 4711", None),
+        ("tid == 4711", None),
+        ("pid == tid", None),
+        ("pid == -4711", None),
+        ("pid == 4711 ? true : false", None),
+    ] {
+        let plan = plan(&probe(&["uprobe:kiosk:open_kiosk"], when, &["pid"]), &facts).unwrap_or_else(|e| panic!("{e}"));
+        assert_eq!(plan.probes[0].points[0].process(), process, "{when}");
+    }
+    // Only the first step: what stands in front of it is computed for all.
+    let mut later = probe(&["uprobe:kiosk:open_kiosk"], "pid == 4711", &["pid"]);
+    later.probes[0].body.insert(0, Step::When("uid == 0".to_owned()));
+    assert_eq!(plan(&later, &facts).unwrap().probes[0].points[0].process(), None);
 }
 
 #[test]

@@ -10,6 +10,7 @@ mod log;
 mod offered;
 pub(crate) mod perf;
 mod perf_event;
+mod process;
 mod refusal;
 mod uprobe;
 
@@ -181,7 +182,9 @@ impl Loaded {
                     let iterator = Iterated::new(&found, iter, point.to_string(), room as usize);
                     iterators.push(iterator.map_err(failed)?);
                 }
-                AttachPoint::User(place) => links.extend(uprobe::attach(&found, place).map_err(failed)?),
+                AttachPoint::User(place) => {
+                    links.extend(uprobe::attach(&found, place, body.process()).map_err(failed)?);
+                }
                 _ => links.push(attach(&found, point).map_err(failed)?),
             }
         }

@@ -3,6 +3,9 @@
 //! A perf event for each place works on every kernel, but closing one waits for the kernel, and they wait for one another: 17 s for a hundred. A multi link
 //! (Linux 6.6) has all places of a program in one link, and links are closed side by side: 0.2 s. So that is taken where it is there. A program must be loaded for
 //! the one or the other.
+//!
+//! A multi link can be one of a single process: its places are then left alone in all others, which pay nothing. (A perf event can be, too, but is closed to a process's threads when the first of
+//! them ends.)
 
 use std::ffi::CString;
 use std::fs;
@@ -18,10 +21,13 @@ use libbpf_sys::{
 };
 
 use super::perf::open_everywhere;
+use super::process;
 use crate::plan::{Location, UserKind, UserPoint};
 
 /// The section of programs that are for such places.
 pub const SECTION: &str = "uprobe";
+
+const ANY_PROCESS: i32 = -1;
 
 /// Makes the program one for multi links, where the kernel has them.
 pub fn prepare(program: &mut OpenProgramMut<'_>) {
@@ -30,10 +36,17 @@ pub fn prepare(program: &mut OpenProgramMut<'_>) {
     }
 }
 
-/// Attaches a program to all places of a point.
-pub fn attach(program: &ProgramMut<'_>, point: &UserPoint) -> io::Result<Vec<Link>> {
+/// Attaches a program to all places of a point: of all processes, or of the one that it asks for, where it is certain that no hit there is lost by that.
+pub fn attach(program: &ProgramMut<'_>, point: &UserPoint, process: Option<u32>) -> io::Result<Vec<Link>> {
     if matches!(program.attach_type(), ProgramAttachType::TraceUprobeMulti) {
-        return Ok(vec![attach_multi(program, point)?]);
+        if let Some(process) = process.filter(|process| process::can_be_alone(*process)) {
+            match attach_multi(program, point, process as i32) {
+                // It has ended since; the number may become another's.
+                Err(error) if error.raw_os_error() == Some(libc::ESRCH) => {}
+                link => return Ok(vec![link?]),
+            }
+        }
+        return Ok(vec![attach_multi(program, point, ANY_PROCESS)?]);
     }
     let events = Events::new()?;
     point
@@ -43,8 +56,7 @@ pub fn attach(program: &ProgramMut<'_>, point: &UserPoint) -> io::Result<Vec<Lin
         .collect()
 }
 
-fn attach_multi(program: &ProgramMut<'_>, point: &UserPoint) -> io::Result<Link> {
-    let any_process = -1;
+fn attach_multi(program: &ProgramMut<'_>, point: &UserPoint, process: i32) -> io::Result<Link> {
     let options = UprobeMultiOpts {
         // The kernel has 64 bits, and so has this machine.
         offsets: point.locations.iter().map(|l| l.offset as usize).collect(),
@@ -52,7 +64,7 @@ fn attach_multi(program: &ProgramMut<'_>, point: &UserPoint) -> io::Result<Link>
         retprobe: point.kind == UserKind::Return,
         ..UprobeMultiOpts::default()
     };
-    program.attach_uprobe_multi_with_opts(any_process, &point.file, "", options).map_err(io::Error::other)
+    program.attach_uprobe_multi_with_opts(process, &point.file, "", options).map_err(io::Error::other)
 }
 
 /// Whether the kernel has multi links. It is tried once, on a directory, which is refused for being one where it would not be for anything else.

@@ -95,6 +95,16 @@ pub struct PointPlan {
     pub steps: Vec<PlanStep>,
 }
 
+impl PointPlan {
+    /// The process that alone is asked for, where the first step asks for one by its number: `when pid == 4711`, or that and more.
+    pub fn process(&self) -> Option<u32> {
+        match self.steps.first()? {
+            PlanStep::When(condition) => condition.node.process(),
+            _ => None,
+        }
+    }
+}
+
 /// One expression of a body, typed, with the text it was made from.
 #[derive(Clone, Debug)]
 pub struct Typed {

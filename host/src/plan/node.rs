@@ -120,6 +120,26 @@ pub enum NodeKind {
     },
 }
 
+impl Node {
+    /// The process without which this is not true: the number that `pid` is compared with, here or in what must be true as well.
+    pub(super) fn process(&self) -> Option<u32> {
+        const PID: NodeKind = NodeKind::Builtin(Builtin::Pid);
+        let number = match &self.kind {
+            NodeKind::Arithmetic { op: arithmetic::Op::Equal, left, right, .. } => match (&left.kind, &right.kind) {
+                (&PID, NodeKind::Constant(number)) | (NodeKind::Constant(number), &PID) => *number,
+                _ => return None,
+            },
+            NodeKind::In { value, set } if value.kind == PID => match set[..] {
+                [number] => number,
+                _ => return None,
+            },
+            NodeKind::And(left, right) => return left.process().or_else(|| right.process()),
+            _ => return None,
+        };
+        u32::try_from(number).ok()
+    }
+}
+
 /// How a text is compared with one that is known.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Match {

@@ -122,6 +122,48 @@ fn root_an_address_is_a_place_too() {
     assert_eq!(seen.counts.emitted, 20);
 }
 
+/// Each instruction of a function, as a place in it and by its address, in a program that is moved about in memory and in one that is not.
+#[test]
+fn root_each_instruction_of_a_function_is_a_place() {
+    if !is_root() {
+        return;
+    }
+    let directory = Directory::new("instructions");
+    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures/user/shop.c");
+    for (name, option) in [("moved", "-pie"), ("fixed", "-no-pie")] {
+        let program = directory.path().join(name);
+        let compiled = Command::new("cc").args(["-O2", option, "-o"]).args([&program, &source]).status().unwrap();
+        assert!(compiled.success());
+        let start = symbol(&program, "weigh");
+        let mut objdump = Command::new("objdump");
+        let listing = objdump.args(["-d", "--no-show-raw-insn", "--disassemble=weigh"]).arg(&program).output();
+        let listing = String::from_utf8(listing.expect("objdump is there").stdout).unwrap();
+        let addresses = listing.lines().filter_map(|line| line.trim().split_once(":\t"));
+        let addresses: Vec<u64> = addresses.map(|(address, _)| u64::from_str_radix(address, 16).unwrap()).collect();
+        assert!(addresses.len() > 3 && addresses[0] == start, "{listing}");
+        let file = program.display();
+        let points: Vec<String> = addresses
+            .iter()
+            .flat_map(|at| [format!("uprobe:{file}:weigh+{}", at - start), format!("uprobe:{file}:{at:#x}")])
+            .chain([format!("uprobe:{file}:weigh+{:#x}", addresses[1] - start)])
+            .collect();
+        let points: Vec<&str> = points.iter().map(String::as_str).collect();
+        let seen = trace(&probe(&points, "true", &["reg(\"ip\") & 0xfff"]), || {
+            run(&program, 10);
+        });
+        // Each twice, and the second once more. What is behind a branch not all calls come by.
+        let mut hits = std::collections::BTreeMap::new();
+        for row in &seen.rows {
+            let Value::Unsigned(at) = row[0] else { panic!("{row:?}") };
+            *hits.entry(at).or_insert(0) += 1;
+        }
+        let at = |n: usize| addresses[n] & 0xfff;
+        assert_eq!((hits[&at(0)], hits[&at(1)]), (20, 30), "{name}: {hits:?}\n{listing}");
+        let known: Vec<u64> = addresses.iter().map(|address| address & 0xfff).collect();
+        assert!(hits.keys().all(|at| known.contains(at)), "{name}: {hits:?}\n{listing}");
+    }
+}
+
 #[test]
 fn root_returns_have_their_values() {
     if !is_root() {

@@ -12,8 +12,8 @@ use syn::{DeriveInput, parse_macro_input};
 /// that borrow from the record. The event's name, and the probe's, is the struct's in snake_case. Attributes of the struct:
 ///
 /// * `#[probe(…)]`, at least once: a probe that sends the event. Several need different names. In the order in which they stand:
-///   * `attach = "POINT"` or `attach = ["POINT", …]`, at least one: where the probe fires, such as `tracepoint:sched:sched_switch` or
-///     `rawtracepoint:sched_process_exec`;
+///   * `attach = "POINT"` or `attach = ["POINT", …]`, at least one: where the probe fires, such as `tracepoint:sched:sched_switch`,
+///     `rawtracepoint:sched_process_exec`, or by a pattern or list `tracepoint:syscalls:sys_enter_{open,unlink}*`;
 ///   * `name = "NAME"`: the probe's name;
 ///   * `when = "EXPRESSION"`, any number: the event is sent only where all are true;
 ///   * `bind(NAME = "EXPRESSION", …)`, any number: a name for a value, for the steps and fields behind it.

@@ -101,7 +101,8 @@ fn add_functions(
         if !name.is_empty() {
             let function = Function { address, size: symbol.st_size(endian) };
             let indirect = symbol.st_type() == elf::STT_GNU_IFUNC;
-            functions.push(Named { name: name.to_owned(), function, indirect });
+            let label = symbol.st_type() == elf::STT_NOTYPE;
+            functions.push(Named { name: name.to_owned(), function, indirect, label });
         }
     }
     Ok(())

@@ -1,6 +1,7 @@
 //! Functions by name: as the file has it, and as sources in C++ and Rust do.
 
 use std::collections::{BTreeSet, HashMap};
+use std::sync::OnceLock;
 
 use cpp_demangle::{DemangleOptions, Symbol as CppSymbol};
 
@@ -29,30 +30,36 @@ pub struct Named {
     pub name: String,
     pub function: Function,
     pub indirect: bool,
+    /// A place in assembly that nothing says to be a function.
+    pub label: bool,
 }
 
 /// All functions of a file.
 #[derive(Debug, Default)]
-pub struct Functions(Vec<Named>);
+pub struct Functions {
+    named: Vec<Named>,
+    /// Of each its name in the source, where that is another. Read on first use: about a microsecond for each.
+    demangled: OnceLock<Vec<Option<Demangled>>>,
+}
 
 impl Functions {
-    pub fn new(functions: Vec<Named>) -> Functions {
-        Functions(functions)
+    pub fn new(named: Vec<Named>) -> Functions {
+        Functions { named, demangled: OnceLock::new() }
     }
 
     pub fn find(&self, name: &str) -> Found {
-        let exact: Vec<&Named> = self.0.iter().filter(|f| f.name == name).collect();
+        let exact: Vec<&Named> = self.named.iter().filter(|f| f.name == name).collect();
         if !exact.is_empty() {
             return decide(&exact);
         }
-        let demangled = self.0.iter().filter(|f| demangled(&f.name).is_some_and(|d| d.matches(name)));
-        decide(&demangled.collect::<Vec<_>>())
+        let called = self.all().filter(|(_, d)| d.is_some_and(|d| d.matches(name))).map(|(f, _)| f);
+        decide(&called.collect::<Vec<_>>())
     }
 
     /// Names by which [`Functions::find`] finds exactly one function: of each function the shortest of those that sources and the file have for it. Sorted. Without
-    /// functions of which no name is theirs alone.
+    /// functions of which no name is theirs alone, and without labels.
     pub fn findable(&self, longest: usize) -> Vec<String> {
-        let names: Vec<(&Named, Option<Demangled>)> = self.0.iter().map(|f| (f, demangled(&f.name))).collect();
+        let names: Vec<(&Named, Option<&Demangled>)> = self.all().collect();
         let mut raw: HashMap<&str, Owner> = HashMap::new();
         let mut written: HashMap<&str, Owner> = HashMap::new();
         for (function, demangled) in &names {
@@ -63,17 +70,28 @@ impl Functions {
         }
         // A name that the file has is found before any that a source has.
         let is_alone = |name: &str| raw.get(name).or_else(|| written.get(name)).is_some_and(Owner::is_one);
-        let best = |(function, demangled): &(&Named, Option<Demangled>)| {
+        let best = |(function, demangled): &(&Named, Option<&Demangled>)| {
             let names = demangled.iter().flat_map(|d| [&d.short, &d.whole]).chain([&function.name]);
             names.into_iter().find(|name| name.len() <= longest && is_alone(name)).cloned()
         };
-        names.iter().filter_map(best).collect::<BTreeSet<_>>().into_iter().collect()
+        names
+            .iter()
+            .filter(|(function, _)| !function.label)
+            .filter_map(best)
+            .collect::<BTreeSet<_>>()
+            .into_iter()
+            .collect()
     }
 
     /// Names as sources write them.
     pub fn names(&self) -> Vec<String> {
-        let names = self.0.iter().map(|f| demangled(&f.name).map_or_else(|| f.name.clone(), |d| d.short));
+        let names = self.all().map(|(f, demangled)| demangled.map_or_else(|| f.name.clone(), |d| d.short.clone()));
         names.collect::<BTreeSet<_>>().into_iter().collect()
+    }
+
+    fn all(&self) -> impl Iterator<Item = (&Named, Option<&Demangled>)> {
+        let demangled = self.demangled.get_or_init(|| self.named.iter().map(|f| demangled(&f.name)).collect());
+        self.named.iter().zip(demangled.iter().map(Option::as_ref))
     }
 }
 
@@ -116,6 +134,7 @@ fn decide(found: &[&Named]) -> Found {
 }
 
 /// A name as the source has it.
+#[derive(Debug)]
 struct Demangled {
     /// With what the name alone does not tell: C++'s parameters, Rust's hash.
     whole: String,
@@ -165,6 +184,7 @@ mod tests {
             name: name.to_owned(),
             function: Function { address, size: 8 },
             indirect: name == "memcpy",
+            label: false,
         };
         Functions::new(names.into_iter().zip(addresses).map(named).collect())
     }

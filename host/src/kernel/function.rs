@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 use std::ops::Range;
 use std::sync::OnceLock;
 
-use super::{Btf, FactError, KernelFacts, Kind, TypeId};
+use super::{Btf, FactError, KernelFacts, Kind, TypeId, tracefs};
 
 /// A function and its prototype.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -52,8 +52,7 @@ impl KernelFacts {
 
     /// Whether ftrace can put a call into the function; none where its list cannot be read.
     pub fn is_traceable(&self, name: &str) -> Option<bool> {
-        let names = self.traceable()?;
-        Some(names.binary_search_by(|known| known.as_str().cmp(name)).is_ok())
+        Some(self.traceable()?.binary_search_by(|known| known.as_str().cmp(name)).is_ok())
     }
 
     /// Whether ftrace's list of functions can be read.
@@ -70,6 +69,19 @@ impl KernelFacts {
             (!names.is_empty()).then_some(names)
         };
         self.traceable.get_or_init(read).as_ref()
+    }
+
+    /// Whether the kernel is known to take no kprobe there: its list says so (NOKPROBE_SYMBOL).
+    pub fn is_kept_from_kprobes(&self, name: &str) -> bool {
+        let read = || {
+            let text = match &self.events_root {
+                None => tracefs::kprobes_blacklist(),
+                Some(root) => std::fs::read_to_string(root.join("kprobes/blacklist")),
+            };
+            // `0xffffffff81000000-0xffffffff81000010\tname`
+            text.unwrap_or_default().lines().filter_map(|line| Some(line.split_once('\t')?.1.to_owned())).collect()
+        };
+        self.kept_from_kprobes.get_or_init(read).contains(name)
     }
 }
 
@@ -133,6 +145,18 @@ impl Symbols {
     pub fn variants(&self, name: &str) -> Vec<&str> {
         let variants = self.beginning(name).filter(|entry| entry[name.len()..].starts_with('.'));
         variants.filter(|entry| !entry.contains('\t') && !entry.ends_with(".cold")).collect()
+    }
+
+    /// Whether the function ran at boot and its memory has been given away since (`__init`); false where addresses are hidden.
+    pub fn is_gone(&self, name: &str) -> bool {
+        let at_boot = || Some(self.address_of("_sinittext")?..self.address_of("_einittext")?);
+        at_boot().zip(self.address_of(name)).is_some_and(|(at_boot, address)| at_boot.contains(&address))
+    }
+
+    fn address_of(&self, function: &str) -> Option<u64> {
+        let at = self.functions.partition_point(|range| &self.text[range.clone()] < function);
+        let range = self.functions.get(at).filter(|range| self.text[(*range).clone()] == *function)?;
+        self.address(range)
     }
 
     /// Names of the kernel's own functions, sorted; one that several have comes as often.
@@ -215,6 +239,18 @@ mod tests {
             [vec![0], vec![], vec![]]
         );
         assert_eq!(symbols.all_beginning("d").collect::<Vec<_>>(), ["data", "do_it.cold", "do_it.isra.0"]);
+    }
+
+    #[test]
+    fn what_ran_at_boot_is_gone() {
+        let text = "10 T vfs_read\n100 T _sinittext\n110 T start_kernel\n120 T _einittext\n120 T after\n";
+        let symbols = Symbols::new(text.to_owned()).unwrap();
+        assert_eq!(
+            ["vfs_read", "start_kernel", "after", "none"].map(|n| symbols.is_gone(n)),
+            [false, true, false, false]
+        );
+        let hidden = Symbols::new(text.replace("10 ", "0 ").replace("100 ", "0 ").replace("120 ", "0 ")).unwrap();
+        assert!(!hidden.is_gone("start_kernel"));
     }
 
     #[test]

@@ -18,7 +18,7 @@ mod tracefs;
 mod tracepoint;
 mod variable;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
@@ -82,6 +82,7 @@ pub struct KernelFacts {
     cpus: OnceLock<Option<u32>>,
     /// What ftrace can trace, sorted.
     traceable: OnceLock<Option<Vec<String>>>,
+    kept_from_kprobes: OnceLock<HashSet<String>>,
     features: Mutex<HashMap<Feature, Answer>>,
     binaries: Binaries,
 }
@@ -95,7 +96,7 @@ impl KernelFacts {
     }
 
     /// The facts of a kernel kept in a directory: `btf/vmlinux` and `events/SYSTEM/NAME/format`, as below /sys/kernel and in tracefs; `kallsyms` and
-    /// `available_filter_functions`, as in /proc and in tracefs; `possible`, which CPUs there may be, as in /sys/devices/system/cpu; and `features`, which names the [`Feature`]s that it offers, one on a line. Without
+    /// `available_filter_functions`, as in /proc and in tracefs; `kprobes/blacklist`, as in debugfs; `possible`, which CPUs there may be, as in /sys/devices/system/cpu; and `features`, which names the [`Feature`]s that it offers, one on a line. Without
     /// the last it offers all, and without the other two nothing more is known of its functions than BTF tells.
     /// `root/` holds the machine's programs and libraries.
     pub fn from_dir(path: &Path) -> KernelFacts {
@@ -116,6 +117,7 @@ impl KernelFacts {
             per_cpu: OnceLock::new(),
             cpus: OnceLock::new(),
             traceable: OnceLock::new(),
+            kept_from_kprobes: OnceLock::new(),
             features: Mutex::default(),
             binaries,
         }

@@ -137,6 +137,13 @@ pub(super) fn mount_detached(file_system: &str) -> rustix::io::Result<OwnedFd> {
     fsmount(&context, FsMountFlags::FSMOUNT_CLOEXEC, attributes)
 }
 
+/// Which functions take no kprobe: `kprobes/blacklist` of debugfs, from a private mount of it.
+pub(super) fn kprobes_blacklist() -> io::Result<String> {
+    let root = mount_detached("debugfs")?;
+    let file = openat(&root, "kprobes/blacklist", OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())?;
+    io::read_to_string(File::from(file))
+}
+
 /// Where tracefs may be found, from the text of /proc/self/mounts: its own mounts first, then those that debugfs makes on access.
 fn tracefs_mounts(mounts: &str) -> Vec<PathBuf> {
     let of_type = |wanted: &'static str| {

@@ -24,8 +24,8 @@ use std::collections::HashSet;
 use std::time::Duration;
 
 pub use attach::{
-    Again, AttachPoint, Counted, FunctionKind, Iter, KINDS, KernelFunction, Location, PerfEvent, UserKind, UserPoint,
-    event_names, find, function_names, iterator_kinds, kind, readable_fields,
+    Again, AttachPoint, Counted, FunctionKind, Iter, KINDS, KernelFunction, Location, MAX_COMPARED_NAMES, PerfEvent,
+    UserKind, UserPoint, event_names, find, function_names, iterator_kinds, kind, readable_fields,
 };
 pub use check::{STR_DEFAULT, STR_MAX};
 pub use diagnostic::{Diagnostic, Diagnostics, Fault, Shown, Span, is_unsafe};
@@ -37,6 +37,7 @@ pub use validate::{MAX_ATTACH_LENGTH, MAX_ATTACH_POINTS, MAX_NAME, MAX_PROBES, M
 
 use crate::declare::Declaration;
 use crate::kernel::KernelFacts;
+use attach::Search;
 use layout::Schema;
 use probe::Parsed;
 
@@ -133,13 +134,27 @@ pub fn plan(declaration: &Declaration, facts: &KernelFacts) -> Result<Plan, Diag
     let mut plan = Plan { probes: Vec::new(), schemas: Vec::new(), tick: None };
     validate::beside(declaration, &mut faults);
     plan.tick = declaration.tick.map(|ms| Duration::from_millis(u64::from(ms)));
+    let search = Search::new(facts);
+    let (mut read, mut points) = (Vec::new(), Vec::new());
     for probe in &declaration.probes {
-        validate::form(probe, &mut names, &mut faults);
-        let parsed = Parsed::new(probe, &mut faults);
-        if let Some((checked, schema)) = parsed.check(plan.schemas.len() as u16, facts, &mut faults) {
+        let mut here = Vec::new();
+        validate::form(probe, &mut names, &mut here);
+        let mut parsed = Parsed::new(probe, &mut here);
+        let room = MAX_ATTACH_POINTS.saturating_sub(points.iter().sum());
+        points.push(parsed.expand(&search, room, &mut here));
+        read.push((parsed, here));
+    }
+    let unbounded = validate::expanded(declaration, &points, read.iter().map(|(parsed, _)| parsed.expanded_text()));
+    let bounded = unbounded.is_none();
+    faults.extend(unbounded);
+    for (parsed, mut here) in read {
+        if let Some((checked, schema)) =
+            bounded.then(|| parsed.check(plan.schemas.len() as u16, &search, &mut here)).flatten()
+        {
             plan.probes.push(checked);
             plan.schemas.push(schema);
         }
+        faults.append(&mut here);
     }
     if faults.is_empty() {
         probe::bound_value_names(&plan.schemas, &mut faults);

@@ -1,10 +1,15 @@
 //! A probe: its expressions read once, typed at each of its attach points, and the layout that all of these share.
 
+use std::collections::HashSet;
+
+use super::attach::{self, Meant, Search};
 use super::check::Checker;
 use super::diagnostic::{Diagnostic, Fault, shortened};
 use super::layout::{FieldKind, MAX_RECORD, Schema};
 use super::syntax::{self, Expr};
-use super::{AttachPoint, Names, Node, PlanStep, PointPlan, ProbePlan, Type, Typed, attach, kind_name, largest_record};
+use super::{
+    AttachPoint, Names, Node, PlanStep, PointPlan, ProbePlan, Type, Typed, kind_name, largest_record, validate,
+};
 use crate::declare::{Probe, Step};
 use crate::kernel::KernelFacts;
 
@@ -16,7 +21,8 @@ pub const MAX_ALL_VALUE_NAMES: usize = 1 << 16;
 /// A probe whose expressions have been read.
 pub(super) struct Parsed<'a> {
     probe: &'a Probe,
-    attach: Vec<(&'a str, Result<attach::Spec, Fault>)>,
+    /// Its attach points as they are written, lists resolved, and what each stands for: none where that could not be told.
+    attach: Vec<(String, Option<Meant>)>,
     steps: Vec<ParsedStep<'a>>,
     /// Whether each expression could be read.
     whole: bool,
@@ -64,45 +70,75 @@ impl<'a> Parsed<'a> {
                 Step::Update(_) => {}
             }
         }
-        let attach = probe.attach.iter().map(|text| (text.as_str(), attach::parse(text))).collect();
-        Parsed { probe, attach, steps, whole: faults.len() == before }
+        Parsed { probe, attach: Vec::new(), steps, whole: faults.len() == before }
+    }
+
+    /// Tells what its attach points stand for, `room` of them at most; how many there are, which is more than `room` where that ended it.
+    pub(super) fn expand(&mut self, search: &Search<'_>, room: usize, faults: &mut Vec<Diagnostic>) -> usize {
+        let mut points = 0;
+        for text in self.probe.attach.iter().flat_map(|text| attach::members(text)) {
+            if points > room {
+                break;
+            }
+            let meant = attach::parse(&text).and_then(|spec| attach::expand(&spec, search));
+            let meant = meant.map_err(|fault| faults.push(fault.within(&self.probe.name, "attach", &text))).ok();
+            points += meant.as_ref().map_or(0, |meant| meant.specs.len());
+            self.attach.push((text, meant));
+        }
+        points
+    }
+
+    /// Bytes of its expressions, counted once for each attach point.
+    pub(super) fn expanded_text(&self) -> usize {
+        let points: usize = self.attach.iter().flat_map(|(_, meant)| meant).map(|meant| meant.specs.len()).sum();
+        points.saturating_mul(validate::expressions(self.probe))
     }
 
     /// The body typed at each attach point, and the schema they share.
     pub(super) fn check(
         &self,
         id: u16,
-        facts: &KernelFacts,
+        search: &Search<'_>,
         faults: &mut Vec<Diagnostic>,
     ) -> Option<(ProbePlan, Schema)> {
         let before = faults.len();
         let mut points: Vec<PointPlan> = Vec::new();
-        let mut schema: Option<(Schema, &str)> = None;
-        for (text, spec) in &self.attach {
-            let resolved = match spec.clone().and_then(|spec| attach::resolve(&spec, facts)) {
-                Ok(resolved) => resolved,
-                Err(fault) => {
-                    faults.push(fault.within(&self.probe.name, "attach", text));
-                    continue;
-                }
-            };
-            for attach in resolved {
-                let mut here = Vec::new();
-                let checked = self.check_at(id, attach, facts, &mut here);
-                merge(faults, before, here);
-                let Some((point, point_schema)) = checked else { continue };
-                match &schema {
-                    None => schema = Some((point_schema, text)),
-                    Some((first, at)) => faults.extend(self.disagreement(first, at, &point_schema, text)),
-                }
-                points.push(point);
+        let mut schema: Option<(Schema, String)> = None;
+        let found = self.find(search, faults);
+        let faulty = faults.len() > before || self.attach.iter().any(|(_, meant)| meant.is_none());
+        let before = faults.len();
+        for attach in found {
+            let mut here = Vec::new();
+            let at = attach.to_string();
+            let checked = self.check_at(id, attach, search.facts, &mut here);
+            merge(faults, before, here);
+            let Some((point, point_schema)) = checked else { continue };
+            match &schema {
+                None => schema = Some((point_schema, at)),
+                Some((first, first_at)) => faults.extend(self.disagreement(first, first_at, &point_schema, &at)),
             }
+            points.push(point);
         }
-        if faults.len() > before || !self.whole {
+        if faulty || faults.len() > before || !self.whole {
             return None;
         }
         let (schema, _) = schema?;
         Some((ProbePlan { name: self.probe.name.clone(), schema: id, points }, schema))
+    }
+
+    /// Its attach points on this kernel. What several patterns match is there once.
+    fn find(&self, search: &Search<'_>, faults: &mut Vec<Diagnostic>) -> Vec<AttachPoint> {
+        let (mut found, mut seen) = (Vec::new(), HashSet::new());
+        for (text, meant) in &self.attach {
+            match meant.as_ref().map_or(Ok(Vec::new()), |meant| meant.find(search)) {
+                Ok(named) => {
+                    let new = named.into_iter().filter(|points| seen.insert(points.first().map(ToString::to_string)));
+                    found.extend(new.flatten());
+                }
+                Err(fault) => faults.push(fault.within(&self.probe.name, "attach", text)),
+            }
+        }
+        found
     }
 
     fn check_at(

@@ -2,6 +2,7 @@
 
 use std::collections::HashSet;
 
+use super::attach;
 use super::check::RESERVED;
 use super::diagnostic::{Diagnostic, Diagnostics, shortened};
 use super::layout::MAX_FIELDS;
@@ -20,6 +21,8 @@ pub const MAX_STEPS: usize = 128;
 pub const MAX_TEXT: usize = 1 << 20;
 /// Bytes of a name at most.
 pub const MAX_NAME: usize = 64;
+/// Probes shown that have the most attach points.
+const SHOWN_PROBES: usize = 3;
 /// Milliseconds between ticks.
 pub const TICK: std::ops::RangeInclusive<u32> = 10..=86_400_000;
 
@@ -28,7 +31,8 @@ pub fn bounds(declaration: &Declaration) -> Result<(), Diagnostics> {
     let mut faults = Vec::new();
     let mut refuse = |message: String| faults.push(fault(None, "the declaration", message));
     let probes = declaration.probes.len();
-    let points: usize = declaration.probes.iter().map(|p| p.attach.len()).sum();
+    let of_probe = |p: &Probe| p.attach.iter().map(|text| attach::count(text)).fold(0, usize::saturating_add);
+    let points: usize = declaration.probes.iter().map(of_probe).fold(0, usize::saturating_add);
     if probes == 0 {
         refuse("it has no probe, so nothing would ever happen".to_owned());
     }
@@ -40,9 +44,7 @@ pub fn bounds(declaration: &Declaration) -> Result<(), Diagnostics> {
     }
     let text: usize = declaration.probes.iter().map(|p| p.attach.len().saturating_mul(expressions(p))).sum();
     if text > MAX_TEXT {
-        refuse(format!(
-            "its expressions, counted once for each attach point, have {text} bytes, and {MAX_TEXT} is the most"
-        ));
+        refuse(too_much_text(text));
     }
     if faults.is_empty() { Ok(()) } else { Err(Diagnostics(faults)) }
 }
@@ -61,8 +63,29 @@ pub fn beside(declaration: &Declaration, faults: &mut Vec<Diagnostic>) {
     }
 }
 
+fn too_much_text(bytes: usize) -> String {
+    format!("its expressions, counted once for each attach point, have {bytes} bytes, and {MAX_TEXT} is the most")
+}
+
+/// The bounds that hold with all that patterns match. `points` are those of each probe, up to where they were too many; `text` is that of each.
+pub fn expanded(declaration: &Declaration, points: &[usize], text: impl Iterator<Item = usize>) -> Option<Diagnostic> {
+    if points.iter().sum::<usize>() > MAX_ATTACH_POINTS {
+        let message = format!(
+            "with all that its patterns match it has more than {MAX_ATTACH_POINTS} attach points, and that is the most"
+        );
+        let mut most: Vec<(usize, &Probe)> = points.iter().copied().zip(&declaration.probes).collect();
+        most.sort_by_key(|(points, _)| std::cmp::Reverse(*points));
+        let told = |(points, probe): &(usize, &Probe)| format!("probe `{}` has {points}", shortened(&probe.name));
+        let told: Vec<String> = most.iter().take(SHOWN_PROBES).map(told).collect();
+        let help = format!("help: {}; narrow its patterns", told.join(", "));
+        return Some(Diagnostic { notes: vec![help], ..fault(None, "the declaration", message) });
+    }
+    let text = text.fold(0, usize::saturating_add);
+    (text > MAX_TEXT).then(|| fault(None, "the declaration", too_much_text(text)))
+}
+
 /// Bytes of a probe's expressions.
-fn expressions(probe: &Probe) -> usize {
+pub fn expressions(probe: &Probe) -> usize {
     let of_step = |step: &Step| match step {
         Step::Bind(binding) => binding.value.len(),
         Step::When(condition) => condition.len(),

@@ -5,7 +5,8 @@ use porthole::lower::{MAX_ALL_OPERATIONS, MAX_COMPARED, MAX_OPERATIONS, MAX_SCRA
 use porthole::plan::layout::{MAX_FIELDS, MAX_RECORD};
 use porthole::plan::syntax::{self, ExprKind, MAX_HEIGHT, MAX_LENGTH, MAX_NESTING};
 use porthole::plan::{
-    self, MAX_ATTACH_LENGTH, MAX_ATTACH_POINTS, MAX_NAME, MAX_PROBES, MAX_STEPS, MAX_TEXT, TICK, kind_name,
+    self, MAX_ATTACH_LENGTH, MAX_ATTACH_POINTS, MAX_COMPARED_NAMES, MAX_NAME, MAX_PROBES, MAX_STEPS, MAX_TEXT, TICK,
+    kind_name,
 };
 use porthole_tests::machine::{Memory, Space};
 
@@ -204,6 +205,8 @@ fn limits_are_those_of_the_compiler() {
     let limits = [
         to(MAX_PROBES),
         to(MAX_ATTACH_POINTS),
+        MAX_ATTACH_POINTS.to_string(),
+        MAX_COMPARED_NAMES.to_string(),
         MAX_ATTACH_LENGTH.to_string(),
         format!("{} to {}", TICK.start(), TICK.end()),
         MAX_TEXT.to_string(),

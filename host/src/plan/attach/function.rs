@@ -9,11 +9,15 @@
 use std::collections::{BTreeSet, HashMap};
 use std::fmt;
 
+use super::denied::is_denied;
 use super::passed::{self, ARGUMENTS, MOST_BYTES, Passed, RESULTS, slot, structure_bytes};
+use super::pattern::{Glob, is_wild};
+use super::search::{Meant, Name, Search, none_of};
 use super::{Value, no_facts, registers, typed};
 use crate::kernel::{Answer, Btf, FactError, Feature, Function, KernelFacts, Kind, TypeId};
 use crate::plan::check::target;
-use crate::plan::diagnostic::{Fault, Span, did_you_mean};
+use crate::plan::diagnostic::{Fault, Span};
+use crate::plan::validate::MAX_ATTACH_POINTS;
 use crate::plan::{Access, Node, NodeKind, Origin, Target, Type};
 
 /// The functions that stand for the hooks of security modules.
@@ -131,6 +135,13 @@ pub fn parse(kind: FunctionKind, parts: &[&str], text: &str) -> Result<Spec, Fau
         }
     };
     let at = Span::new(start, start + name.len());
+    if is_wild(name) {
+        if offset > 0 {
+            return Err(Fault::new(at, "an offset goes with the name of one function"));
+        }
+        Glob::parse(name, at)?;
+        return Ok(Spec { kind, name: name.to_owned(), offset, at });
+    }
     if name.is_empty() || !name.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'.' | b'$')) {
         return Err(Fault::new(at, format!("`{name}` can be no name of a function")).help(form()));
     }
@@ -208,22 +219,43 @@ fn is_filling(name: &str) -> bool {
     name.starts_with("__pfx_") || name.starts_with("__cfi_") || name.ends_with(".cold")
 }
 
+/// The functions that a pattern matches, without those that are known to take no program.
+pub fn expand(spec: &Spec, search: &Search<'_>) -> Result<Meant, Fault> {
+    let pattern = Name { text: spec.name.clone(), at: spec.at };
+    let all = search.functions(spec.kind).map_err(no_facts)?;
+    let mut found = search.matching(&pattern, all)?;
+    if found.is_empty() {
+        let what = if spec.kind == FunctionKind::Lsm { "hook of security modules" } else { "function of this kernel" };
+        return Err(search.nothing(&pattern, what, all.iter().map(String::as_str)));
+    }
+    let matched = found.len();
+    if matched <= MAX_ATTACH_POINTS {
+        found.retain(|name| !is_denied(spec.kind, name, search.facts));
+    }
+    if found.is_empty() {
+        return Err(none_of(spec.at, matched));
+    }
+    let specs = found.iter().map(|name| Spec { name: (*name).clone(), ..spec.clone() });
+    Meant::several(spec.at, specs.map(super::Spec::Function).collect(), &found)
+}
+
 /// Finds a function on the kernel.
-pub fn resolve(spec: &Spec, facts: &KernelFacts) -> Result<KernelFunction, Fault> {
+pub fn resolve(spec: &Spec, search: &Search<'_>) -> Result<KernelFunction, Fault> {
     match spec.kind {
-        FunctionKind::Func => best(spec, facts),
-        FunctionKind::Lsm => hook(spec, facts),
-        kind => resolve_as(kind, spec, facts),
+        FunctionKind::Func => best(spec, search),
+        FunctionKind::Lsm => hook(spec, search),
+        kind => resolve_as(kind, spec, search),
     }
 }
 
-fn resolve_as(kind: FunctionKind, spec: &Spec, facts: &KernelFacts) -> Result<KernelFunction, Fault> {
+fn resolve_as(kind: FunctionKind, spec: &Spec, search: &Search<'_>) -> Result<KernelFunction, Fault> {
+    let facts = search.facts;
     let prototype = match facts.function(&spec.name) {
         Ok(prototype) => prototype,
         Err(error) if kind.is_typed() => return Err(no_facts(&error)),
         Err(_) => None,
     };
-    exists(kind, spec, prototype.is_some(), facts)?;
+    exists(kind, spec, prototype.is_some(), search)?;
     if kind.is_typed()
         && let (Some(function), Ok(btf)) = (&prototype, facts.btf())
     {
@@ -240,10 +272,10 @@ fn resolve_as(kind: FunctionKind, spec: &Spec, facts: &KernelFacts) -> Result<Ke
 }
 
 /// fentry is quicker and its arguments are typed for the verifier; kprobe is there on more kernels and takes more functions.
-fn best(spec: &Spec, facts: &KernelFacts) -> Result<KernelFunction, Fault> {
-    let offered = |feature| !matches!(facts.offers(feature), Answer::No(_));
-    let fentry = resolve_as(FunctionKind::Fentry, spec, facts);
-    let kprobe = resolve_as(FunctionKind::Kprobe, spec, facts);
+fn best(spec: &Spec, search: &Search<'_>) -> Result<KernelFunction, Fault> {
+    let offered = |feature| !matches!(search.facts.offers(feature), Answer::No(_));
+    let fentry = resolve_as(FunctionKind::Fentry, spec, search);
+    let kprobe = resolve_as(FunctionKind::Kprobe, spec, search);
     let found = match (fentry, kprobe) {
         (Ok(fentry), _) if offered(fentry.feature()) => fentry,
         (_, Ok(kprobe)) if offered(Feature::Kprobe) => kprobe,
@@ -255,11 +287,11 @@ fn best(spec: &Spec, facts: &KernelFacts) -> Result<KernelFunction, Fault> {
 }
 
 /// Tells what is known to stand in the way. Lists that cannot be read refuse nothing.
-fn exists(kind: FunctionKind, spec: &Spec, in_btf: bool, facts: &KernelFacts) -> Result<(), Fault> {
-    let name = &spec.name;
+fn exists(kind: FunctionKind, spec: &Spec, in_btf: bool, search: &Search<'_>) -> Result<(), Fault> {
+    let (name, facts) = (&spec.name, search.facts);
     let refuse = |message: String| Fault::new(spec.at, message);
     let Some(symbols) = facts.symbols() else {
-        return if in_btf { Ok(()) } else { Err(unknown(spec, facts)) };
+        return if in_btf { Ok(()) } else { Err(unknown(spec, search)) };
     };
     match symbols.count(name) {
         0 => {
@@ -280,7 +312,7 @@ fn exists(kind: FunctionKind, spec: &Spec, in_btf: bool, facts: &KernelFacts) ->
                 let fault = refuse(format!("`{name}` cannot be traced: the compiler has put it into its callers"));
                 return Err(fault.help("trace a function that calls it"));
             }
-            Err(unknown(spec, facts))
+            Err(unknown(spec, search))
         }
         count @ 2.. if !kind.is_typed() => {
             let fault =
@@ -300,16 +332,10 @@ fn exists(kind: FunctionKind, spec: &Spec, in_btf: bool, facts: &KernelFacts) ->
     }
 }
 
-fn unknown(spec: &Spec, facts: &KernelFacts) -> Fault {
+fn unknown(spec: &Spec, search: &Search<'_>) -> Fault {
     let fault = Fault::new(spec.at, format!("this kernel has no function `{}`", spec.name));
-    let listed: Vec<&str> = facts.symbols().map(|symbols| symbols.names().collect()).unwrap_or_default();
-    let typed = if listed.is_empty() || spec.kind.is_typed() { facts.function_names("") } else { Ok(Vec::new()) };
-    let typed = typed.unwrap_or_default();
-    let there = |name: &&str| listed.is_empty() || listed.binary_search(name).is_ok();
-    let near = match typed.is_empty() {
-        true => did_you_mean(&spec.name, listed.iter().copied()),
-        false => did_you_mean(&spec.name, typed.iter().map(String::as_str).filter(there)),
-    };
+    let names = search.functions(spec.kind).unwrap_or_default();
+    let near = search.did_you_mean(&spec.name, names.iter().map(String::as_str));
     fault.help(near.unwrap_or_else(|| format!("`porthole list {}` lists them", spec.kind.name())))
 }
 
@@ -338,15 +364,15 @@ fn passable(function: &Function, btf: &Btf) -> Result<(), String> {
     }
 }
 
-fn hook(spec: &Spec, facts: &KernelFacts) -> Result<KernelFunction, Fault> {
-    let btf = facts.btf().map_err(|error| no_facts(&error))?;
-    let function = facts.function(&format!("{LSM_PREFIX}{}", spec.name)).map_err(|error| no_facts(&error))?;
+fn hook(spec: &Spec, search: &Search<'_>) -> Result<KernelFunction, Fault> {
+    let btf = search.facts.btf().map_err(|error| no_facts(&error))?;
+    let function = search.facts.function(&format!("{LSM_PREFIX}{}", spec.name)).map_err(|error| no_facts(&error))?;
     let Some(function) = function.filter(|_| is_hook(btf, &spec.name)) else {
         let fault = Fault::new(spec.at, format!("this kernel has no hook `{}` of security modules", spec.name));
-        let names = hooks(facts).unwrap_or_default();
+        let names = search.functions(FunctionKind::Lsm).unwrap_or_default();
         // As the functions are named that stand for hooks, and those that call them.
         let bare = [LSM_PREFIX, "security_"].iter().find_map(|prefix| spec.name.strip_prefix(prefix));
-        let near = did_you_mean(bare.unwrap_or(&spec.name), names.iter().map(String::as_str));
+        let near = search.did_you_mean(bare.unwrap_or(&spec.name), names.iter().map(String::as_str));
         let none = "this kernel is built without hooks for BPF (CONFIG_BPF_LSM)";
         let help = near.or_else(|| names.is_empty().then(|| none.to_owned()));
         return Err(fault.help(help.unwrap_or_else(|| "`porthole list lsm` lists them".to_owned())));

@@ -4,10 +4,11 @@
 //! calls the program once more when it is at the end, mostly without an object, so that C programs can print a footer. There is nothing in that call to
 //! see: it is no hit, and counts as nothing.
 
+use super::search::{Meant, Name, Search};
 use super::{Spec, no_facts, typed};
 use crate::kernel::{Btf, KernelFacts, Kind, TypeId};
 use crate::plan::Node;
-use crate::plan::diagnostic::{Fault, Span, did_you_mean};
+use crate::plan::diagnostic::{Fault, Span};
 
 /// The kinds that need to be told nothing but their name.
 const KINDS: [&str; 15] = [
@@ -60,23 +61,35 @@ pub fn parse(kind: &str, parts: &[(&str, Span)], whole: Span) -> Option<Result<S
         return None;
     }
     Some(match parts {
-        [(of, at)] if !of.is_empty() => Ok(Spec::Iter { kind: (*of).to_owned(), at: *at }),
+        [(of, at)] if !of.is_empty() => Ok(Spec::Iter { kind: Name { text: (*of).to_owned(), at: *at } }),
         _ => Err(Fault::new(whole, "an iterator is written `iter:KIND`, such as `iter:task`")),
     })
 }
 
+/// The iterators that a pattern matches.
+pub fn expand(kind: &Name, search: &Search<'_>) -> Result<Meant, Fault> {
+    let had = kinds(search.facts.btf().map_err(|error| no_facts(&error))?);
+    let found = search.matching(kind, &had)?;
+    if found.is_empty() {
+        return Err(Fault::new(kind.at, "no iterator of this kernel matches this").help(there_are(&had)));
+    }
+    let specs = found.iter().map(|found| Spec::Iter { kind: kind.instead(found) }).collect();
+    Meant::several(kind.at, specs, &found)
+}
+
 /// Finds an iterator on the kernel.
-pub fn resolve(kind: &str, at: Span, facts: &KernelFacts) -> Result<Iter, Fault> {
-    let btf = facts.btf().map_err(|error| no_facts(&error))?;
-    if let Some(iter) = KINDS.iter().find(|k| **k == kind).and_then(|kind| find(btf, kind)) {
+pub fn resolve(kind: &Name, search: &Search<'_>) -> Result<Iter, Fault> {
+    let Name { text, at } = kind;
+    let btf = search.facts.btf().map_err(|error| no_facts(&error))?;
+    if let Some(iter) = KINDS.iter().find(|k| *k == text).and_then(|kind| find(btf, kind)) {
         return Ok(iter);
     }
-    if OF_A_MAP.contains(&kind) {
-        return Err(Fault::new(at, format!("`{kind}` walks one map, and iterators of that kind are not there yet")));
+    if OF_A_MAP.contains(&text.as_str()) {
+        return Err(Fault::new(*at, format!("`{text}` walks one map, and iterators of that kind are not there yet")));
     }
     let had = kinds(btf);
-    let fault = Fault::new(at, format!("this kernel has no iterator `{kind}`"));
-    Err(fault.help(did_you_mean(kind, had.iter().copied()).unwrap_or_else(|| there_are(&had))))
+    let fault = Fault::new(*at, format!("this kernel has no iterator `{text}`"));
+    Err(fault.help(search.did_you_mean(text, had.iter().copied()).unwrap_or_else(|| there_are(&had))))
 }
 
 /// The kinds that the kernel has.

@@ -3,12 +3,15 @@
 //! A file for each family of kinds. What differs between kinds is asked of the [`AttachPoint`], by the checker (which arguments there are, and how
 //! they are read) and by lowering (the section, which tells libbpf the program's type); only `load` looks at the variants itself, to attach.
 
+mod denied;
 mod function;
 mod iter;
 mod passed;
+pub mod pattern;
 mod perf;
 mod raw;
 mod registers;
+mod search;
 pub mod tracepoint;
 mod typed;
 mod user;
@@ -18,7 +21,9 @@ use std::sync::Arc;
 
 pub use function::{FunctionKind, KernelFunction, names as function_names};
 pub use iter::{Again, Iter, kinds as iterator_kinds};
+pub use pattern::{count, members};
 pub use perf::{Counted, PerfEvent, names as event_names};
+pub use search::{MAX_COMPARED_NAMES, Meant, Search};
 pub use tracepoint::readable_fields;
 pub use user::{Location, UserKind, UserPoint};
 
@@ -26,6 +31,8 @@ use super::diagnostic::{Fault, Span, did_you_mean};
 use super::validate::MAX_ATTACH_LENGTH;
 use super::{Node, familiar};
 use crate::kernel::{FactError, Feature, KernelFacts, RawTracepoint, TracepointFormat, TypeId};
+use pattern::{Glob, is_wild};
+use search::Name;
 
 /// What a name means at an attach point.
 #[derive(Clone, Debug)]
@@ -152,10 +159,10 @@ impl AttachPoint {
 /// An attach point as it is written.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Spec {
-    Tracepoint { system: String, name: String },
-    RawTracepoint { name: String },
+    Tracepoint { system: Name, name: Name },
+    RawTracepoint { name: Name },
     Perf(PerfEvent),
-    Iter { kind: String, at: Span },
+    Iter { kind: Name },
     Function(function::Spec),
     User(user::UserSpec),
 }
@@ -174,7 +181,7 @@ pub fn kind(word: &str) -> Result<&'static str, Fault> {
 
 /// The attach points that a text stands for on this kernel.
 pub fn find(text: &str, facts: &KernelFacts) -> Result<Vec<AttachPoint>, Fault> {
-    resolve(&parse(text)?, facts)
+    resolve(&parse(text)?, &Search::new(facts))
 }
 
 /// What an attach point looks like.
@@ -241,23 +248,21 @@ pub fn parse(text: &str) -> Result<Spec, Fault> {
         return spec;
     }
     let rest: Vec<&str> = parts.collect();
-    let known = matches!(kind, "tracepoint" | "t" | "rawtracepoint" | "rt");
-    let of_function = FunctionKind::parse(kind);
-    if !known && of_function.is_none() {
-        return Err(unknown_kind(kind, !text.contains(':')));
-    }
-    if let Some(kind) = of_function {
-        for (part, span) in placed(&rest, text) {
-            no_wildcard(part, span)?;
-        }
+    if let Some(kind) = FunctionKind::parse(kind) {
         return function::parse(kind, &rest, text).map(Spec::Function);
     }
-    for (part, span) in placed(&rest, text) {
-        check_name(part, span)?;
+    let known = matches!(kind, "tracepoint" | "t" | "rawtracepoint" | "rt");
+    if !known {
+        return Err(unknown_kind(kind, !text.contains(':')));
     }
-    match (kind, rest.as_slice()) {
-        ("tracepoint" | "t", [system, name]) if !system.is_empty() && !name.is_empty() => {
-            Ok(Spec::Tracepoint { system: (*system).to_owned(), name: (*name).to_owned() })
+    let mut names = Vec::new();
+    for (part, at) in placed(&rest, text) {
+        check_name(part, at)?;
+        names.push(Name { text: part.to_owned(), at });
+    }
+    match (kind, names.as_slice()) {
+        ("tracepoint" | "t", [system, name]) if !system.text.is_empty() && !name.text.is_empty() => {
+            Ok(Spec::Tracepoint { system: system.clone(), name: name.clone() })
         }
         ("tracepoint" | "t", _) => {
             let fault = Fault::new(whole, "a tracepoint is written `tracepoint:SYSTEM:NAME`");
@@ -268,7 +273,7 @@ pub fn parse(text: &str) -> Result<Spec, Fault> {
                 _ => fault,
             })
         }
-        ("rawtracepoint" | "rt", [name]) if !name.is_empty() => Ok(Spec::RawTracepoint { name: (*name).to_owned() }),
+        ("rawtracepoint" | "rt", [name]) if !name.text.is_empty() => Ok(Spec::RawTracepoint { name: name.clone() }),
         _ => {
             let fault = Fault::new(whole, "a raw tracepoint is written `rawtracepoint:NAME`");
             Err(match rest.as_slice() {
@@ -322,9 +327,11 @@ fn unknown_kind(kind: &str, alone: bool) -> Fault {
     }
 }
 
-/// A part of a tracepoint becomes part of a path below tracefs, so nothing but a plain name will do.
+/// A part of a tracepoint becomes part of a path below tracefs, so nothing but a plain name will do, or a pattern of one.
 fn check_name(name: &str, span: Span) -> Result<(), Fault> {
-    no_wildcard(name, span)?;
+    if is_wild(name) {
+        return Glob::parse(name, span).map(|_| ());
+    }
     let plain = name.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'-' | b'.'));
     if !plain || name == "." || name == ".." {
         return Err(Fault::new(span, format!("`{name}` can be no name of a tracepoint")).help(FORM));
@@ -332,22 +339,29 @@ fn check_name(name: &str, span: Span) -> Result<(), Fault> {
     Ok(())
 }
 
-fn no_wildcard(name: &str, span: Span) -> Result<(), Fault> {
-    if name.contains(['*', '?', '[', '{', ',']) {
-        return Err(Fault::new(span, "wildcards and lists are not there yet").help("name each attach point"));
+/// What an attach point stands for: itself, or what its pattern matches.
+pub fn expand(spec: &Spec, search: &Search<'_>) -> Result<Meant, Fault> {
+    match spec {
+        Spec::Tracepoint { system, name } if system.is_wild() || name.is_wild() => {
+            tracepoint::expand(system, name, search)
+        }
+        Spec::RawTracepoint { name } if name.is_wild() => raw::expand(name, search),
+        Spec::Iter { kind } if kind.is_wild() => iter::expand(kind, search),
+        Spec::Function(spec) if is_wild(&spec.name) => function::expand(spec, search),
+        Spec::User(spec) => user::expand(spec, search),
+        _ => Ok(Meant::one(spec)),
     }
-    Ok(())
 }
 
 /// Finds an attach point on the kernel, or on the machine. Mostly it is one.
-pub fn resolve(spec: &Spec, facts: &KernelFacts) -> Result<Vec<AttachPoint>, Fault> {
+pub fn resolve(spec: &Spec, search: &Search<'_>) -> Result<Vec<AttachPoint>, Fault> {
     let one = match spec {
-        Spec::User(spec) => return Ok(user::resolve(spec, facts)?.into_iter().map(AttachPoint::User).collect()),
-        Spec::Tracepoint { system, name } => tracepoint::resolve(system, name, facts).map(AttachPoint::Tracepoint),
-        Spec::RawTracepoint { name } => raw::resolve(name, facts).map(AttachPoint::RawTracepoint),
+        Spec::User(spec) => return Ok(user::resolve(spec, search)?.into_iter().map(AttachPoint::User).collect()),
+        Spec::Tracepoint { system, name } => tracepoint::resolve(system, name, search).map(AttachPoint::Tracepoint),
+        Spec::RawTracepoint { name } => raw::resolve(name, search).map(AttachPoint::RawTracepoint),
         Spec::Perf(event) => Ok(AttachPoint::Perf(event.clone())),
-        Spec::Iter { kind, at } => iter::resolve(kind, *at, facts).map(AttachPoint::Iter),
-        Spec::Function(spec) => function::resolve(spec, facts).map(AttachPoint::Function),
+        Spec::Iter { kind } => iter::resolve(kind, search).map(AttachPoint::Iter),
+        Spec::Function(spec) => function::resolve(spec, search).map(AttachPoint::Function),
     };
     Ok(vec![one?])
 }
@@ -362,11 +376,13 @@ mod tests {
 
     #[test]
     fn forms() {
-        let tracepoint = Spec::Tracepoint { system: "sched".into(), name: "sched_switch".into() };
-        assert_eq!(parse("tracepoint:sched:sched_switch"), Ok(tracepoint.clone()));
-        assert_eq!(parse("t:sched:sched_switch"), Ok(tracepoint));
-        assert_eq!(parse("rawtracepoint:x"), Ok(Spec::RawTracepoint { name: "x".into() }));
-        assert_eq!(parse("rt:x"), parse("rawtracepoint:x"));
+        let name = |text: &str, start| Name { text: text.to_owned(), at: Span::new(start, start + text.len()) };
+        let tracepoint = Spec::Tracepoint { system: name("sched", 11), name: name("sched_switch", 17) };
+        assert_eq!(parse("tracepoint:sched:sched_switch"), Ok(tracepoint));
+        let short = Spec::Tracepoint { system: name("sched", 2), name: name("sched_*", 8) };
+        assert_eq!(parse("t:sched:sched_*"), Ok(short));
+        assert_eq!(parse("rawtracepoint:x"), Ok(Spec::RawTracepoint { name: name("x", 14) }));
+        assert_eq!(parse("rt:x"), Ok(Spec::RawTracepoint { name: name("x", 3) }));
     }
 
     #[test]
@@ -374,13 +390,13 @@ mod tests {
         for (text, start, end, message) in [
             ("", 0, 0, "it is empty"),
             ("kprobe:../..:x", 7, 12, "functions of modules are not there yet"),
-            ("kprobe:vfs_*", 7, 12, "wildcards and lists are not there yet"),
+            ("kprobe:vfs_[a", 11, 13, "`[` begins a set of characters, and no `]` ends it"),
             ("kfunc:vfs_read", 0, 5, "`kfunc` is an old name"),
             ("tracepoint", 0, 10, "a tracepoint is written `tracepoint:SYSTEM:NAME`"),
             ("tracepoint:a", 0, 12, "a tracepoint is written `tracepoint:SYSTEM:NAME`"),
             ("tracepoint:../..:x", 11, 16, "`../..` can be no name of a tracepoint"),
             ("tracepoint:..:x", 11, 13, "`..` can be no name of a tracepoint"),
-            ("tracepoint:a:b*", 13, 15, "wildcards and lists are not there yet"),
+            ("tracepoint:a:[b", 13, 15, "`[` begins a set of characters, and no `]` ends it"),
             ("tracepiont:a:b", 0, 10, "there is no kind of attach point named `tracepiont`"),
         ] {
             let fault = parse(text).expect_err(text);

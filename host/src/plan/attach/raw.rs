@@ -1,8 +1,9 @@
 //! Raw tracepoints, as tp_btf programs: the context is the tracepoint's arguments, typed by BTF.
 
-use super::{no_facts, typed};
+use super::search::{Meant, Name, Search};
+use super::{Spec, no_facts, typed};
 use crate::kernel::{KernelFacts, RawTracepoint};
-use crate::plan::diagnostic::{Fault, Span, did_you_mean};
+use crate::plan::diagnostic::{Fault, Span};
 use crate::plan::{Node, Origin, Type};
 
 /// Which names raw tracepoints have.
@@ -13,16 +14,25 @@ const NAMES: &str = "`porthole list rawtracepoint` lists them; those of modules 
 const NOT_ALWAYS_POINTERS: [(&str, usize); 4] =
     [("signal_generate", 1), ("signal_deliver", 1), ("cachefiles_lookup", 2), ("mr_integ_alloc", 3)];
 
+/// The raw tracepoints that a pattern matches.
+pub fn expand(name: &Name, search: &Search<'_>) -> Result<Meant, Fault> {
+    let all = search.raw_tracepoints().map_err(no_facts)?;
+    let found = search.matching(name, all)?;
+    if found.is_empty() {
+        return Err(search.nothing(name, "raw tracepoint of this kernel", all.iter().map(String::as_str)));
+    }
+    let specs = found.iter().map(|found| Spec::RawTracepoint { name: name.instead(found) }).collect();
+    Meant::several(name.at, specs, &found)
+}
+
 /// Finds a raw tracepoint on the kernel.
-pub fn resolve(name: &str, facts: &KernelFacts) -> Result<RawTracepoint, Fault> {
-    match facts.raw_tracepoint(name) {
+pub fn resolve(name: &Name, search: &Search<'_>) -> Result<RawTracepoint, Fault> {
+    match search.facts.raw_tracepoint(&name.text) {
         Ok(Some(point)) => Ok(point),
         Ok(None) => {
-            let names = facts.raw_tracepoint_names().unwrap_or_default();
-            let start = "rawtracepoint:".len();
-            let span = Span::new(start, start + name.len());
-            let fault = Fault::new(span, format!("this kernel has no raw tracepoint `{name}`"));
-            let near = did_you_mean(name, names.iter().map(String::as_str));
+            let names = search.raw_tracepoints().unwrap_or_default();
+            let fault = Fault::new(name.at, format!("this kernel has no raw tracepoint `{}`", name.text));
+            let near = search.did_you_mean(&name.text, names.iter().map(String::as_str));
             Err(fault.help(near.unwrap_or_else(|| NAMES.to_owned())))
         }
         Err(error) => Err(no_facts(&error)),

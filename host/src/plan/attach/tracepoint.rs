@@ -2,10 +2,11 @@
 
 use std::sync::Arc;
 
-use super::no_facts;
+use super::search::{Meant, Name, Search};
+use super::{Spec, no_facts};
 use crate::kernel::{FieldLocation, KernelFacts, Kind, TracepointField, TracepointFormat};
 use crate::plan::check::{STR_DEFAULT, STR_MAX};
-use crate::plan::diagnostic::{Fault, Span, did_you_mean};
+use crate::plan::diagnostic::{Fault, Span};
 use crate::plan::{Node, NodeKind, Origin, Target, Type};
 
 /// Words of a type at most that is looked at star by star.
@@ -14,11 +15,42 @@ const MOST_WORDS: usize = 8;
 /// Where the names of tracepoints can be read.
 const LISTED: &str = "`porthole list tracepoint` lists them";
 
+/// Tracepoints of the function tracer's own, which only it can use (include/linux/trace_events.h: TRACE_EVENT_FL_IGNORE_ENABLE).
+const OF_FTRACE: &str = "ftrace";
+
+/// The tracepoints that two patterns match, or a name and a pattern.
+pub fn expand(system: &Name, name: &Name, search: &Search<'_>) -> Result<Meant, Fault> {
+    let all = search.tracepoints().map_err(no_facts)?;
+    let mut systems: Vec<&str> = all.iter().map(|(system, _)| system.as_str()).filter(|s| *s != OF_FTRACE).collect();
+    systems.dedup();
+    let wanted = if system.is_wild() { search.matching(system, systems.iter().copied())? } else { vec![&*system.text] };
+    if wanted.is_empty() {
+        return Err(search.nothing(system, "system of tracepoints", systems));
+    }
+    let inside = || all.iter().filter(|(system, _)| wanted.binary_search(&system.as_str()).is_ok());
+    if inside().next().is_none() {
+        return Err(unknown_system(system, search));
+    }
+    let mut found = inside().collect::<Vec<_>>();
+    if name.is_wild() {
+        found = search.matching_by(name, found, |(_, name)| name)?;
+    } else {
+        found.retain(|(_, n)| *n == name.text);
+    }
+    if found.is_empty() {
+        let what = format!("tracepoint in `{}`", system.text);
+        return Err(search.nothing(name, &what, inside().map(|(_, name)| name.as_str())));
+    }
+    let spec = |(s, n): &&(String, String)| Spec::Tracepoint { system: system.instead(s), name: name.instead(n) };
+    let names: Vec<String> = found.iter().map(|(system, name)| format!("{system}:{name}")).collect();
+    Meant::several(system.at.to(name.at), found.iter().map(spec).collect(), &names)
+}
+
 /// Finds a tracepoint on the kernel.
-pub fn resolve(system: &str, name: &str, facts: &KernelFacts) -> Result<Arc<TracepointFormat>, Fault> {
-    match facts.tracepoint(system, name) {
+pub fn resolve(system: &Name, name: &Name, search: &Search<'_>) -> Result<Arc<TracepointFormat>, Fault> {
+    match search.facts.tracepoint(&system.text, &name.text) {
         Ok(Some(format)) => Ok(format),
-        Ok(None) => Err(unknown_tracepoint(system, name, facts)),
+        Ok(None) => Err(unknown_tracepoint(system, name, search)),
         Err(error) => Err(no_facts(&error)),
     }
 }
@@ -144,20 +176,21 @@ pub fn readable(format: &TracepointFormat, field: &TracepointField) -> bool {
         || (field.location == FieldLocation::Fixed && field.array.is_none() && field.offset < 64)
 }
 
-fn unknown_tracepoint(system: &str, name: &str, facts: &KernelFacts) -> Fault {
-    let all = facts.tracepoint_names().unwrap_or_default();
-    let start = "tracepoint:".len();
-    if all.iter().any(|(s, _)| s == system) {
-        let start = start + system.len() + 1;
-        let span = Span::new(start, start + name.len());
-        let names = all.iter().filter(|(s, _)| s == system).map(|(_, n)| n.as_str());
-        let elsewhere = all.iter().find(|(_, n)| n == name).map(|(s, n)| format!("there is `tracepoint:{s}:{n}`"));
-        let fault = Fault::new(span, format!("this kernel has no tracepoint `{name}` in `{system}`"));
-        return fault.help(did_you_mean(name, names).or(elsewhere).unwrap_or_else(|| LISTED.to_owned()));
+fn unknown_tracepoint(system: &Name, name: &Name, search: &Search<'_>) -> Fault {
+    let all = search.tracepoints().unwrap_or_default();
+    if !all.iter().any(|(s, _)| *s == system.text) {
+        return unknown_system(system, search);
     }
+    let names = all.iter().filter(|(s, _)| *s == system.text).map(|(_, n)| n.as_str());
+    let elsewhere = all.iter().find(|(_, n)| *n == name.text).map(|(s, n)| format!("there is `tracepoint:{s}:{n}`"));
+    let fault = Fault::new(name.at, format!("this kernel has no tracepoint `{}` in `{}`", name.text, system.text));
+    fault.help(search.did_you_mean(&name.text, names).or(elsewhere).unwrap_or_else(|| LISTED.to_owned()))
+}
+
+fn unknown_system(system: &Name, search: &Search<'_>) -> Fault {
+    let all = search.tracepoints().unwrap_or_default();
     let mut systems: Vec<&str> = all.iter().map(|(s, _)| s.as_str()).collect();
     systems.dedup();
-    let fault =
-        Fault::new(Span::new(start, start + system.len()), format!("this kernel has no tracepoints in `{system}`"));
-    fault.help(did_you_mean(system, systems).unwrap_or_else(|| LISTED.to_owned()))
+    let fault = Fault::new(system.at, format!("this kernel has no tracepoints in `{}`", system.text));
+    fault.help(search.did_you_mean(&system.text, systems).unwrap_or_else(|| LISTED.to_owned()))
 }

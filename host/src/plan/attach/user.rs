@@ -3,15 +3,20 @@
 //! A marker may stand at several places, because the function around it was inlined, and the compiler keeps its arguments elsewhere at each. Places with the
 //! same operands share a program; so one attach point as written becomes one or more [`UserPoint`]s.
 
+use std::collections::{BTreeSet, HashSet};
 use std::fmt;
 use std::path::PathBuf;
+use std::sync::Arc;
 
+use super::Spec;
 use super::passed::{self, ARGUMENTS, Passed};
+use super::pattern::is_wild;
+use super::search::{Meant, Name, Search};
 use crate::binary::registers::{self, PT_REGS};
 use crate::binary::{Argument, Binary, BinaryError, Found, Marker, Memory, Operand};
-use crate::kernel::KernelFacts;
 use crate::plan::arithmetic::Op;
 use crate::plan::diagnostic::{Fault, Shown, Span, did_you_mean};
+use crate::plan::validate::MAX_ATTACH_LENGTH;
 use crate::plan::{Access, Node, NodeKind, Origin, Target, Type};
 
 /// What fires.
@@ -29,7 +34,7 @@ pub enum UserKind {
 #[derive(Clone, Debug)]
 pub struct UserPoint {
     pub kind: UserKind,
-    /// As it is written.
+    /// As one would write it.
     pub text: String,
     pub file: PathBuf,
     pub locations: Vec<Location>,
@@ -45,6 +50,16 @@ pub struct Location {
     pub semaphore: Option<u64>,
 }
 
+impl UserKind {
+    pub fn name(self) -> &'static str {
+        match self {
+            UserKind::Entry => "uprobe",
+            UserKind::Return => "uretprobe",
+            UserKind::Marker => "usdt",
+        }
+    }
+}
+
 impl fmt::Display for UserPoint {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         // A name in a file may hold anything.
@@ -56,9 +71,9 @@ impl fmt::Display for UserPoint {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct UserSpec {
     kind: UserKind,
-    text: String,
-    target: Span,
-    what: Span,
+    target: Name,
+    /// What stands behind the target.
+    what: Name,
     place: Place,
 }
 
@@ -100,8 +115,8 @@ pub fn parse(kind: UserKind, text: &str) -> Result<UserSpec, Fault> {
     if target.is_empty() || what.is_empty() || text.contains('\0') {
         return Err(Fault::new(whole, form));
     }
-    let target = Span::new(word.len() + 1, word.len() + 1 + target.len());
-    let at = Span::new(target.end as usize + 1, text.len());
+    let target_at = Span::new(word.len() + 1, word.len() + 1 + target.len());
+    let at = Span::new(target_at.end as usize + 1, text.len());
     let place = match kind {
         UserKind::Marker => marker(what).ok_or_else(|| Fault::new(at, form))?,
         _ if what.starts_with(|c: char| c.is_ascii_digit()) => {
@@ -117,7 +132,8 @@ pub fn parse(kind: UserKind, text: &str) -> Result<UserSpec, Fault> {
     if kind == UserKind::Return && !whole_function {
         return Err(Fault::new(at, "a return probe is one of a whole function").help(form));
     }
-    Ok(UserSpec { kind, text: text.to_owned(), target, what: at, place })
+    let target = Name { text: target.to_owned(), at: target_at };
+    Ok(UserSpec { kind, target, what: Name { text: what.to_owned(), at }, place })
 }
 
 fn marker(what: &str) -> Option<Place> {
@@ -134,27 +150,93 @@ fn number(text: &str) -> Option<u64> {
     }
 }
 
+/// What a pattern stands for: functions, or markers. A name that is there just as it is written (`operator*`) is no pattern.
+pub fn expand(spec: &UserSpec, search: &Search<'_>) -> Result<Meant, Fault> {
+    let one = || Ok(Meant::one(&Spec::User(spec.clone())));
+    if !spec.what.is_wild() {
+        return one();
+    }
+    let binary = binary(spec, search)?;
+    match &spec.place {
+        Place::Function { name, offset } if is_wild(name) && binary.function(name) == Found::Nothing => {
+            if *offset > 0 {
+                return Err(Fault::new(spec.what.at, "an offset goes with the name of one function"));
+            }
+            functions(spec, &binary, search)
+        }
+        Place::Marker { provider, name } => expand_marker(spec, &binary, provider.as_deref(), name, search),
+        _ => one(),
+    }
+}
+
+fn functions(spec: &UserSpec, binary: &Binary, search: &Search<'_>) -> Result<Meant, Fault> {
+    let all = binary.findable_names(MAX_ATTACH_LENGTH);
+    let mut found = search.matching(&spec.what, &all)?;
+    if found.is_empty() {
+        let what = format!("function of {}", binary.path);
+        return Err(search.nothing(&spec.what, &what, all.iter().map(String::as_str)));
+    }
+    // A function of several names is there once.
+    let mut seen = HashSet::new();
+    found.retain(|name| matches!(binary.function(name), Found::Function(function) if seen.insert(function.address)));
+    let of = |name: &&String| {
+        let place = Place::Function { name: (*name).clone(), offset: 0 };
+        Spec::User(UserSpec { what: spec.what.instead(name), place, ..spec.clone() })
+    };
+    Meant::several(spec.what.at, found.iter().map(of).collect(), &found)
+}
+
+fn expand_marker(
+    spec: &UserSpec,
+    binary: &Binary,
+    provider: Option<&str>,
+    name: &str,
+    search: &Search<'_>,
+) -> Result<Meant, Fault> {
+    let all: BTreeSet<(&str, &str)> = binary.markers().iter().map(|m| (m.provider.as_str(), m.name.as_str())).collect();
+    if all.iter().any(|(p, n)| provider.is_none_or(|provider| provider == *p) && *n == name) {
+        return Ok(Meant::one(&Spec::User(spec.clone())));
+    }
+    let (provider, name) = (spec.what.instead(provider.unwrap_or("*")), spec.what.instead(name));
+    let of_provider = search.matching_by(&provider, &all, |(provider, _)| provider)?;
+    let found = search.matching_by(&name, of_provider, |(_, name)| name)?;
+    if found.is_empty() {
+        let what = format!("marker of {}", binary.path);
+        return Err(search.nothing(&name, &what, all.iter().map(|(_, name)| *name).collect::<BTreeSet<_>>()));
+    }
+    let names: Vec<String> = found.iter().map(|(provider, name)| format!("{provider}:{name}")).collect();
+    let of = |((provider, name), what): (&&(&str, &str), &String)| {
+        let place = Place::Marker { provider: Some((*provider).to_owned()), name: (*name).to_owned() };
+        Spec::User(UserSpec { what: spec.what.instead(what), place, ..spec.clone() })
+    };
+    Meant::several(spec.what.at, found.iter().zip(&names).map(of).collect(), &names)
+}
+
+fn binary(spec: &UserSpec, search: &Search<'_>) -> Result<Arc<Binary>, Fault> {
+    search.facts.binary(&spec.target.text).map_err(|error| unknown_target(&spec.target, &error, search))
+}
+
 /// Finds the place on this machine: one point, or for a marker one for each way in which its arguments are kept.
-pub fn resolve(spec: &UserSpec, facts: &KernelFacts) -> Result<Vec<UserPoint>, Fault> {
-    let target = &spec.text[spec.target.start as usize..spec.target.end as usize];
-    let binary = facts.binary(target).map_err(|error| unknown_target(target, spec.target, &error))?;
+pub fn resolve(spec: &UserSpec, search: &Search<'_>) -> Result<Vec<UserPoint>, Fault> {
+    let binary = binary(spec, search)?;
+    let at = spec.what.at;
     let point = |locations, arguments| UserPoint {
         kind: spec.kind,
-        text: spec.text.clone(),
+        text: format!("{}:{}:{}", spec.kind.name(), spec.target.text, spec.what.text),
         file: binary.file.clone(),
         locations,
         arguments,
     };
     match &spec.place {
         Place::Function { name, offset } => {
-            let address = function(&binary, name, *offset, spec.what)?;
-            Ok(vec![point(vec![code(&binary, address, spec.what)?], Vec::new())])
+            let address = function(&binary, name, *offset, at, search)?;
+            Ok(vec![point(vec![code(&binary, address, at)?], Vec::new())])
         }
-        Place::Address(address) => Ok(vec![point(vec![code(&binary, *address, spec.what)?], Vec::new())]),
+        Place::Address(address) => Ok(vec![point(vec![code(&binary, *address, at)?], Vec::new())]),
         Place::Marker { provider, name } => {
             let mut points: Vec<UserPoint> = Vec::new();
-            for marker in markers(&binary, provider.as_deref(), name, spec.what)? {
-                let location = marked(&binary, marker, spec.what)?;
+            for marker in markers(&binary, provider.as_deref(), name, at, search)? {
+                let location = marked(&binary, marker, at)?;
                 match points.iter_mut().find(|p| p.arguments == marker.arguments) {
                     Some(point) => point.locations.push(location),
                     None => points.push(point(vec![location], marker.arguments.clone())),
@@ -162,18 +244,18 @@ pub fn resolve(spec: &UserSpec, facts: &KernelFacts) -> Result<Vec<UserPoint>, F
             }
             if points.len() > MAX_WAYS {
                 let message = format!("it keeps its arguments in {} ways, and {MAX_WAYS} is the most", points.len());
-                return Err(Fault::new(spec.what, message));
+                return Err(Fault::new(at, message));
             }
             Ok(points)
         }
     }
 }
 
-fn unknown_target(target: &str, span: Span, error: &BinaryError) -> Fault {
-    let fault = Fault::new(span, error.to_string());
+fn unknown_target(target: &Name, error: &BinaryError, search: &Search<'_>) -> Fault {
+    let fault = Fault::new(target.at, error.to_string());
     match error {
         BinaryError::Unknown { libraries, .. } => {
-            let near = did_you_mean(target, libraries.iter().map(String::as_str));
+            let near = search.did_you_mean(&target.text, libraries.iter().map(String::as_str));
             fault.help(near.unwrap_or_else(|| TARGETS.to_owned()))
         }
         BinaryError::Relative { .. } => fault.help(TARGETS),
@@ -183,7 +265,7 @@ fn unknown_target(target: &str, span: Span, error: &BinaryError) -> Fault {
 }
 
 /// The address of a function, or of an instruction inside one.
-fn function(binary: &Binary, name: &str, offset: u64, span: Span) -> Result<u64, Fault> {
+fn function(binary: &Binary, name: &str, offset: u64, span: Span, search: &Search<'_>) -> Result<u64, Fault> {
     match binary.function(name) {
         Found::Function(function) if offset > 0 && function.size > 0 && offset >= function.size => {
             Err(Fault::new(span, format!("`{name}` has {} bytes", function.size)))
@@ -200,11 +282,10 @@ fn function(binary: &Binary, name: &str, offset: u64, span: Span) -> Result<u64,
         Found::Nothing => {
             let fault = Fault::new(span, format!("{} has no function `{name}`", binary.path));
             let names = binary.function_names();
-            let near = did_you_mean(name, names.iter().map(String::as_str));
+            let near = search.did_you_mean(name, names.iter().map(String::as_str));
             Err(match near {
                 Some(help) => fault.help(help),
                 None if names.is_empty() => fault.help("it names no function at all; an address would do"),
-                None if name.contains('*') => fault.help("wildcards are not there yet; name each attach point"),
                 None => fault.help(format!("`porthole list uprobe:{}` lists them", binary.path)),
             })
         }
@@ -230,7 +311,13 @@ fn marked(binary: &Binary, marker: &Marker, span: Span) -> Result<Location, Faul
 }
 
 /// The markers of that name, all of one provider.
-fn markers<'a>(binary: &'a Binary, provider: Option<&str>, name: &str, span: Span) -> Result<Vec<&'a Marker>, Fault> {
+fn markers<'a>(
+    binary: &'a Binary,
+    provider: Option<&str>,
+    name: &str,
+    span: Span,
+    search: &Search<'_>,
+) -> Result<Vec<&'a Marker>, Fault> {
     let of_provider = |m: &&Marker| provider.is_none_or(|p| m.provider == p);
     let found: Vec<&Marker> = binary.markers().iter().filter(of_provider).filter(|m| m.name == name).collect();
     let mut providers: Vec<&str> = found.iter().map(|m| m.provider.as_str()).collect();
@@ -247,7 +334,7 @@ fn markers<'a>(binary: &'a Binary, provider: Option<&str>, name: &str, span: Spa
             let wanted = provider.map_or_else(|| name.to_owned(), |provider| format!("{provider}:{name}"));
             let bare =
                 all.iter().map(|n| if provider.is_some() { n } else { n.split_once(':').map_or("", |(_, n)| n) });
-            Err(match did_you_mean(&wanted, bare) {
+            Err(match search.did_you_mean(&wanted, bare) {
                 Some(help) => fault.help(help),
                 None if all.is_empty() => fault.help("it has no markers at all"),
                 None => fault.help(format!("it has {}", listed(&all))),
@@ -381,7 +468,7 @@ mod tests {
     fn parsed(text: &str) -> Result<(String, Place), String> {
         let kind = kind(text.split(':').next().unwrap()).unwrap();
         let spec = parse(kind, text).map_err(|fault| fault.message)?;
-        Ok((text[spec.target.start as usize..spec.target.end as usize].to_owned(), spec.place))
+        Ok((spec.target.text, spec.place))
     }
 
     #[test]

@@ -54,7 +54,7 @@ fn root_per_cpu_parts_of_a_number_add_up() {
     let facts = KernelFacts::running();
     let btf = facts.btf().unwrap();
     let rss = btf.structure("mm_struct").and_then(|mm| btf.member(mm, "rss_stat")).unwrap();
-    if !btf.c_name(rss.ty).starts_with("struct percpu_counter") {
+    if !btf.c_name(rss.ty).starts_with("struct percpu_counter[") {
         // So it is from 6.2 on.
         println!("skipped: this kernel counts pages in a `{}`", btf.c_name(rss.ty));
         return;
@@ -105,6 +105,7 @@ fn root_variables_are_those_of_the_kernel() {
         "((struct task_struct *)kaddr(\"init_task\")).pid",
         "*(unsigned long *)kaddr(\"jiffies\")",
         "*(int *)kaddr(\"nr_threads\") > 1",
+        "((unsigned long *)kaddr(\"avenrun\"))[2] < (1 << 40)",
     ];
     let rows = trace(&facts, &values.map(str::to_owned), |access| {
         access();
@@ -114,7 +115,7 @@ fn root_variables_are_those_of_the_kernel() {
     let [first, second] = &rows[..] else { panic!("{rows:?}") };
     // `swapper`, and on some kernels its CPU.
     assert!(matches!(&first[0], Value::Text { bytes, .. } if bytes.starts_with(b"swapper")), "{rows:?}");
-    assert_eq!((&first[1], &first[3]), (&Value::Signed(0), &Value::Boolean(true)));
+    assert_eq!((&first[1], &first[3], &first[4]), (&Value::Signed(0), &Value::Boolean(true), &Value::Boolean(true)));
     let (Value::Unsigned(begun), Value::Unsigned(ended)) = (&first[2], &second[2]) else { panic!("{rows:?}") };
     // 10 ms or less each.
     assert!((9..1000).contains(&(ended - begun)), "{rows:?}");

@@ -3,14 +3,14 @@
 //! btf-rs reads the types, out of a mapping of the file; [`NameIndex`] finds them by name. btf-rs's own types stay inside: others see
 //! [`TypeId`] and [`Kind`].
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fmt;
 use std::fs::{self, File};
 use std::io::{self, Write};
 use std::ops::Bound;
 use std::os::fd::AsRawFd;
 use std::path::Path;
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use btf_rs::{Backend, BtfType, Type};
 use memmap2::{Mmap, MmapOptions};
@@ -48,12 +48,10 @@ pub enum Kind {
     Struct {
         name: String,
         bytes: u32,
-        members: Vec<Member>,
     },
     Union {
         name: String,
         bytes: u32,
-        members: Vec<Member>,
     },
     /// A value of an unsigned 64-bit enum above `i64::MAX` wraps round.
     Enum {
@@ -106,14 +104,14 @@ pub enum Kind {
 
 /// A member as its struct or union lists it.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Member {
+struct Member {
     /// Empty for an anonymous struct or union.
-    pub name: String,
-    pub ty: TypeId,
+    name: String,
+    ty: TypeId,
     /// Bits from the start of the struct that lists it.
-    pub bit_offset: u32,
+    bit_offset: u32,
     /// Bits, for a bit field.
-    pub bit_size: Option<u32>,
+    bit_size: Option<u32>,
 }
 
 /// Where a member lies, anonymous structs and unions looked through.
@@ -157,7 +155,19 @@ pub struct Btf {
     enumerators: OnceLock<BTreeMap<String, Vec<(TypeId, i64)>>>,
     /// Names of structures, unions and enumerations; read on first use.
     tags: OnceLock<BTreeSet<String>>,
+    known: Mutex<Known>,
 }
+
+/// What has been asked about structs and unions. Walks ask about the same few again and again, and to read one is to read all its members: `task_struct` has 250.
+#[derive(Default)]
+struct Known {
+    structures: HashMap<String, TypeId>,
+    kinds: HashMap<TypeId, Kind>,
+    members: HashMap<TypeId, Arc<Members>>,
+}
+
+/// Where the members of a struct or union lie, by name, those of anonymous members among them.
+type Members = HashMap<String, MemberAt>;
 
 impl Btf {
     /// Opens a file of stand-alone BTF. About 5 ms for a kernel's: its types are counted and its names indexed, nothing else is read.
@@ -186,7 +196,18 @@ impl Btf {
 
     /// `struct name`: one with members if there is one, else one without or its forward declaration.
     pub fn structure(&self, name: &str) -> Option<TypeId> {
-        self.composite(name, |ty| matches!(ty, Type::Struct(_)), |ty| matches!(ty, Type::Fwd(fwd) if fwd.is_struct()))
+        if let Some(known) = self.known().structures.get(name) {
+            return Some(*known);
+        }
+        let found = self.composite(
+            name,
+            |ty| matches!(ty, Type::Struct(_)),
+            |ty| matches!(ty, Type::Fwd(fwd) if fwd.is_struct()),
+        );
+        if let Some(id) = found {
+            self.known().structures.insert(name.to_owned(), id);
+        }
+        found
     }
 
     /// `union name`, chosen as [`Btf::structure`] does.
@@ -245,18 +266,30 @@ impl Btf {
         self.first(name, |ty| matches!(ty, Type::Func(_)))
     }
 
-    /// What type this is, exactly: nothing is skipped. Allocates the names of members, so a large struct takes some microseconds.
+    /// What type this is, exactly: nothing is skipped. The members of a struct or union are asked for one by one, by [`Btf::member`].
     pub fn kind(&self, id: TypeId) -> Kind {
-        match self.resolve(id) {
-            Some(ty) => self.kind_of(ty),
-            None => Kind::Other,
+        if let Some(known) = self.known().kinds.get(&id) {
+            return known.clone();
         }
+        let kind = self.resolve(id).map_or(Kind::Other, |ty| self.kind_of(ty));
+        if let Kind::Struct { .. } | Kind::Union { .. } = kind {
+            self.known().kinds.insert(id, kind.clone());
+        }
+        kind
+    }
+
+    fn known(&self) -> MutexGuard<'_, Known> {
+        // A panic elsewhere cannot leave it half-written: each insertion is one call.
+        self.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The type behind typedefs, `const`, `volatile`, `restrict` and type tags.
     pub fn strip(&self, mut id: TypeId) -> Stripped {
         let mut tags = Tags::default();
         for _ in 0..MAX_DEPTH {
+            if self.known().kinds.contains_key(&id) {
+                break;
+            }
             id = match self.resolve(id) {
                 Some(Type::Typedef(ty)) => target(&ty),
                 Some(Type::Const(ty) | Type::Volatile(ty) | Type::Restrict(ty)) => target(&ty),
@@ -284,7 +317,17 @@ impl Btf {
 
     /// The member `name` of a struct or union (or of a typedef of one), also where it is a member of an anonymous member.
     pub fn member(&self, structure: TypeId, name: &str) -> Option<MemberAt> {
-        if name.is_empty() { None } else { self.member_below(structure, name, 0) }
+        let id = self.strip(structure).id;
+        let found = self.known().members.get(&id).cloned();
+        let members = found.unwrap_or_else(|| {
+            let mut members = Members::new();
+            let whole = MemberAt { ty: id, bit_offset: 0, bit_size: None, in_union: false };
+            self.collect_members(id, whole, &mut members, 0);
+            let members = Arc::new(members);
+            self.known().members.insert(id, Arc::clone(&members));
+            members
+        });
+        members.get(name).copied()
     }
 
     /// Name and type of each parameter of a prototype, or of that which a function, a typedef or a pointer leads to.
@@ -335,7 +378,7 @@ impl Btf {
         let bad = |reason: String| FactError::BadBtf { path: origin.to_path_buf(), reason };
         let names = NameIndex::new(bytes).map_err(|reason| bad(reason.to_owned()))?;
         let types = btf_rs::Btf::from_file_with_backend(path, Backend::Mmap).map_err(|error| bad(error.to_string()))?;
-        Ok(Btf { types, names, enumerators: OnceLock::new(), tags: OnceLock::new() })
+        Ok(Btf { types, names, enumerators: OnceLock::new(), tags: OnceLock::new(), known: Mutex::default() })
     }
 
     /// Opens a copy of `bytes` in a memory file: btf-rs's mapping backend wants a path.
@@ -386,8 +429,8 @@ impl Btf {
             },
             Type::Ptr(ty) => Kind::Pointer(target(&ty)),
             Type::Array(array) => Kind::Array { element: target(&array), count: size(array.len()) },
-            Type::Struct(ty) => Kind::Struct { name, bytes: size(ty.size()), members: self.members(&ty) },
-            Type::Union(ty) => Kind::Union { name, bytes: size(ty.size()), members: self.members(&ty) },
+            Type::Struct(ty) => Kind::Struct { name, bytes: size(ty.size()) },
+            Type::Union(ty) => Kind::Union { name, bytes: size(ty.size()) },
             Type::Enum(ty) => {
                 let value = |value: u32| if ty.is_signed() { i64::from(value.cast_signed()) } else { i64::from(value) };
                 let values = ty.members.iter().map(|member| (self.name_of_any(member), value(member.val()))).collect();
@@ -440,23 +483,27 @@ impl Btf {
         }
     }
 
-    fn member_below(&self, structure: TypeId, name: &str, depth: u32) -> Option<MemberAt> {
+    /// Adds the members of `id`, which lies at `outer` in the struct that is asked about. Where a name occurs twice, which C does not allow,
+    /// the first counts.
+    fn collect_members(&self, id: TypeId, outer: MemberAt, members: &mut Members, depth: u32) {
         if depth > MAX_DEPTH {
-            return None;
+            return;
         }
-        let in_union = matches!(self.kind(self.strip(structure).id), Kind::Union { .. });
-        self.members_behind(structure).into_iter().find_map(|member| {
-            let Member { ty, bit_offset, bit_size, .. } = member;
-            if member.name == name {
-                return Some(MemberAt { ty, bit_offset, bit_size, in_union });
+        let (ty, union) = match self.resolve(id) {
+            Some(Type::Struct(ty)) => (ty, false),
+            Some(Type::Union(ty)) => (ty, true),
+            _ => return,
+        };
+        let in_union = outer.in_union || union;
+        for Member { name, ty, bit_offset, bit_size } in self.members(&ty) {
+            let Some(bit_offset) = outer.bit_offset.checked_add(bit_offset) else { continue };
+            let at = MemberAt { ty, bit_offset, bit_size, in_union };
+            if name.is_empty() {
+                self.collect_members(self.strip(ty).id, at, members, depth + 1);
+            } else {
+                members.entry(name).or_insert(at);
             }
-            if !member.name.is_empty() {
-                return None;
-            }
-            let inner = self.member_below(ty, name, depth + 1)?;
-            let bit_offset = bit_offset.checked_add(inner.bit_offset)?;
-            Some(MemberAt { bit_offset, in_union: in_union || inner.in_union, ..inner })
-        })
+        }
     }
 
     fn collect_member_names(&self, id: TypeId, names: &mut Vec<String>, depth: u32) {
@@ -609,9 +656,9 @@ mod tests {
     fn structs_of_a_kernel() {
         let btf = recorded();
         let task = btf.structure("task_struct").unwrap();
-        let Kind::Struct { name, bytes, members } = btf.kind(task) else { panic!("{:?}", btf.kind(task)) };
+        let Kind::Struct { name, bytes } = btf.kind(task) else { panic!("{:?}", btf.kind(task)) };
         assert_eq!(name, "task_struct");
-        let comm = members.iter().find(|member| member.name == "comm").unwrap();
+        let comm = btf.member(task, "comm").unwrap();
         assert_eq!(btf.c_name(comm.ty), "char[16]");
         assert!(comm.bit_offset / 8 < bytes);
         let parent = btf.member(task, "real_parent").unwrap();
@@ -625,7 +672,7 @@ mod tests {
     fn members_of_anonymous_unions_are_the_structs_own() {
         let btf = recorded();
         let common = btf.structure("sock_common").unwrap();
-        let Kind::Struct { members, .. } = btf.kind(common) else { panic!() };
+        let members = btf.members_behind(common);
         assert!(members.iter().all(|member| member.name != "skc_daddr"), "this kernel keeps it in a union");
         assert_eq!(btf.member(common, "skc_daddr").unwrap().bit_offset, 0);
         assert_eq!(btf.member(common, "skc_rcv_saddr").unwrap().bit_offset, 32);

@@ -23,7 +23,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
-pub use btf::{Btf, Kind, Member, MemberAt, Stripped, Tags, TypeId};
+pub use btf::{Btf, Kind, MemberAt, Stripped, Tags, TypeId};
 pub use features::{Answer, Feature};
 pub use function::{Function, Symbols};
 pub use tracepoint::{FieldLocation, FormatError, TracepointField, TracepointFormat};

@@ -9,7 +9,7 @@
 
 use std::collections::HashMap;
 
-use super::interference::{self, Graph, Web};
+use super::interference::{self, Few, Graph, Web};
 use super::liveness::{self, Liveness};
 use super::spill::{Home, spill};
 use super::tidy::tidy;
@@ -158,7 +158,7 @@ fn constants(function: &Function) -> Vec<Option<i64>> {
 /// A register for each web, or the webs that have to go to the stack.
 fn colour(graph: &Graph, short: &dyn Fn(Register) -> bool) -> Result<Vec<Option<Reg>>, Vec<Register>> {
     let count = graph.webs.len();
-    let mut scan = Colouring { graph, neighbours: vec![Vec::new(); count], registers: vec![None; count] };
+    let mut scan = Colouring { graph, neighbours: vec![Few::new(); count], registers: vec![None; count] };
     let used: Vec<Register> = graph.roots().filter(|web| graph.of(*web).uses > 0).collect();
     for web in &used {
         scan.neighbours[web.0 as usize] = graph.neighbours(*web);
@@ -176,7 +176,7 @@ fn colour(graph: &Graph, short: &dyn Fn(Register) -> bool) -> Result<Vec<Option<
 
 struct Colouring<'a> {
     graph: &'a Graph,
-    neighbours: Vec<Vec<Register>>,
+    neighbours: Vec<Few<8>>,
     /// By the register that stands for a web.
     registers: Vec<Option<Reg>>,
 }
@@ -243,7 +243,7 @@ impl Colouring<'_> {
 
     /// The registers that no neighbour has.
     fn free(&self, web: Register) -> impl Iterator<Item = Reg> {
-        let Web { crosses_call, parameter, .. } = *self.graph.of(web);
+        let &Web { crosses_call, parameter, .. } = self.graph.of(web);
         let all: &[Reg] = if crosses_call { &SAVED } else { &ALL };
         let taken = self.neighbours[web.0 as usize]
             .iter()
@@ -304,7 +304,7 @@ fn intervals(function: &Function, live: &Liveness) -> Vec<Option<Interval>> {
         live.into(*id).for_each(|r| touch(r, at));
         for operation in &block.operations {
             at += 1;
-            operation.kind.reads().into_iter().chain(operation.kind.writes()).for_each(|r| touch(r, at));
+            operation.kind.reads().chain(operation.kind.writes()).for_each(|r| touch(r, at));
         }
         at += 1;
         block.end.reads().chain(live.out(*id)).for_each(|r| touch(r, at));

@@ -3,9 +3,14 @@
 //! Two registers *interfere* where one is assigned while the other is alive and holds something else. Registers that one copies to the other and that do not interfere
 //! are made one *web*, and the copy goes. What is alive across a call cannot live in a register that calls overwrite.
 
+use smallvec::SmallVec;
+
 use super::liveness::{Liveness, Need};
 use crate::bpf::Reg;
 use crate::ir::{AluOp, BlockId, Function, Operand, OperationKind, Register};
+
+/// Registers, seldom more than `N`.
+pub type Few<const N: usize> = SmallVec<[Register; N]>;
 
 /// The registers that arguments are passed in.
 pub const ARGUMENTS: [Reg; 5] = [Reg::R1, Reg::R2, Reg::R3, Reg::R4, Reg::R5];
@@ -16,14 +21,14 @@ const LOOP: u32 = 8;
 pub struct Graph {
     parents: Vec<Register>,
     /// By register; where one has been made part of another's web, the latter has them.
-    edges: Vec<Vec<Register>>,
+    edges: Vec<Few<8>>,
     pub webs: Vec<Web>,
 }
 
 /// What is known of a web.
 #[derive(Clone, Default)]
 pub struct Web {
-    pub members: Vec<Register>,
+    pub members: Few<2>,
     /// How often it is read and assigned, more in loops.
     pub uses: u32,
     pub crosses_call: bool,
@@ -32,7 +37,7 @@ pub struct Web {
     /// The register in which its value is wanted, or comes.
     pub wanted: Option<Reg>,
     /// What it is computed from or what is computed from it by an instruction that works in place: a copy is saved where both share a register.
-    pub akin: Vec<Register>,
+    pub akin: Few<2>,
 }
 
 impl Graph {
@@ -54,8 +59,8 @@ impl Graph {
     }
 
     /// The webs that this one cannot share a place with, sorted, each once.
-    pub fn neighbours(&self, web: Register) -> Vec<Register> {
-        let mut all: Vec<Register> = self.edges[web.0 as usize].iter().map(|r| self.web(*r)).collect();
+    pub fn neighbours(&self, web: Register) -> Few<8> {
+        let mut all: Few<8> = self.edges[web.0 as usize].iter().map(|r| self.web(*r)).collect();
         all.sort_unstable();
         all.dedup();
         all
@@ -102,7 +107,7 @@ pub fn build(function: &Function, live: &Liveness) -> Graph {
     let mut webs = vec![Web::default(); count];
     wants(function, &mut webs);
     webs.iter_mut().zip(0..).for_each(|(web, n)| web.members.push(Register(n)));
-    let mut graph = Graph { parents: (0..count as u32).map(Register).collect(), edges: vec![Vec::new(); count], webs };
+    let mut graph = Graph { parents: (0..count as u32).map(Register).collect(), edges: vec![Few::new(); count], webs };
     let mut copies = Vec::new();
     let mut at_entry = Vec::new();
     live.walk(
@@ -113,7 +118,7 @@ pub fn build(function: &Function, live: &Liveness) -> Graph {
             if need == Need::Nothing {
                 return;
             }
-            kind.reads().iter().for_each(|r| graph.webs[r.0 as usize].uses += weight);
+            kind.reads().for_each(|r| graph.webs[r.0 as usize].uses += weight);
             let to = kind.writes();
             if let OperationKind::Call { .. } = kind {
                 alive.iter().filter(|r| Some(*r) != to).for_each(|r| graph.webs[r.0 as usize].crosses_call = true);

@@ -19,10 +19,14 @@ impl Set {
     }
 
     fn iter(&self) -> impl Iterator<Item = u32> {
-        self.0
-            .iter()
-            .zip(0u32..)
-            .flat_map(|(word, n)| (0..64).filter(move |bit| word & (1 << bit) != 0).map(move |bit| n * 64 + bit))
+        self.0.iter().zip(0u32..).flat_map(|(word, n)| {
+            let mut left = *word;
+            std::iter::from_fn(move || {
+                let bit = left.trailing_zeros();
+                left &= left.wrapping_sub(1);
+                (bit < 64).then_some(n * 64 + bit)
+            })
+        })
     }
 }
 
@@ -129,7 +133,7 @@ fn globals(function: &Function) -> Vec<Register> {
             found[register.0 as usize] |= assigned_in[register.0 as usize] != at;
         };
         for operation in &body.operations {
-            operation.kind.reads().into_iter().for_each(|r| read(r, &assigned_in, &mut found));
+            operation.kind.reads().for_each(|r| read(r, &assigned_in, &mut found));
             if let Some(to) = operation.kind.writes() {
                 assigned_in[to.0 as usize] = at;
             }

@@ -338,20 +338,25 @@ impl OperationKind {
     }
 
     /// The registers that it reads.
-    pub fn reads(&self) -> Vec<Register> {
-        match self {
+    pub fn reads(&self) -> impl Iterator<Item = Register> {
+        let mut arguments: &[Operand] = &[];
+        let (first, second) = match self {
             OperationKind::Constant { .. } | OperationKind::AddressOf { .. } | OperationKind::MapAddress { .. } => {
-                Vec::new()
+                (None, None)
             }
             OperationKind::Copy { from, .. }
             | OperationKind::Extend { from, .. }
-            | OperationKind::ByteSwap { from, .. } => vec![*from],
-            OperationKind::Alu { left, right, .. } => std::iter::once(*left).chain(right.register()).collect(),
-            OperationKind::Load { from, .. } => from.register().into_iter().collect(),
-            OperationKind::Atomic { at, value, .. } => at.register().into_iter().chain([*value]).collect(),
-            OperationKind::Store { to, value, .. } => to.register().into_iter().chain(value.register()).collect(),
-            OperationKind::Call { arguments, .. } => arguments.iter().filter_map(|a| a.register()).collect(),
-        }
+            | OperationKind::ByteSwap { from, .. } => (Some(*from), None),
+            OperationKind::Alu { left, right, .. } => (Some(*left), right.register()),
+            OperationKind::Load { from, .. } => (from.register(), None),
+            OperationKind::Atomic { at, value, .. } => (at.register(), Some(*value)),
+            OperationKind::Store { to, value, .. } => (to.register(), value.register()),
+            OperationKind::Call { arguments: all, .. } => {
+                arguments = all;
+                (None, None)
+            }
+        };
+        first.into_iter().chain(second).chain(arguments.iter().filter_map(|argument| argument.register()))
     }
 
     /// Puts another register in place of each that it reads.

@@ -37,10 +37,10 @@ guests: plugins ## build the examples and the plugins that the tests run
 	cd tests/guests && cargo build --locked --release --target wasm32-wasip2
 
 bench: plugins guests ## measure, side by side with bpftrace and with clang where they are installed
-	cargo build --locked --release -p porthole
-	bench/run
-	cargo build $(CARGO_ALL) --bin kernel-cost
-	$(AS_ROOT) $(TARGET)/debug/kernel-cost
+	cargo build $(CARGO_ALL) --release --bins
+	$(AS_ROOT) bench/run
+	$(AS_ROOT) $(TARGET)/release/compile-cost
+	$(AS_ROOT) $(TARGET)/release/kernel-cost
 
 install: ## build for speed, and install the host into cargo's bin folder
 	@script/setup $(WASM)

@@ -15,7 +15,7 @@ use tokio::task::JoinSet;
 
 use super::{Cache, ignore_closed, say};
 use porthole::kernel::KernelFacts;
-use porthole::load::check_privileges;
+use porthole::load::{Leftover, check_privileges};
 use porthole::output::{self, Format, Output, Renderer, escape_terminal};
 use porthole::plugin::{Limits, Runtime, RuntimeOptions};
 use porthole::run::{
@@ -109,7 +109,7 @@ async fn trace(arguments: &RunArguments, begun: Instant) -> anyhow::Result<(Exit
 
     let (output, writer) = output::writer(std::io::stdout());
     let ender = tokio::spawn(end(signals, arguments.duration, stopper.clone()));
-    let (accounts, mut failed) = feed_all(running, arguments.format, output, &stop, &asked, start).await;
+    let (accounts, leftover, mut failed) = feed_all(running, arguments.format, output, &stop, &asked, start).await;
     let written = tokio::task::spawn_blocking(move || writer.join()).await?;
     // Not before: what is left may be more than its reader ever takes.
     ender.abort();
@@ -121,6 +121,7 @@ async fn trace(arguments: &RunArguments, begun: Instant) -> anyhow::Result<(Exit
         say(format_args!("error: stdout cannot be written: {error}"));
     }
     print_accounts(&accounts);
+    leftover.leave_behind();
     Ok((if failed { ExitCode::FAILURE } else { ExitCode::SUCCESS }, Some(startup), accounts))
 }
 
@@ -171,7 +172,7 @@ async fn feed_all(
     stop: &Stop,
     asked: &Asked,
     start: u64,
-) -> (Vec<Account>, bool) {
+) -> (Vec<Account>, Leftover, bool) {
     let several = running.len() > 1;
     let mut tasks = JoinSet::new();
     for (i, plugin) in running.into_iter().enumerate() {
@@ -180,11 +181,12 @@ async fn feed_all(
         tasks.spawn(async move { (i, plugin.run(renderer, output, stop, asked).await) });
     }
     drop(output);
-    let mut accounts = Vec::new();
+    let (mut accounts, mut leftover) = (Vec::new(), Leftover::default());
     let mut failed = false;
     while let Some(ended) = tasks.join_next().await {
         match ended {
-            Ok((i, (account, result))) => {
+            Ok((i, (account, left, result))) => {
+                leftover.add(left);
                 if let Err(error) = result {
                     failed = true;
                     tell(&account.plugin, &error);
@@ -198,7 +200,7 @@ async fn feed_all(
         }
     }
     accounts.sort_by_key(|(i, _)| *i);
-    (accounts.into_iter().map(|(_, account)| account).collect(), failed)
+    (accounts.into_iter().map(|(_, account)| account).collect(), leftover, failed)
 }
 
 /// The signals that end a run.

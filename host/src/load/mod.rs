@@ -6,6 +6,7 @@
 //! A program that the verifier refuses is a fault of Porthole: what the checker accepts, the verifier accepts.
 
 mod iter;
+mod leftover;
 mod log;
 mod offered;
 pub(crate) mod perf;
@@ -28,6 +29,7 @@ use crate::plan::{AttachPoint, FunctionKind, Plan};
 
 use iter::Iterated;
 pub use iter::Walk;
+pub use leftover::Leftover;
 pub use refusal::{Refusal, report_directories};
 
 /// Links that are closed by one thread at most, one after the other: closing one waits for the kernel, up to 100 ms.
@@ -90,6 +92,8 @@ struct Named {
 pub struct Attached {
     /// Before the object: a link is closed while its program is still there.
     links: Vec<Link>,
+    /// The perf events of those links for whose end nobody need wait.
+    events: Vec<OwnedFd>,
     iterators: Vec<Iterated>,
     object: Object,
     programs: Vec<Named>,
@@ -167,7 +171,7 @@ impl Loaded {
         check_offered(plan, &KernelFacts::running())?;
         let Loaded { object, programs } = self;
         let ring = object.maps().find(|m| m.name() == OsStr::new("events")).map_or(0, |m| m.max_entries());
-        let (mut links, mut iterators) = (Vec::new(), Vec::new());
+        let (mut links, mut events, mut iterators) = (Vec::new(), Vec::new(), Vec::new());
         for program in &programs {
             let body = &plan.probes[program.of.probe].points[program.of.point];
             let point = &body.attach;
@@ -185,30 +189,35 @@ impl Loaded {
                 AttachPoint::User(place) => {
                     links.extend(uprobe::attach(&found, place, body.process()).map_err(failed)?);
                 }
-                _ => links.push(attach(&found, point).map_err(failed)?),
+                _ => {
+                    let (link, event) = attach(&found, point).map_err(failed)?;
+                    links.push(link);
+                    events.extend(event);
+                }
             }
         }
-        Ok(Attached { links, iterators, object, programs })
+        Ok(Attached { links, events, iterators, object, programs })
     }
 }
 
-fn attach(program: &ProgramMut<'_>, point: &AttachPoint) -> io::Result<Link> {
-    let link = match point {
-        AttachPoint::Tracepoint(format) => attach_event(program, perf::open_tracepoint(format.id)?),
+/// A link, and its perf event where it has one.
+fn attach(program: &ProgramMut<'_>, point: &AttachPoint) -> io::Result<(Link, Option<OwnedFd>)> {
+    let event = match point {
+        AttachPoint::Tracepoint(format) => Some(perf::open_tracepoint(format.id)?),
         AttachPoint::Function(function) => match function.kind {
-            FunctionKind::Kprobe | FunctionKind::Kretprobe => {
-                let at_return = function.kind == FunctionKind::Kretprobe;
-                attach_event(program, perf::open_kprobe(&function.name, function.offset, at_return)?)
-            }
-            FunctionKind::Lsm => program.attach_lsm(),
-            FunctionKind::Fentry | FunctionKind::Fexit | FunctionKind::Func => program.attach_trace(),
+            FunctionKind::Kprobe => Some(perf::open_kprobe(&function.name, function.offset, false)?),
+            FunctionKind::Kretprobe => Some(perf::open_kprobe(&function.name, function.offset, true)?),
+            FunctionKind::Fentry | FunctionKind::Fexit | FunctionKind::Func | FunctionKind::Lsm => None,
         },
         // `Loaded::attach` deals with the rest.
-        AttachPoint::RawTracepoint(_) | AttachPoint::Perf(_) | AttachPoint::Iter(_) | AttachPoint::User(_) => {
-            program.attach_trace()
-        }
+        AttachPoint::RawTracepoint(_) | AttachPoint::Perf(_) | AttachPoint::Iter(_) | AttachPoint::User(_) => None,
     };
-    link.map_err(io::Error::other)
+    let link = match &event {
+        Some(event) => attach_event(program, event.try_clone()?),
+        None if matches!(point, AttachPoint::Function(f) if f.kind == FunctionKind::Lsm) => program.attach_lsm(),
+        None => program.attach_trace(),
+    };
+    Ok((link.map_err(io::Error::other)?, event))
 }
 
 fn attach_event(program: &ProgramMut<'_>, event: OwnedFd) -> libbpf_rs::Result<Link> {
@@ -275,7 +284,7 @@ impl Attached {
     pub fn detach(&mut self) {
         let mut links = std::mem::take(&mut self.links);
         let share = links.len().div_ceil(DETACH_THREADS).max(1);
-        // Closing the link of a perf tracepoint waits for the kernel to be done with it, so many are closed at once.
+        // Closing a link may wait for the kernel, so many are closed at once.
         std::thread::scope(|scope| {
             while !links.is_empty() {
                 let some = links.split_off(links.len().saturating_sub(share));
@@ -283,6 +292,11 @@ impl Attached {
             }
         });
         perf::wait_for_programs();
+    }
+
+    /// What is left when all has been detached.
+    pub fn leftover(self) -> Leftover {
+        Leftover::new(self.events)
     }
 }
 

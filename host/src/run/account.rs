@@ -5,13 +5,15 @@ use std::time::Instant;
 
 use serde::Serialize;
 
+use super::stages::{Stages, cpu_ms};
 use crate::load::Counts;
 use crate::plan::Plan;
 
-/// What became of one plugin's events.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+/// What became of one plugin's events, and what its stages cost.
+#[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Account {
     pub plugin: String,
+    pub stages: Stages,
     pub probes: Vec<ProbeAccount>,
 }
 
@@ -37,7 +39,7 @@ pub struct ProbeAccount {
 }
 
 impl Account {
-    pub fn new(plugin: &str, plan: &Plan, counts: &[Counts], delivered: &[u64]) -> Account {
+    pub fn new(plugin: &str, stages: Stages, plan: &Plan, counts: &[Counts], delivered: &[u64]) -> Account {
         let probes = plan.probes.iter().enumerate().map(|(i, probe)| {
             let counts = counts.get(i).copied().unwrap_or_default();
             ProbeAccount {
@@ -51,7 +53,7 @@ impl Account {
                 missed: counts.missed,
             }
         });
-        Account { plugin: plugin.to_owned(), probes: probes.collect() }
+        Account { plugin: plugin.to_owned(), stages, probes: probes.collect() }
     }
 }
 
@@ -76,12 +78,7 @@ pub struct Usage {
 impl Usage {
     /// As of now.
     pub fn since(since: Instant) -> Usage {
-        let cpu = rustix::time::clock_gettime(rustix::time::ClockId::ProcessCPUTime);
-        Usage {
-            cpu_ms: cpu.tv_sec as f64 * 1e3 + cpu.tv_nsec as f64 / 1e6,
-            wall_ms: since.elapsed().as_secs_f64() * 1e3,
-            peak_rss_kib: peak_rss_kib(),
-        }
+        Usage { cpu_ms: cpu_ms(), wall_ms: since.elapsed().as_secs_f64() * 1e3, peak_rss_kib: peak_rss_kib() }
     }
 }
 

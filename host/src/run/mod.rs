@@ -7,6 +7,7 @@
 mod account;
 mod ask;
 mod end;
+mod stages;
 mod walk;
 
 use std::path::{Path, PathBuf};
@@ -18,7 +19,7 @@ use crate::compile::{CompileError, Compiled, compile};
 use crate::declare::Declaration;
 use crate::events::{Batch, Ring, RingError};
 use crate::kernel::KernelFacts;
-use crate::load::{Attached, LoadError, Loaded, Refusal, load, report_directories};
+use crate::load::{Attached, Leftover, LoadError, Loaded, Refusal, load, report_directories};
 use crate::output::{self, Closed, Output, Renderer};
 use crate::plan::{Diagnostics, Plan, Shown, plan};
 use crate::plugin::{Limits, Plugin, PluginError, Runtime};
@@ -26,6 +27,8 @@ use crate::plugin::{Limits, Plugin, PluginError, Runtime};
 pub use account::{Account, ProbeAccount, Usage};
 pub use ask::{Asked, Asker, asker};
 pub use end::{Stop, Stopper, stopper};
+use stages::Stopwatch;
+pub use stages::{Cost, Stages};
 
 /// What a plugin can fail by. Each message stands behind the plugin's name.
 #[derive(Debug, thiserror::Error)]
@@ -72,6 +75,7 @@ pub struct Declared {
     pub plugin: Plugin,
     pub declaration: Declaration,
     pub plan: Plan,
+    pub stages: Stages,
 }
 
 /// A plugin whose programs are in the kernel and do not fire yet.
@@ -79,6 +83,7 @@ pub struct Prepared {
     name: String,
     plugin: Plugin,
     plan: Plan,
+    stages: Stages,
     loaded: Loaded,
 }
 
@@ -87,6 +92,7 @@ pub struct Running {
     name: String,
     plugin: Plugin,
     plan: Plan,
+    stages: Stages,
     attached: Attached,
     ring: Ring,
 }
@@ -99,23 +105,31 @@ pub async fn declare(
     limits: Limits,
     facts: &KernelFacts,
 ) -> Result<Declared, RunError> {
+    let watch = Stopwatch::start();
     let component = runtime.load(path)?;
     let mut plugin = Plugin::instantiate(runtime, &component, limits).await?;
     let declaration = plugin.declare(args).await.inspect_err(|_| {
         // Often the plugin's last words say more than the error does.
         output::logs(component.name(), plugin.take_output());
     })?;
+    let mut stages = Stages { declare: watch.stop(), ..Stages::default() };
+    let watch = Stopwatch::start();
     let plan = plan(&declaration, facts)?;
-    Ok(Declared { name: component.name().to_owned(), plugin, declaration, plan })
+    stages.plan = watch.stop();
+    Ok(Declared { name: component.name().to_owned(), plugin, declaration, plan, stages })
 }
 
 impl Declared {
     /// Compiles and loads.
     pub fn prepare(self, options: &Options) -> Result<Prepared, RunError> {
-        let Declared { name, plugin, declaration, plan } = self;
+        let Declared { name, plugin, declaration, plan, mut stages } = self;
+        let watch = Stopwatch::start();
         let compiled = compile(&plan, &name, options.ring)?;
+        stages.compile = watch.stop();
+        let watch = Stopwatch::start();
         let loaded = load_reporting(&compiled, &declaration, &report_directories())?;
-        Ok(Prepared { name, plugin, plan, loaded })
+        stages.load = watch.stop();
+        Ok(Prepared { name, plugin, plan, stages, loaded })
     }
 }
 
@@ -137,10 +151,12 @@ impl Prepared {
 
     /// Attaches all probes, or none.
     pub fn attach(self) -> Result<Running, RunError> {
-        let Prepared { name, plugin, plan, loaded } = self;
+        let Prepared { name, plugin, plan, mut stages, loaded } = self;
+        let watch = Stopwatch::start();
         let attached = loaded.attach(&plan)?;
+        stages.attach = watch.stop();
         let ring = attached.ring()?;
-        Ok(Running { name, plugin, plan, attached, ring })
+        Ok(Running { name, plugin, plan, stages, attached, ring })
     }
 }
 
@@ -158,19 +174,20 @@ impl Running {
         &self.plan.schemas
     }
 
-    /// Feeds the plugin until it finishes, fails, or `stop` says so; then detaches, delivers what is left, and returns the account. The error is what the
-    /// plugin failed by.
+    /// Feeds the plugin until it finishes, fails, or `stop` says so; then detaches, delivers what is left, and returns the account, and what the kernel need not be
+    /// waited for. The error is what the plugin failed by.
     pub async fn run(
         self,
         mut renderer: Renderer,
         output: Output,
         mut stop: Stop,
         mut asked: Asked,
-    ) -> (Account, Result<(), RunError>) {
-        let Running { name, plugin, plan, mut attached, ring } = self;
+    ) -> (Account, Leftover, Result<(), RunError>) {
+        let Running { name, plugin, plan, mut stages, mut attached, ring } = self;
         let mut feed = Feed {
             name: &name,
             plugin,
+            stages,
             ring,
             renderer: &mut renderer,
             output,
@@ -185,17 +202,19 @@ impl Running {
 
         // Detaching blocks for as long as the kernel takes; others go on meanwhile.
         let detached = tokio::task::spawn_blocking(move || {
+            let watch = Stopwatch::start();
             attached.detach();
-            attached
+            (attached, watch.stop())
         });
-        let counts = match detached.await {
-            Ok(attached) => {
+        let (counts, leftover) = match detached.await {
+            Ok((attached, cost)) => {
+                stages.detach = cost;
                 if result.is_ok() {
                     result = feed.drain(&attached).await;
                 }
-                attached.counts(plan.probes.len()).map_err(RunError::from)
+                (attached.counts(plan.probes.len()).map_err(RunError::from), attached.leftover())
             }
-            Err(error) => Err(RunError::Task(error.to_string())),
+            Err(error) => (Err(RunError::Task(error.to_string())), Leftover::default()),
         };
         if result.is_ok() {
             result = feed.stop().await;
@@ -205,7 +224,7 @@ impl Running {
             (Ok(counts), result) => (counts, result),
             (Err(error), result) => (Vec::new(), result.and(Err(error))),
         };
-        (Account::new(&name, &plan, &counts, &feed.delivered), result)
+        (Account::new(&name, stages, &plan, &counts, &feed.delivered), leftover, result)
     }
 }
 
@@ -213,6 +232,8 @@ impl Running {
 struct Feed<'a> {
     name: &'a str,
     plugin: Plugin,
+    /// Those behind it.
+    stages: Stages,
     ring: Ring,
     renderer: &'a mut Renderer,
     output: Output,
@@ -315,7 +336,7 @@ impl Feed<'_> {
     async fn account(&mut self, plan: &Plan, attached: &Attached, stop: &Stop) -> Result<Account, RunError> {
         let counts = attached.counts(plan.probes.len())?;
         self.deliver_all(attached, Some(stop)).await?;
-        let mut account = Account::new(self.name, plan, &counts, &self.delivered);
+        let mut account = Account::new(self.name, self.stages, plan, &counts, &self.delivered);
         for probe in &mut account.probes {
             probe.delivered = probe.delivered.min(probe.emitted);
         }

@@ -2,6 +2,7 @@
 //!
 //! When it stops it sends one row, `total`, with `events`, `lost` and the `sum` of the pids. Arguments, all optional:
 //!
+//! * `--attach "POINT POINT…"`: calls of something else;
 //! * `--comm NAME`: only of threads of this name;
 //! * `--rows`: a row for each call as well;
 //! * `--every N`: the row `total` also behind each N calls;
@@ -33,6 +34,10 @@ impl Plugin for Calls {
     type Event<'a> = Call;
 
     fn declare(&mut self, args: &mut Args, declaration: &mut Declaration) -> Result<(), String> {
+        let attach: Option<String> = args.value("--attach")?;
+        if let (Some(attach), Some(probe)) = (attach, declaration.probe("call")) {
+            probe.attach = attach.split_whitespace().map(str::to_owned).collect();
+        }
         if let Some(comm) = args.value::<String>("--comm")? {
             declaration.when(&format!("comm == {}", quote(&comm)));
         }

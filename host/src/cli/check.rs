@@ -8,7 +8,7 @@ use anyhow::Context;
 use clap::Args;
 
 use super::Cache;
-use porthole::compile::compile;
+use porthole::compile::{Compiled, compile};
 use porthole::kernel::KernelFacts;
 use porthole::load::check_offered;
 use porthole::output::escape_terminal;
@@ -23,11 +23,18 @@ pub struct CheckArguments {
     /// A plugin: a WebAssembly component
     #[arg(value_name = "PLUGIN.wasm")]
     plugin: PathBuf,
+    /// Show the instructions of every program, also of those that are alike
+    #[arg(long)]
+    all: bool,
     /// Arguments for the plugin
     #[arg(last = true, value_name = "ARGS")]
     args: Vec<String>,
 }
 
+/// Attach points that have a line each at most.
+const EACH_ON_A_LINE: usize = 3;
+/// Bytes of names on a line.
+const WIDTH: usize = 90;
 /// The ring of `run`'s default: it stands in no instruction.
 const RING: u32 = 8 << 20;
 
@@ -45,13 +52,39 @@ pub fn check(arguments: &CheckArguments) -> anyhow::Result<ExitCode> {
     let declared = declared.with_context(|| escape_terminal(&name))?;
     let compiled = compile(&declared.plan, &declared.name, RING).with_context(|| escape_terminal(&name))?;
     let mut text = describe(&declared.plan, &facts);
-    text.push_str(&compiled.object.disassemble());
+    text.push_str(&instructions(&compiled, &declared.plan, &facts, arguments.all));
     super::print(&text)?;
     // All else holds for other kernels too, so it is no error here.
     if let Err(error) = check_offered(&declared.plan, &facts) {
         super::say(format_args!("note: {}", escape_terminal(&error.to_string())));
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// The programs. Of those of a probe whose bodies read alike and are as long, the first stands for all.
+fn instructions(compiled: &Compiled, plan: &Plan, facts: &KernelFacts, all: bool) -> String {
+    let mut kinds: Vec<(usize, Vec<String>, usize)> = Vec::new();
+    // Of each kind the program that is shown, and how many more there are.
+    let mut shown: Vec<(usize, usize)> = Vec::new();
+    for (index, (function, of)) in compiled.object.functions.iter().zip(&compiled.programs).enumerate() {
+        let kind = (of.probe, body(plan, of.probe, of.point, facts), function.code.insns.len());
+        match kinds.iter().position(|known| *known == kind).filter(|_| !all) {
+            Some(known) => shown[known].1 += 1,
+            None => {
+                kinds.push(kind);
+                shown.push((index, 0));
+            }
+        }
+    }
+    let listing = |(index, more): &(usize, usize)| {
+        let function = &compiled.object.functions[*index];
+        let mut text = compiled.object.disassemble_one(*index);
+        if *more > 0 {
+            let _ = writeln!(text, "({more} more programs are like {}; --all shows them)", function.name);
+        }
+        text
+    };
+    shown.iter().map(listing).collect::<Vec<_>>().join("\n")
 }
 
 /// The plan in words: probes, attach points, steps with their types, and the layout of each record.
@@ -61,30 +94,18 @@ fn describe(plan: &Plan, facts: &KernelFacts) -> String {
         // Writing to a String cannot fail.
         let _ = writeln!(out, "{text}");
     };
-    for probe in &plan.probes {
+    for (index, probe) in plan.probes.iter().enumerate() {
         line(format!("probe {}", probe.name));
-        for point in &probe.points {
-            line(format!("  at {}{}", point.attach, chosen(&point.attach)));
-            for step in &point.steps {
-                match step {
-                    plan::PlanStep::Bind { value, .. } => {
-                        line(format!("    bind {} : {}", one_line(value), shown(&value.node.ty, facts)))
-                    }
-                    plan::PlanStep::When(condition) => line(format!("    when {}", one_line(condition))),
-                    plan::PlanStep::Emit(fields) => {
-                        let schema = &plan.schemas[usize::from(probe.schema)];
-                        line(format!("    emit {}", schema.name));
-                        for (field, layout) in fields.iter().zip(&schema.fields) {
-                            line(format!(
-                                "      {} = {} : {}",
-                                layout.name,
-                                one_line(field),
-                                shown(&field.node.ty, facts)
-                            ));
-                        }
-                    }
-                }
+        let mut alike: Vec<(Vec<String>, Vec<String>)> = Vec::new();
+        for (point, number) in probe.points.iter().zip(0..) {
+            let (body, at) = (body(plan, index, number, facts), format!("{}{}", point.attach, chosen(&point.attach)));
+            match alike.iter_mut().find(|(known, _)| *known == body) {
+                Some((_, places)) => places.push(at),
+                None => alike.push((body, vec![at])),
             }
+        }
+        for (body, places) in alike {
+            self::places(&places).into_iter().chain(body).for_each(&mut line);
         }
     }
     for schema in &plan.schemas {
@@ -101,6 +122,52 @@ fn describe(plan: &Plan, facts: &KernelFacts) -> String {
     }
     out.push('\n');
     out
+}
+
+/// The steps of a probe at one attach point, with their types.
+fn body(plan: &Plan, probe: usize, point: usize, facts: &KernelFacts) -> Vec<String> {
+    let probe = &plan.probes[probe];
+    let mut lines = Vec::new();
+    for step in &probe.points[point].steps {
+        match step {
+            plan::PlanStep::Bind { value, .. } => {
+                lines.push(format!("    bind {} : {}", one_line(value), shown(&value.node.ty, facts)));
+            }
+            plan::PlanStep::When(condition) => lines.push(format!("    when {}", one_line(condition))),
+            plan::PlanStep::Emit(fields) => {
+                let schema = &plan.schemas[usize::from(probe.schema)];
+                lines.push(format!("    emit {}", schema.name));
+                for (field, layout) in fields.iter().zip(&schema.fields) {
+                    let (text, ty) = (one_line(field), shown(&field.node.ty, facts));
+                    lines.push(format!("      {} = {text} : {ty}", layout.name));
+                }
+            }
+        }
+    }
+    lines
+}
+
+/// Attach points with the same body: a line for each, or where they are many, what they begin with, and then lines full of the rest.
+fn places(all: &[String]) -> Vec<String> {
+    if all.len() <= EACH_ON_A_LINE {
+        return all.iter().map(|at| format!("  at {at}")).collect();
+    }
+    let common = all.iter().skip(1).fold(all[0].as_str(), |common, at| {
+        let same = common.bytes().zip(at.bytes()).take_while(|(a, b)| a == b).count();
+        // A colon is no part of another character.
+        &common[..common.as_bytes()[..same].iter().rposition(|b| *b == b':').map_or(0, |colon| colon + 1)]
+    });
+    let mut lines = vec![format!("  at {} attach points {common}", all.len()).trim_end().to_owned()];
+    let mut line = String::new();
+    for (at, rest) in all.iter().zip((0..all.len()).rev()) {
+        let name = format!(" {}{}", &at[common.len()..], if rest > 0 { "," } else { "" });
+        if !line.is_empty() && line.len() + name.len() > WIDTH {
+            lines.push(format!("      {}", std::mem::take(&mut line).trim_start()));
+        }
+        line.push_str(&name);
+    }
+    lines.push(format!("      {}", line.trim_start()));
+    lines
 }
 
 /// What is said of an attach point that was chosen on this kernel.
@@ -124,6 +191,8 @@ fn shown(ty: &Type, facts: &KernelFacts) -> String {
         Type::Boolean => "boolean".to_owned(),
         Type::Enumeration { names, .. } => names.shown(facts).replace('`', ""),
         Type::Text { max } => format!("text of at most {max} bytes"),
+        Type::Point(plan::PointName::Probe) => "attach point".to_owned(),
+        Type::Point(plan::PointName::Function) => "function".to_owned(),
         Type::Pointer { target, origin } => {
             let target = match (target, facts.btf()) {
                 (plan::Target::Char, _) => "char".to_owned(),
@@ -133,5 +202,23 @@ fn shown(ty: &Type, facts: &KernelFacts) -> String {
             };
             format!("{} pointer to {target}", format!("{origin:?}").to_lowercase())
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn many_attach_points_take_few_lines() {
+        let names = |all: &[&str]| all.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>();
+        assert_eq!(places(&names(&["kprobe:a", "fentry:b"])), ["  at kprobe:a", "  at fentry:b"]);
+        let many: Vec<String> = (0..20).map(|n| format!("tracepoint:syscalls:sys_enter_{n}")).collect();
+        let lines = places(&many);
+        assert_eq!(lines[0], "  at 20 attach points tracepoint:syscalls:");
+        assert!(lines[1].starts_with("      sys_enter_0, sys_enter_1, ") && lines.len() == 5, "{lines:#?}");
+        assert!(lines.iter().all(|line| line.len() <= WIDTH + 6) && lines[4].ends_with(" sys_enter_19"));
+        let apart = names(&["kprobe:a", "fentry:b", "lsm:é", "iter:d"]);
+        assert_eq!(places(&apart), ["  at 4 attach points", "      kprobe:a, fentry:b, lsm:é, iter:d"]);
     }
 }

@@ -9,7 +9,7 @@ use super::value::Exit;
 use super::{Counter, EVENTS, Lower, helper};
 use crate::ir::{Address, AluOp, Cond, Operand, Register, Size, SlotId, Space};
 use crate::plan::layout::{self, FieldKind, FieldLayout, Schema};
-use crate::plan::{Builtin, Node, NodeKind, PlanStep, PointPlan, Span, Type, Typed};
+use crate::plan::{Builtin, Node, NodeKind, PointPlan, Span, Type, Typed};
 
 /// Bytes of a record that is put together on the stack at most: half of what a program has.
 const ON_STACK: u32 = 256;
@@ -32,8 +32,7 @@ impl Place {
 
 /// Bytes of scratch that a record of this body needs: none for one that fits on the stack.
 pub fn record_room(schema: &Schema, body: &PointPlan) -> u32 {
-    let fields = body.steps.iter().find_map(|step| if let PlanStep::Emit(fields) = step { Some(fields) } else { None });
-    let texts: u32 = fields.into_iter().flatten().filter(|f| is_text(&f.node)).map(|f| text::room(&f.node)).sum();
+    let texts: u32 = body.fields().iter().filter(|f| is_text(&f.node)).map(|f| text::room(&f.node)).sum();
     // Up to 7 bytes of padding behind the last text are cleared by one store of 8.
     schema.size.next_multiple_of(8) + texts + 8
 }

@@ -20,8 +20,9 @@ use std::collections::HashMap;
 use super::attach::Value;
 use super::diagnostic::{Fault, Span, did_you_mean};
 use super::familiar;
+use super::points::Points;
 use super::syntax::{Expr, ExprKind, UnaryOp};
-use super::{AttachPoint, Builtin, Names, Node, NodeKind, Origin, Target, Type};
+use super::{AttachPoint, Builtin, Names, Node, NodeKind, Origin, PointName, Target, Type};
 use crate::kernel::{Btf, KernelFacts, TypeId};
 pub use places::target;
 
@@ -61,6 +62,10 @@ type Checked<T> = Result<T, Vec<Fault>>;
 pub struct Checker<'a> {
     facts: &'a KernelFacts,
     attach: &'a AttachPoint,
+    /// All attach points of the probe.
+    points: &'a Points,
+    /// Which of them it is.
+    number: i64,
     /// What `bind` steps named; none where the value was faulty, which has been told.
     bindings: HashMap<String, (u32, Option<Type>)>,
 }
@@ -92,8 +97,9 @@ impl From<Value> for Walk {
 }
 
 impl<'a> Checker<'a> {
-    pub fn new(facts: &'a KernelFacts, attach: &'a AttachPoint) -> Checker<'a> {
-        Checker { facts, attach, bindings: HashMap::new() }
+    /// `number` is that of `attach` among the probe's attach points.
+    pub fn new(facts: &'a KernelFacts, attach: &'a AttachPoint, points: &'a Points, number: i64) -> Checker<'a> {
+        Checker { facts, attach, points, number, bindings: HashMap::new() }
     }
 
     /// How many values have been bound.
@@ -121,8 +127,14 @@ impl<'a> Checker<'a> {
             Type::Text { .. } => {
                 Err(one(Fault::new(expr.span, "a text is neither true nor false").help("compare it: `… == \"…\"`")))
             }
+            Type::Point(_) => Err(self.no_condition(&node)),
             _ => Ok(node),
         }
+    }
+
+    fn no_condition(&self, node: &Node) -> Vec<Fault> {
+        let message = format!("{} is neither true nor false", self.shown(&node.ty));
+        one(Fault::new(node.span, message).help("compare it: `… == \"…\"`, `starts_with(…, \"…\")`"))
     }
 
     fn walk(&self, expr: &Expr) -> Checked<Walk> {
@@ -176,6 +188,14 @@ impl<'a> Checker<'a> {
                 let kind = NodeKind::Constant(i64::from(name == "true"));
                 return Ok(Walk::Value(Node { kind, ty: Type::Boolean, span }));
             }
+            "probe" => return Ok(Walk::Value(self.point(PointName::Probe, span))),
+            "func" if self.attach.function().is_some() => {
+                return Ok(Walk::Value(self.point(PointName::Function, span)));
+            }
+            "func" => {
+                let fault = Fault::new(span, "this attach point is at no function that has a name");
+                return Err(one(fault.help("`probe` is the attach point's own name")));
+            }
             "pid" | "tid" | "uid" | "gid" | "cpu" => integer(4, false),
             "nsecs" | "cgroup" => integer(8, false),
             "task" => {
@@ -195,6 +215,11 @@ impl<'a> Checker<'a> {
         Ok(Walk::Value(Node { kind: NodeKind::Builtin(builtin), ty, span }))
     }
 
+    /// `probe`, `func`. A program that served several attach points would read the number instead.
+    fn point(&self, name: PointName, span: Span) -> Node {
+        Node { kind: NodeKind::Constant(self.number), ty: Type::Point(name), span }
+    }
+
     fn unknown_name(&self, name: &str, span: Span) -> Fault {
         let fault = Fault::new(span, format!("unknown name `{name}`"));
         if self.attach.argument_names().iter().any(|a| a == name) {
@@ -209,7 +234,7 @@ impl<'a> Checker<'a> {
         if let Some(help) = self.kernels_own(name).or_else(|| self.near_constant(name)) {
             return fault.help(help);
         }
-        let known = BUILTINS.iter().map(|(n, _)| *n).chain(["comm", "args"]);
+        let known = BUILTINS.iter().map(|(n, _)| *n).chain(["comm", "args", "probe"]);
         let bound = self.bindings.keys().map(String::as_str);
         match did_you_mean(name, known.chain(bound)) {
             Some(help) => fault.help(help),
@@ -262,6 +287,8 @@ impl<'a> Checker<'a> {
             }
             Type::Enumeration { names, .. } => names.shown(self.facts),
             Type::Text { .. } => "a text".to_owned(),
+            Type::Point(PointName::Probe) => "the name of an attach point".to_owned(),
+            Type::Point(PointName::Function) => "the name of a function".to_owned(),
             Type::Pointer { target, origin } => {
                 let of = if *origin == Origin::User { "a user pointer" } else { "a pointer" };
                 match (target, self.facts.btf()) {

@@ -6,6 +6,9 @@ use std::fmt::{self, Write};
 /// Bytes of an expression shown around the fault at most: an expression may be long, a line on a terminal may not.
 const WINDOW: usize = 100;
 
+/// Names shown where there are more.
+const FEW: usize = 3;
+
 /// A part of an expression's text, in bytes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Span {
@@ -52,6 +55,7 @@ impl Fault {
             message: self.message,
             source: Some((text.to_owned(), self.span)),
             at: Vec::new(),
+            of: 0,
             notes: self.notes,
         }
     }
@@ -70,16 +74,10 @@ pub struct Diagnostic {
     pub source: Option<(String, Span)>,
     /// The attach points at which it is wrong, where another might do.
     pub at: Vec<String>,
+    /// Of how many; 0 where that does not matter.
+    pub of: usize,
     /// Further lines: names that would work, …
     pub notes: Vec<String>,
-}
-
-impl Diagnostic {
-    /// Whether this is `other`, perhaps at other attach points.
-    pub fn is_as(&self, other: &Diagnostic) -> bool {
-        (&self.probe, &self.place, &self.message, &self.source, &self.notes)
-            == (&other.probe, &other.place, &other.message, &other.source, &other.notes)
-    }
 }
 
 impl fmt::Display for Diagnostic {
@@ -93,12 +91,12 @@ impl fmt::Display for Diagnostic {
             let (line, caret) = excerpt(text, *span);
             write!(f, "\n  | {line}\n  | {caret}")?;
         }
-        if let Some((first, others)) = self.at.split_first() {
-            write!(f, "\n  = at {}", Shown(first))?;
-            match others {
-                [] => {}
-                [second] => write!(f, " and {}", Shown(second))?,
-                _ => write!(f, " and {} more", others.len())?,
+        if !self.at.is_empty() {
+            write!(f, "\n  = at {}", Shown(&few(&self.at)))?;
+            match self.of.saturating_sub(self.at.len()) {
+                0 => {}
+                1 => f.write_str(", and not at the other one")?,
+                others => write!(f, ", and not at the {others} others")?,
             }
         }
         for note in &self.notes {
@@ -240,6 +238,16 @@ pub fn did_you_mean<'a>(name: &str, candidates: impl IntoIterator<Item = &'a str
     let (last, others) = near.split_last()?;
     let others = if others.is_empty() { String::new() } else { format!("{} or ", others.join(", ")) };
     Some(format!("did you mean {others}{last}?"))
+}
+
+/// The first few of these, and how many more there are.
+pub fn few(all: &[String]) -> String {
+    match all {
+        [] => String::new(),
+        [one] => one.clone(),
+        [first @ .., last] if all.len() <= FEW => format!("{} and {last}", first.join(", ")),
+        _ => format!("{} and {} more", all[..FEW].join(", "), all.len() - FEW),
+    }
 }
 
 /// Edit distance that counts a swap of neighbours as one (optimal string alignment).

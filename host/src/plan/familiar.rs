@@ -3,7 +3,7 @@
 /// What is not there yet, by the names that bpftrace gives it.
 const LATER: [(&str, &[&str]); 5] = [
     ("stacks", &["kstack", "ustack"]),
-    ("symbols", &["ksym", "usym", "uaddr", "func", "probe"]),
+    ("symbols", &["ksym", "usym", "uaddr"]),
     ("IP and hardware addresses", &["ntop", "pton", "macaddr"]),
     ("bytes", &["buf"]),
     (

@@ -95,6 +95,11 @@ pub fn kind_name(kind: &FieldKind) -> String {
     }
 }
 
+/// Bytes of the header and of fields of these kinds.
+pub fn fixed_size<'a>(kinds: impl Iterator<Item = &'a FieldKind>) -> u32 {
+    kinds.map(FieldKind::size_align).fold(HEADER, |end, (size, align)| end.next_multiple_of(align) + size)
+}
+
 impl Schema {
     /// Lays out fields in the order declared, each at the next offset that suits its alignment.
     pub fn new(id: u16, probe: &str, name: &str, fields: impl IntoIterator<Item = (String, FieldKind)>) -> Schema {
@@ -133,5 +138,6 @@ mod tests {
         let offsets: Vec<u32> = schema.fields.iter().map(|f| f.offset).collect();
         assert_eq!(offsets, [24, 32, 40, 44, 48]);
         assert_eq!(schema.size, 68);
+        assert_eq!(fixed_size(schema.fields.iter().map(|f| &f.kind)), 68);
     }
 }

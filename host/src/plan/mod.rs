@@ -15,9 +15,11 @@ mod familiar;
 pub mod layout;
 mod named;
 mod node;
+mod points;
 mod probe;
 pub mod syntax;
 mod syscalls;
+mod together;
 mod validate;
 
 use std::collections::HashSet;
@@ -32,7 +34,9 @@ pub use diagnostic::{Diagnostic, Diagnostics, Fault, Shown, Span, is_unsafe};
 pub use layout::kind_name;
 pub use named::Names;
 pub use node::{Access, Builtin, Match, Node, NodeKind, Origin, Target, Type};
-pub use probe::{MAX_ALL_VALUE_NAMES, MAX_VALUE_NAMES};
+pub use points::PointName;
+pub use probe::MAX_ALL_VALUE_NAMES;
+pub use together::MAX_VALUE_NAMES;
 pub use validate::{MAX_ATTACH_LENGTH, MAX_ATTACH_POINTS, MAX_NAME, MAX_PROBES, MAX_STEPS, MAX_TEXT, TICK};
 
 use crate::declare::Declaration;
@@ -47,7 +51,8 @@ use probe::Parsed;
 /// What is wrong with it.
 pub fn type_of(expression: &str, attach: &AttachPoint, facts: &KernelFacts) -> Result<Type, Vec<Fault>> {
     let expression = syntax::parse(expression).map_err(|fault| vec![fault])?;
-    Ok(check::Checker::new(facts, attach).value(&expression)?.ty)
+    let points = points::Points::new(std::slice::from_ref(attach));
+    Ok(check::Checker::new(facts, attach, &points, 0).value(&expression)?.ty)
 }
 
 /// A declaration that has been checked. What it says can be compiled and loaded on the kernel whose facts it was checked against.
@@ -65,17 +70,15 @@ impl Plan {
     pub fn largest_record(&self, probe: usize, body: &PointPlan) -> u64 {
         // The kernel puts a header of 8 bytes in front of each.
         const RING_HEADER: u64 = 8;
-        let fields =
-            body.steps.iter().find_map(|step| if let PlanStep::Emit(fields) = step { Some(fields) } else { None });
         let schema = &self.schemas[usize::from(self.probes[probe].schema)];
-        RING_HEADER + largest_record(schema, fields.into_iter().flatten())
+        RING_HEADER + largest_record(schema.size, body.fields().iter())
     }
 }
 
-/// Bytes of a record at most, whose texts are these.
-fn largest_record<'a>(schema: &Schema, fields: impl Iterator<Item = &'a Typed>) -> u64 {
+/// Bytes of a record at most, of which so many are fixed and whose texts are among these.
+fn largest_record<'a>(size: u32, fields: impl Iterator<Item = &'a Typed>) -> u64 {
     let texts = fields.map(|v| if let Type::Text { max } = v.node.ty { u64::from(max) } else { 0 }).sum::<u64>();
-    (u64::from(schema.size.next_multiple_of(8)) + texts).next_multiple_of(8)
+    (u64::from(size.next_multiple_of(8)) + texts).next_multiple_of(8)
 }
 
 /// One probe: the same steps at each of its attach points.
@@ -103,6 +106,13 @@ impl PointPlan {
             PlanStep::When(condition) => condition.node.process(),
             _ => None,
         }
+    }
+
+    /// What it sends, in the order of the schema's fields.
+    pub fn fields(&self) -> &[Typed] {
+        let sent =
+            self.steps.iter().find_map(|step| if let PlanStep::Emit(fields) = step { Some(fields) } else { None });
+        sent.map(Vec::as_slice).unwrap_or_default()
     }
 }
 

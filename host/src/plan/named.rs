@@ -4,7 +4,7 @@ use super::{constants, syscalls};
 use crate::kernel::{KernelFacts, Kind, TypeId};
 
 /// Whose names an enumeration's values have.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Names {
     /// An enumeration of the kernel's.
     Kernel(TypeId),

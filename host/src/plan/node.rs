@@ -1,8 +1,8 @@
 //! Typed expressions.
 
-use super::Span;
 use super::arithmetic;
 use super::named::Names;
+use super::{PointName, Span};
 use crate::kernel::TypeId;
 
 /// A typed expression. Integers, booleans and pointers are 64 bits wide while they are computed with, whatever their type says; they are
@@ -141,12 +141,23 @@ impl Node {
 }
 
 /// How a text is compared with one that is known.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Match {
     Is,
     StartsWith,
     EndsWith,
     Contains,
+}
+
+impl Match {
+    pub fn holds(self, text: &[u8], with: &[u8]) -> bool {
+        match self {
+            Match::Is => text == with,
+            Match::StartsWith => text.starts_with(with),
+            Match::EndsWith => text.ends_with(with),
+            Match::Contains => with.is_empty() || text.windows(with.len()).any(|part| part == with),
+        }
+    }
 }
 
 /// What an expression is.
@@ -164,6 +175,8 @@ pub enum Type {
         bytes: u8,
         signed: bool,
     },
+    /// The number of one of the probe's attach points, which is shown by a name.
+    Point(PointName),
     Pointer {
         target: Target,
         origin: Origin,

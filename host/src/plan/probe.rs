@@ -5,16 +5,13 @@ use std::collections::HashSet;
 use super::attach::{self, Meant, Search};
 use super::check::Checker;
 use super::diagnostic::{Diagnostic, Fault, shortened};
-use super::layout::{FieldKind, MAX_RECORD, Schema};
+use super::layout::{FieldKind, MAX_RECORD, Schema, fixed_size};
+use super::points::Points;
 use super::syntax::{self, Expr};
-use super::{
-    AttachPoint, Names, Node, PlanStep, PointPlan, ProbePlan, Type, Typed, kind_name, largest_record, validate,
-};
+use super::together::{Forms, Gathered, Kinds};
+use super::{AttachPoint, Node, PlanStep, PointPlan, ProbePlan, Typed, largest_record, validate};
 use crate::declare::{Probe, Step};
-use crate::kernel::KernelFacts;
 
-/// Names of an enumeration of the kernel's at most: the values of one with more are sent without names.
-pub const MAX_VALUE_NAMES: usize = 256;
 /// Names of all enumerations of all fields at most.
 pub const MAX_ALL_VALUE_NAMES: usize = 1 << 16;
 
@@ -102,28 +99,32 @@ impl<'a> Parsed<'a> {
         faults: &mut Vec<Diagnostic>,
     ) -> Option<(ProbePlan, Schema)> {
         let before = faults.len();
-        let mut points: Vec<PointPlan> = Vec::new();
-        let mut schema: Option<(Schema, String)> = None;
         let found = self.find(search, faults);
-        let faulty = faults.len() > before || self.attach.iter().any(|(_, meant)| meant.is_none());
-        let before = faults.len();
+        let found_all = faults.len() == before && self.attach.iter().all(|(_, meant)| meant.is_some());
+        let names = Points::new(&found);
+        let forms = Forms::new(search.facts, &names);
+        let (mut points, mut gathered) = (Vec::new(), Gathered::default());
+        let (event, fields) = self.steps.iter().find_map(ParsedStep::emitted).unwrap_or_default();
+        let mut kinds: Vec<Kinds> = fields.iter().map(|(name, _)| Kinds::new(name)).collect();
         for attach in found {
             let mut here = Vec::new();
-            let at = attach.to_string();
-            let checked = self.check_at(id, attach, search.facts, &mut here);
-            merge(faults, before, here);
-            let Some((point, point_schema)) = checked else { continue };
-            match &schema {
-                None => schema = Some((point_schema, at)),
-                Some((first, first_at)) => faults.extend(self.disagreement(first, first_at, &point_schema, &at)),
+            if let Some(point) = self.check_at(attach, &forms, &mut here) {
+                let at = point.attach.to_string();
+                for (kinds, value) in kinds.iter_mut().zip(point.fields()) {
+                    kinds.add(forms.of(&value.node.ty), &at);
+                }
+                points.push(point);
             }
-            points.push(point);
+            gathered.add(here);
         }
-        if faulty || faults.len() > before || !self.whole {
+        faults.extend(gathered.told(names.len()));
+        let kinds: Vec<_> = kinds.into_iter().filter_map(|kinds| kinds.agreed(&self.probe.name, faults)).collect();
+        if !found_all || faults.len() > before || !self.whole || points.is_empty() {
             return None;
         }
-        let (schema, _) = schema?;
-        Some((ProbePlan { name: self.probe.name.clone(), schema: id, points }, schema))
+        let name = self.probe.name.clone();
+        let schema = Schema::new(id, &name, event, kinds);
+        Some((ProbePlan { name, schema: id, points }, schema))
     }
 
     /// Its attach points on this kernel. What several patterns match is there once.
@@ -141,53 +142,41 @@ impl<'a> Parsed<'a> {
         found
     }
 
-    fn check_at(
-        &self,
-        id: u16,
-        attach: AttachPoint,
-        facts: &KernelFacts,
-        faults: &mut Vec<Diagnostic>,
-    ) -> Option<(PointPlan, Schema)> {
+    fn check_at(&self, attach: AttachPoint, forms: &Forms<'_>, faults: &mut Vec<Diagnostic>) -> Option<PointPlan> {
         let before = faults.len();
-        let mut checker = Checker::new(facts, &attach);
+        let at = attach.to_string();
+        let mut checker = Checker::new(forms.facts, &attach, forms.points, forms.points.number(&at));
         let mut steps = Vec::new();
-        let mut schema = None;
         for step in &self.steps {
             match step {
                 ParsedStep::Bind(name, text) => {
-                    let value = self.typed(&mut checker, text, &attach, faults, |c, e| c.value(e));
+                    let value = self.typed(&mut checker, text, &at, faults, |c, e| c.value(e));
                     // An expression that failed still binds its name, lest each use of it be reported as unknown.
                     let local = checker.bind(name, value.as_ref().map(|v| v.node.ty.clone()));
                     steps.extend(value.map(|value| PlanStep::Bind { local, value }));
                 }
                 ParsedStep::When(text) => {
-                    let value = self.typed(&mut checker, text, &attach, faults, |c, e| c.condition(e));
+                    let value = self.typed(&mut checker, text, &at, faults, |c, e| c.condition(e));
                     steps.extend(value.map(PlanStep::When));
                 }
                 ParsedStep::Emit(event, fields) => {
-                    let values: Vec<_> = fields
-                        .iter()
-                        .map(|(_, text)| self.typed(&mut checker, text, &attach, faults, |c, e| c.value(e)))
-                        .collect();
-                    let kinds = fields.iter().zip(&values).filter_map(|((name, _), value)| {
-                        Some(((*name).to_owned(), field_kind(&value.as_ref()?.node.ty, facts)))
-                    });
-                    let laid = Schema::new(id, &self.probe.name, event, kinds);
-                    self.bound_record(&laid, &values, faults);
-                    schema = Some(laid);
-                    steps.push(PlanStep::Emit(values.into_iter().flatten().collect()));
+                    let typed =
+                        |(_, text): &(&str, Text<'_>)| self.typed(&mut checker, text, &at, faults, |c, e| c.value(e));
+                    let values: Vec<Typed> = fields.iter().filter_map(typed).collect();
+                    self.bound_record(event, &values, &at, forms, faults);
+                    steps.push(PlanStep::Emit(values));
                 }
             }
         }
         let locals = checker.locals();
-        (faults.len() == before && self.whole).then_some((PointPlan { attach, locals, steps }, schema?))
+        (faults.len() == before && self.whole).then_some(PointPlan { attach, locals, steps })
     }
 
     fn typed(
         &self,
         checker: &mut Checker<'_>,
         text: &Text<'_>,
-        attach: &AttachPoint,
+        at: &str,
         faults: &mut Vec<Diagnostic>,
         check: impl FnOnce(&mut Checker<'_>, &Expr) -> Result<Node, Vec<Fault>>,
     ) -> Option<Typed> {
@@ -195,7 +184,7 @@ impl<'a> Parsed<'a> {
             Ok(node) => Some(Typed { node, text: text.text.to_owned(), step: text.step }),
             Err(found) => {
                 faults.extend(found.into_iter().map(|fault| Diagnostic {
-                    at: vec![attach.to_string()],
+                    at: vec![at.to_owned()],
                     ..fault.within(&self.probe.name, &text.place, text.text)
                 }));
                 None
@@ -203,54 +192,27 @@ impl<'a> Parsed<'a> {
         }
     }
 
-    fn bound_record(&self, schema: &Schema, values: &[Option<Typed>], faults: &mut Vec<Diagnostic>) {
-        let largest = largest_record(schema, values.iter().flatten());
+    fn bound_record(&self, event: &str, values: &[Typed], at: &str, forms: &Forms<'_>, faults: &mut Vec<Diagnostic>) {
+        let kinds: Vec<_> = values.iter().map(|value| forms.of(&value.node.ty)).collect();
+        let largest = largest_record(fixed_size(kinds.iter().map(AsRef::as_ref)), values.iter());
         if largest > u64::from(MAX_RECORD) {
             faults.push(Diagnostic {
                 probe: Some(shortened(&self.probe.name)),
-                place: format!("event `{}`", shortened(&schema.name)),
+                place: format!("event `{}`", shortened(event)),
                 message: format!("a record of it may need {largest} bytes, and {MAX_RECORD} is the most"),
                 source: None,
-                at: Vec::new(),
+                at: vec![at.to_owned()],
+                of: 0,
                 notes: vec!["help: bound its texts: `str(pointer, 1024)`".to_owned()],
             });
         }
     }
-
-    /// Where the fields have other types at a later attach point than at the first.
-    fn disagreement(&self, first: &Schema, first_at: &str, other: &Schema, other_at: &str) -> Vec<Diagnostic> {
-        first
-            .fields
-            .iter()
-            .zip(&other.fields)
-            .filter(|(a, b)| a.kind != b.kind)
-            .map(|(a, b)| Diagnostic {
-                probe: Some(shortened(&self.probe.name)),
-                place: format!("field `{}`", shortened(&a.name)),
-                message: "its type differs between the attach points".to_owned(),
-                source: None,
-                at: Vec::new(),
-                notes: vec![
-                    format!("{} at {first_at}", kind_name(&a.kind)),
-                    format!("{} at {other_at}", kind_name(&b.kind)),
-                    "help: use a probe for each, or bring both to one type (`x + 0` is 64 bits wide)".to_owned(),
-                ],
-            })
-            .collect()
-    }
 }
 
-/// Adds faults found at one attach point. One that was found at an earlier point of the probe, behind `from`, is told once, with both.
-fn merge(faults: &mut Vec<Diagnostic>, from: usize, found: Vec<Diagnostic>) {
-    for fault in found {
-        match faults[from..].iter_mut().find(|known| known.is_as(&fault)) {
-            Some(known) => fault.at.into_iter().for_each(|at| {
-                if !known.at.contains(&at) {
-                    known.at.push(at);
-                }
-            }),
-            None => faults.push(fault),
-        }
+impl<'a> ParsedStep<'a> {
+    /// The event, and its fields.
+    fn emitted(&self) -> Option<(&'a str, &[(&'a str, Text<'a>)])> {
+        if let ParsedStep::Emit(event, fields) = self { Some((event, fields)) } else { None }
     }
 }
 
@@ -265,26 +227,8 @@ pub fn bound_value_names(schemas: &[Schema], faults: &mut Vec<Diagnostic>) {
             message: format!("its fields have enumerations with {names} names, and {MAX_ALL_VALUE_NAMES} is the most"),
             source: None,
             at: Vec::new(),
-            notes: vec!["help: `x + 0` is a number without names".to_owned()],
+            of: 0,
+            notes: vec!["help: `x + 0` is a number without names, and `probe` need be sent once only".to_owned()],
         });
-    }
-}
-
-/// How a value of this type stands in a record.
-fn field_kind(ty: &Type, facts: &KernelFacts) -> FieldKind {
-    match *ty {
-        Type::Integer { bytes, signed: true } => FieldKind::Signed(bytes),
-        Type::Integer { bytes, signed: false } => FieldKind::Unsigned(bytes),
-        Type::Boolean => FieldKind::Boolean,
-        Type::Enumeration { names, bytes, signed } => {
-            let values = names.values(facts);
-            // Only the kernel's own can have so many that a record's reader is better off without.
-            if values.is_empty() || matches!(names, Names::Kernel(_)) && values.len() > MAX_VALUE_NAMES {
-                return field_kind(&Type::Integer { bytes, signed }, facts);
-            }
-            FieldKind::Enumeration(values)
-        }
-        Type::Pointer { .. } => FieldKind::Unsigned(8),
-        Type::Text { .. } => FieldKind::Text,
     }
 }

@@ -180,6 +180,7 @@ fn fault(probe: Option<&Probe>, place: &str, message: String) -> Diagnostic {
         message,
         source: None,
         at: Vec::new(),
+        of: 0,
         notes: Vec::new(),
     }
 }

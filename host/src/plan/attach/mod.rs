@@ -147,6 +147,15 @@ impl AttachPoint {
         }
     }
 
+    /// The name of the function where it is, if it is at one.
+    pub fn function(&self) -> Option<&str> {
+        match self {
+            AttachPoint::Function(function) => Some(&function.name),
+            AttachPoint::User(point) => point.function.as_deref(),
+            _ => None,
+        }
+    }
+
     /// What the kernel must offer beyond what Porthole needs anyway.
     pub fn feature(&self) -> Option<Feature> {
         match self {

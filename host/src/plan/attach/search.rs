@@ -8,15 +8,13 @@ use std::cell::{Cell, OnceCell};
 use super::pattern::{Glob, is_wild};
 use super::{AttachPoint, FunctionKind, Spec, function, resolve};
 use crate::kernel::{FactError, KernelFacts};
-use crate::plan::diagnostic::{Fault, Span, did_you_mean};
+use crate::plan::diagnostic::{Fault, Span, did_you_mean, few};
 use crate::plan::validate::MAX_ATTACH_POINTS;
 
 /// Names that all patterns of a declaration are compared with at most, not counting those that begin otherwise.
 pub const MAX_COMPARED_NAMES: usize = 1 << 22;
 /// Faults of a declaration for which a better name is looked for: no more are shown.
 const MAX_SUGGESTIONS: usize = 50;
-/// Names shown where there are more.
-const SHOWN_NAMES: usize = 3;
 /// Characters at least that names must have in common to be worth showing.
 const SAME: usize = 2;
 
@@ -148,19 +146,14 @@ impl<'a> Search<'a> {
         let best = names.iter().map(|name| common(name)).max()?;
         let near: Vec<&str> = names.iter().copied().filter(|name| common(name) == best).collect();
         match beginning.get(..best) {
-            Some(same) if best >= SAME => Some(format!("with `{same}` begin {}", few(&near))),
-            _ => Some(format!("there are {}", few(&names))),
+            Some(same) if best >= SAME => Some(format!("with `{same}` begin {}", few(&quoted(&near)))),
+            _ => Some(format!("there are {}", few(&quoted(&names)))),
         }
     }
 }
 
-/// The first few names.
-pub fn few<T: AsRef<str>>(names: &[T]) -> String {
-    let shown: Vec<String> = names.iter().take(SHOWN_NAMES).map(|name| format!("`{}`", name.as_ref())).collect();
-    match names.len().saturating_sub(SHOWN_NAMES) {
-        0 => shown.join(", "),
-        more => format!("{} and {more} more", shown.join(", ")),
-    }
+fn quoted(names: &[impl AsRef<str>]) -> Vec<String> {
+    names.iter().map(|name| format!("`{}`", name.as_ref())).collect()
 }
 
 /// The fault of a pattern that matches so many names, and nothing that can be attached to.
@@ -187,7 +180,7 @@ impl Meant {
     pub fn several(at: Span, specs: Vec<Spec>, names: &[impl AsRef<str>]) -> Result<Meant, Fault> {
         if names.len() > MAX_ATTACH_POINTS {
             let message = format!("it matches {} names, and {MAX_ATTACH_POINTS} is the most", names.len());
-            return Err(Fault::new(at, message).help(format!("among them are {}", few(names))));
+            return Err(Fault::new(at, message).help(format!("among them are {}", few(&quoted(names)))));
         }
         Ok(Meant { specs, pattern: Some(at) })
     }

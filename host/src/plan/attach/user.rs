@@ -37,6 +37,8 @@ pub struct UserPoint {
     /// As one would write it.
     pub text: String,
     pub file: PathBuf,
+    /// The name of the function where it is, as it is written; none of an address or a marker.
+    pub function: Option<String>,
     pub locations: Vec<Location>,
     /// Of a marker.
     pub arguments: Vec<Argument>,
@@ -224,6 +226,10 @@ pub fn resolve(spec: &UserSpec, search: &Search<'_>) -> Result<Vec<UserPoint>, F
         kind: spec.kind,
         text: format!("{}:{}:{}", spec.kind.name(), spec.target.text, spec.what.text),
         file: binary.file.clone(),
+        function: match &spec.place {
+            Place::Function { name, .. } => Some(name.clone()),
+            Place::Address(_) | Place::Marker { .. } => None,
+        },
         locations,
         arguments,
     };

@@ -44,7 +44,10 @@ impl Checker<'_> {
             return Err(one(Fault::new(span, format!("`{name}` takes a text and what is looked for"))));
         };
         let (text, with) = both(self.value(text), self.value(with))?;
-        if !matches!(text.ty, Type::Text { .. }) {
+        if let (Type::Point(name), NodeKind::Literal(part)) = (&text.ty, &with.kind) {
+            return self.matching_point(*name, &text, how, &[(part.clone(), with.span)], span);
+        }
+        if !matches!(text.ty, Type::Text { .. } | Type::Point(_)) {
             let fault = Fault::new(text.span, format!("`{name}` takes a text, and this is {}", self.shown(&text.ty)));
             return Err(one(match text.ty {
                 Type::Pointer { .. } => fault.help("`str(pointer)` reads the text behind a pointer"),

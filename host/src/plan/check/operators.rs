@@ -4,7 +4,7 @@ use super::super::arithmetic::{self, Op};
 use super::super::constants;
 use super::super::diagnostic::{Fault, Span};
 use super::super::syntax::{BinaryOp, Expr, ExprKind, UnaryOp};
-use super::super::{Match, Names, Node, NodeKind, Origin, Target, Type};
+use super::super::{Match, Names, Node, NodeKind, Origin, PointName, Target, Type};
 use super::{Checked, Checker, both, one};
 
 /// What can be done with texts.
@@ -75,6 +75,9 @@ impl Checker<'_> {
         let names = |node, beside| if is_equality(op) { self.by_name(node, beside) } else { Ok(None) };
         let (left_named, right_named) = both(names(&left_node, &right_node), names(&right_node, &left_node))?;
         let (left_node, right_node) = (left_named.unwrap_or(left_node), right_named.unwrap_or(right_node));
+        if let Some(compared) = self.points_compared(op, at, &left_node, &right_node, span) {
+            return compared;
+        }
         match (&left_node.ty, &right_node.ty) {
             (Type::Text { .. }, Type::Text { .. }) => self.texts(op, at, left_node, right_node, span),
             (Type::Text { .. }, other) | (other, Type::Text { .. }) => Err(one(self.text_and_other(op, at, other))),
@@ -148,6 +151,83 @@ impl Checker<'_> {
         Ok(Node { kind, ty: Type::Boolean, span })
     }
 
+    /// `probe == "text"`, either way round; none where neither side is the name of an attach point.
+    fn points_compared(&self, op: Op, at: Span, left: &Node, right: &Node, span: Span) -> Option<Checked<Node>> {
+        match (&left.ty, &right.ty) {
+            (Type::Point(name), _) => Some(self.compared_point(op, at, *name, left, right, span)),
+            (_, Type::Point(name)) => Some(self.compared_point(op, at, *name, right, left, span)),
+            _ => None,
+        }
+    }
+
+    fn compared_point(
+        &self,
+        op: Op,
+        at: Span,
+        name: PointName,
+        point: &Node,
+        with: &Node,
+        span: Span,
+    ) -> Checked<Node> {
+        let shown = self.shown(&point.ty);
+        if !op.is_comparison() {
+            return Err(one(Fault::new(at, format!("{shown} cannot be computed with"))));
+        }
+        let NodeKind::Literal(text) = &with.kind else {
+            let fault = Fault::new(at, format!("{shown} can be compared with texts in quotes only"));
+            return Err(one(fault.help("`… == \"…\"`, `… in (\"…\", \"…\")`, `starts_with(…, \"…\")`")));
+        };
+        if !matches!(op, Op::Equal | Op::NotEqual) {
+            return Err(one(Fault::new(at, format!("{shown} can be compared by `==` and `!=` only"))));
+        }
+        let is = self.matching_point(name, point, Match::Is, &[(text.clone(), with.span)], span)?;
+        if op == Op::Equal {
+            return Ok(is);
+        }
+        let kind = match is.kind {
+            NodeKind::Constant(n) => NodeKind::Constant(1 - n),
+            _ => NodeKind::Not(Box::new(is)),
+        };
+        Ok(Node { kind, ty: Type::Boolean, span })
+    }
+
+    /// Whether the attach point is one of those whose name is, or holds, one of these texts. A text that is so of none is a mistake.
+    pub(super) fn matching_point(
+        &self,
+        name: PointName,
+        point: &Node,
+        how: Match,
+        with: &[(Vec<u8>, Span)],
+        span: Span,
+    ) -> Checked<Node> {
+        let (mut set, mut faults) = (Vec::new(), Vec::new());
+        for (text, at) in with {
+            let numbers = self.points.matching(name, how, text);
+            if numbers.is_empty() {
+                faults.push(self.no_point(name, how, text, *at));
+            }
+            set.extend_from_slice(&numbers);
+        }
+        if !faults.is_empty() {
+            return Err(faults);
+        }
+        Ok(within(point.clone(), set, span))
+    }
+
+    fn no_point(&self, name: PointName, how: Match, text: &[u8], at: Span) -> Fault {
+        let what = match name {
+            PointName::Probe => "attach point of this probe",
+            PointName::Function => "function that this probe is attached to",
+        };
+        let how = match how {
+            Match::Is => "is named so",
+            Match::StartsWith => "has a name that begins so",
+            Match::EndsWith => "has a name that ends so",
+            Match::Contains => "has this in its name",
+        };
+        Fault::new(at, format!("no {what} {how}")).help(self.points.suggestion(name, text))
+    }
+
     /// `value in (a, b)`
     pub(super) fn is_in(&self, value: &Expr, set: &[Expr], span: Span) -> Checked<Node> {
         let mut faults = Vec::new();
@@ -163,11 +243,11 @@ impl Checker<'_> {
         };
         let members: Vec<Node> = set.iter().filter_map(|expr| keep(member(expr))).collect();
         let Some(value) = value.filter(|_| members.len() == set.len()) else { return Err(faults) };
-        let is_text = matches!(value.ty, Type::Text { .. });
+        let is_text = matches!(value.ty, Type::Text { .. } | Type::Point(_));
         let (mut numbers, mut texts) = (Vec::new(), Vec::new());
         for member in members {
             match (member.kind, &member.ty) {
-                (NodeKind::Literal(text), _) if is_text => texts.push(text),
+                (NodeKind::Literal(text), _) if is_text => texts.push((text, member.span)),
                 (NodeKind::Constant(number), _) if !is_text => numbers.push(number),
                 (NodeKind::Literal(_), ty) | (NodeKind::Constant(_), ty) => {
                     let (is, of) = (self.shown(&value.ty), self.shown(ty));
@@ -182,16 +262,13 @@ impl Checker<'_> {
         if !faults.is_empty() {
             return Err(faults);
         }
-        if is_text {
-            return Ok(matching(value, Match::Is, texts, span));
+        if let Type::Point(name) = value.ty {
+            return self.matching_point(name, &value, Match::Is, &texts, span);
         }
-        numbers.sort_unstable();
-        numbers.dedup();
-        let kind = match value.kind {
-            NodeKind::Constant(n) => NodeKind::Constant(i64::from(numbers.contains(&n))),
-            _ => NodeKind::In { value: Box::new(value), set: numbers },
-        };
-        Ok(Node { kind, ty: Type::Boolean, span })
+        if is_text {
+            return Ok(matching(value, Match::Is, texts.into_iter().map(|(text, _)| text).collect(), span));
+        }
+        Ok(within(value, numbers, span))
     }
 
     pub(super) fn conditional(&self, condition: &Expr, then: &Expr, otherwise: &Expr, span: Span) -> Checked<Node> {
@@ -257,6 +334,17 @@ fn logical(is_and: bool, left: Node, right: Node, span: Span) -> Node {
     Node { kind, ty: Type::Boolean, span }
 }
 
+/// Whether the value is one of these.
+fn within(value: Node, mut set: Vec<i64>, span: Span) -> Node {
+    set.sort_unstable();
+    set.dedup();
+    let kind = match value.kind {
+        NodeKind::Constant(n) => NodeKind::Constant(i64::from(set.contains(&n))),
+        _ => NodeKind::In { value: Box::new(value), set },
+    };
+    Node { kind, ty: Type::Boolean, span }
+}
+
 fn is_unsigned(ty: &Type) -> bool {
     ty.integer() == Some((8, false))
 }
@@ -264,19 +352,10 @@ fn is_unsigned(ty: &Type) -> bool {
 /// Whether a text is or holds one of these; decided here where it is a literal.
 pub(super) fn matching(text: Node, how: Match, with: Vec<Vec<u8>>, span: Span) -> Node {
     let kind = match &text.kind {
-        NodeKind::Literal(text) => NodeKind::Constant(i64::from(with.iter().any(|with| holds(text, how, with)))),
+        NodeKind::Literal(text) => NodeKind::Constant(i64::from(with.iter().any(|with| how.holds(text, with)))),
         _ => NodeKind::Match { text: Box::new(text), how, with },
     };
     Node { kind, ty: Type::Boolean, span }
-}
-
-fn holds(text: &[u8], how: Match, with: &[u8]) -> bool {
-    match how {
-        Match::Is => text == with,
-        Match::StartsWith => text.starts_with(with),
-        Match::EndsWith => text.ends_with(with),
-        Match::Contains => with.is_empty() || text.windows(with.len()).any(|part| part == with),
-    }
 }
 
 fn integers(op: Op, left: Node, right: Node, span: Span) -> Node {

@@ -28,6 +28,9 @@ impl Checker<'_> {
             let fault = Fault::new(ty.span, format!("a value cannot be made a `{ty}`"));
             return Err(one(fault.help(format!("a pointer can be made a pointer to it: `({ty} *)`"))));
         };
+        if let Type::Point(_) = node.ty {
+            return Err(self.no_number(&node, "cannot be cast"));
+        }
         if let Type::Text { .. } = node.ty {
             let fault = Fault::new(value.span, "a text cannot be cast");
             return Err(one(fault.help("its characters are integers: `comm[0]` of a structure's array")));
@@ -40,6 +43,10 @@ impl Checker<'_> {
             (to, _) => to,
         };
         Ok(converted(node, to, span))
+    }
+
+    fn no_number(&self, node: &Node, why: &str) -> Vec<Fault> {
+        one(Fault::new(node.span, format!("{} {why}", self.shown(&node.ty))))
     }
 
     pub(super) fn size_of_type(&self, ty: &TypeName, span: Span) -> Checked<Node> {
@@ -59,7 +66,7 @@ impl Checker<'_> {
             Walk::Place { bits: Some(_), .. } => return Err(one(Fault::new(value.span, "a bit field has no size"))),
             Walk::Place { ty, .. } => size_of(self.btf(span)?, ty),
             walk => match self.finish(walk, value.span)?.ty {
-                Type::Text { .. } => None,
+                Type::Text { .. } | Type::Point(_) => None,
                 ty => Some(bytes_of(&ty).into()),
             },
         };
@@ -192,7 +199,10 @@ impl Checker<'_> {
             }
             TypeBase::Of(expr) => match self.walk(expr)? {
                 Walk::Place { ty, bits: None, .. } => Ok(meaning(self.btf(expr.span)?, ty)),
-                walk => Ok(Named::Scalar(self.finish(walk, expr.span)?.ty)),
+                walk => match self.finish(walk, expr.span)?.ty {
+                    Type::Point(_) => Err(one(Fault::new(expr.span, "this has no type of the kernel's"))),
+                    ty => Ok(Named::Scalar(ty)),
+                },
             },
         }
     }

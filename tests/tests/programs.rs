@@ -1,14 +1,13 @@
-//! What the compiler accepts, the verifier accepts: whole programs, at the edge of the compiler's bounds, and at random.
+//! What the compiler accepts, the verifier accepts: whole programs at the edge of the compiler's bounds.
 //!
 //! The bounds are there because the verifier has some. Each shape is a program of n parts; the largest n that is accepted is looked for and loaded.
 
-use porthole::compile::{CompileError, compile};
+use porthole::compile::compile;
 use porthole::declare::{Declaration, Step};
 use porthole::kernel::KernelFacts;
 use porthole::load::{check_privileges, load};
 use porthole::plan::plan;
 use porthole_tests::declaration::{self, bind};
-use porthole_tests::random::{Names, Program, Random, SEED, seed};
 
 const RING: u32 = 1 << 16;
 const SWITCH: &str = "rawtracepoint:sched_switch";
@@ -21,19 +20,14 @@ type Shape = (&'static str, &'static str, usize, fn(usize) -> Parts);
 type Parts = (Vec<Step>, Vec<String>);
 const GETENV: &str = "uprobe:libc:getenv";
 
-const SHAPES: [Shape; 37] = [
+const SHAPES: [Shape; 38] = [
     ("sums", OPENAT, 64, |n| (vec![], vec![chain("nsecs", "+", 256); n])),
     ("conditions", OPENAT, 127, |n| (vec![Step::When(chain("nsecs", "||", 250)); n], vec![])),
     ("unlike conditions", OPENAT, 127, |n| (whens(n, |i| format!("tid % {} != {}", i + 2, i)), vec![])),
     ("sums of conditions", OPENAT, 64, |n| (vec![], vec![chain("(tid>gid)", "+", 100); n])),
     ("divisions", OPENAT, 64, |n| (vec![], vec![chain("(tid-9)", "/", 20); n])),
     ("choices", OPENAT, 64, |n| (vec![], vec![chain("tid", "?1:", 60); n])),
-    ("absent values", OPENAT, 30, |n| {
-        (
-            (0..n).map(|i| bind(&format!("b{i}"), "1000/tid")).collect(),
-            (0..n).map(|i| format!("b{i}/(b{}+1)", n - 1 - i)).collect(),
-        )
-    }),
+    ("absent values", OPENAT, 30, absent),
     ("bound numbers", OPENAT, 30, |n| twice(n, |i| format!("nsecs * {i}"), "b# > 5", "b# < 6")),
     ("bound texts", OPENAT, 30, |n| {
         twice(n, |i| format!("str(args.filename, {})", 20 + i), "b# == \"abc\"", "b# == \"abd\"")
@@ -80,6 +74,10 @@ const SHAPES: [Shape; 37] = [
     ("unlike sets", SWITCH, 64, |n| {
         (whens(n, |i| format!("args.prev.pid in ({})", list(40, |j| (i * j).to_string()))), vec![])
     }),
+    ("absent values behind a compared condition", OPENAT, 30, |n| {
+        let (steps, fields) = absent(n);
+        ([vec![Step::When("(pid ? (tid < gid) == 5 : uid > 1) || cgroup".to_owned())], steps].concat(), fields)
+    }),
     ("sets of texts", OPENAT, 60, |n| {
         (with_text(whens(n, |i| format!("a in ({})", list(10, |j| format!("\"text number {}\"", i + j))))), vec![])
     }),
@@ -98,6 +96,14 @@ const SHAPES: [Shape; 37] = [
 ];
 
 const WALK: &str = "args.prev.real_parent.real_parent.real_parent.real_parent.tgid";
+
+/// n bound values that may be absent, each used twice.
+fn absent(n: usize) -> Parts {
+    (
+        (0..n).map(|i| bind(&format!("b{i}"), "1000/tid")).collect(),
+        (0..n).map(|i| format!("b{i}/(b{}+1)", n - 1 - i)).collect(),
+    )
+}
 
 /// n bound values, each used first in one way and then, the last first, in another.
 fn twice(n: usize, value: impl Fn(usize) -> String, first: &str, then: &str) -> Parts {
@@ -170,110 +176,6 @@ fn root_the_largest_programs_load() {
         );
         if let Err(error) = load(&compiled) {
             panic!("{n} of {}: {error}", shape.0);
-        }
-    }
-}
-
-/// Random programs for each of [`NAMES`].
-const PROGRAMS: u64 = 100;
-
-const NAMES: [Names; 9] = [
-    Names {
-        attach: SWITCH,
-        numbers: &[
-            "args.preempt",
-            "args.prev_state",
-            "args.prev.pid",
-            "args.next.start_time",
-            "args.next.in_iowait",
-            "args.prev.se.load.weight",
-            "args.prev.comm[cpu]",
-            "((u8 *)args.next)[args.prev.pid & 255]",
-            "container_of(&args.next.se, struct task_struct, se).pid",
-            "*(int *)&task.tgid",
-        ],
-        pointers: &["args.prev", "args.next", "args.prev.real_parent", "task"],
-        members: &MEMBERS,
-    },
-    Names {
-        attach: "tracepoint:sched:sched_switch",
-        numbers: &[
-            "args.prev_pid",
-            "args.prev_state",
-            "args.next_prio",
-            "args.next_pid",
-            "args.next_comm[args.prev_pid]",
-            "task.comm[args.prev_prio]",
-        ],
-        pointers: &["task", "task.real_parent", "task.group_leader.real_parent"],
-        members: &MEMBERS,
-    },
-    Names {
-        attach: OPENAT,
-        numbers: &["args.dfd", "args.flags", "args.mode", "args.__syscall_nr", "args.filename[pid]", "*args.filename"],
-        pointers: &["task", "task.real_parent", "task.group_leader"],
-        members: &MEMBERS,
-    },
-    Names {
-        attach: "iter:task",
-        numbers: &["args.meta.seq_num", "args.task.pid", "args.task.start_time", "args.task.mm.total_vm"],
-        pointers: &["args.task", "args.task.real_parent", "task"],
-        members: &MEMBERS,
-    },
-    Names {
-        attach: "iter:task_file",
-        numbers: &["args.fd", "args.file.f_flags", "args.file.f_pos", "args.meta.session_id"],
-        pointers: &["args.task", "args.task.group_leader", "task"],
-        members: &MEMBERS,
-    },
-    Names {
-        attach: "software:page-faults:1",
-        numbers: &["args.addr", "args.sample_period", "args.addr - args.sample_period"],
-        pointers: &["task", "task.real_parent", "task.group_leader"],
-        members: &MEMBERS,
-    },
-    Names {
-        attach: "profile:hz:99",
-        numbers: &["args.sample_period", "nsecs"],
-        pointers: &["task", "task.real_parent", "task.group_leader.real_parent"],
-        members: &MEMBERS,
-    },
-    Names {
-        attach: "kprobe:wake_up_new_task",
-        numbers: &["arg0", "arg5", "reg(\"sp\")", "reg(\"flags\")", "args.p.pid"],
-        pointers: &["task", "args.p", "args.p.real_parent"],
-        members: &MEMBERS,
-    },
-    Names {
-        attach: GETENV,
-        numbers: &["arg0", "arg1", "arg5", "reg(\"sp\")", "(str(arg0) == \"PATH\")"],
-        pointers: &["task", "task.real_parent", "task.group_leader"],
-        members: &MEMBERS,
-    },
-];
-
-const MEMBERS: [&str; 8] =
-    ["pid", "flags", "start_time", "real_parent.tgid", "exit_code", "in_execve", "cred.uid.val", "group_leader.pid"];
-
-#[test]
-fn root_random_programs_load() {
-    if !privileged() {
-        return;
-    }
-    let facts = KernelFacts::running();
-    for seed in seed()..seed() + PROGRAMS {
-        let random = &mut Random::new(seed);
-        for names in &NAMES {
-            let program = Program::new(random, names, 14);
-            let declaration = program.declaration(names.attach);
-            let plan = plan(&declaration, &facts).unwrap_or_else(|e| panic!("{SEED}={seed}\n{e}"));
-            let compiled = match compile(&plan, "test", RING) {
-                Err(CompileError::TooComplex { .. } | CompileError::TooLarge(_)) => continue,
-                compiled => compiled.unwrap_or_else(|e| panic!("{SEED}={seed}: {e}")),
-            };
-            if let Err(error) = load(&compiled) {
-                panic!("{SEED}={seed}: {error}\n{declaration:#?}");
-            }
         }
     }
 }

@@ -202,6 +202,14 @@ impl Lower<'_> {
                 self.is_plain(node) && (self.lives_on(then) || self.lives_on(otherwise))
             }
             NodeKind::Cast(inner) => self.is_plain(inner) && self.lives_on(inner),
+            // Made of the unknown zero: whoever learns what it is knows that zero from there on.
+            NodeKind::Not(_)
+            | NodeKind::And(..)
+            | NodeKind::Or(..)
+            | NodeKind::In { .. }
+            | NodeKind::Match { .. }
+            | NodeKind::SameText(..) => true,
+            NodeKind::Arithmetic { op, .. } => op.is_comparison(),
             _ => false,
         }
     }

@@ -1,11 +1,13 @@
 # `make` alone lists what there is to make.
 .DEFAULT_GOAL := help
-.PHONY: help demo test vmtest build plugins guests bench install check clean
+.PHONY: help demo test vmtest soak build plugins guests bench install check clean
 
 WASM := wasm32-unknown-unknown
 # As cargo has it; .cargo/config.toml says `target` where the variable is not set.
 TARGET := $(or $(CARGO_TARGET_DIR),target)
 PLUGINS := $(TARGET)/$(WASM)/release
+COUNT := 20000
+SEED := 1
 AS_ROOT := $(if $(filter 0,$(shell id -u)),,sudo)
 # Always the whole workspace: with -p, cargo chooses other features for some crates, and builds wasmtime once more.
 CARGO_ALL := --locked --workspace
@@ -22,6 +24,9 @@ test: guests ## pass the tests; those with `root` in their name need root and sa
 
 vmtest: guests ## pass those tests inside stock Debian kernels, in QEMU, as root: all of KERNELS="6.1 6.12 7.2"
 	script/vm/test $(KERNELS)
+
+soak: ## load COUNT random programs (20000) into this kernel, from SEED (1) on, as root
+	PORTHOLE_COUNT=$(COUNT) PORTHOLE_SEED=$(SEED) cargo test $(CARGO_ALL) --test random_programs root_random -- --nocapture
 
 build: ## build the host
 	@script/setup $(WASM)

@@ -35,6 +35,24 @@ pub fn parse(text: &str) -> Result<Declaration, String> {
     Ok(declaration)
 }
 
+/// A probe as [`parse`] reads it.
+pub fn text(probe: &Probe) -> String {
+    let mut text = format!("probe {}\n", probe.name);
+    probe.attach.iter().for_each(|point| text.push_str(&format!("attach {point}\n")));
+    for step in &probe.body {
+        match step {
+            Step::Bind(binding) => text.push_str(&format!("bind {} = {}\n", binding.name, binding.value)),
+            Step::When(condition) => text.push_str(&format!("when {condition}\n")),
+            Step::Update(update) => text.push_str(&format!("update {}\n", update.target)),
+            Step::Emit(event) => {
+                text.push_str(&format!("emit {}\n", event.name));
+                event.fields.iter().for_each(|field| text.push_str(&format!("  {} = {}\n", field.name, field.value)));
+            }
+        }
+    }
+    text
+}
+
 /// One probe at one attach point, whose event `e` has these fields; for tests that are all about expressions.
 pub fn of_fields<'a>(attach: &str, fields: impl IntoIterator<Item = (&'a str, &'a str)>) -> Declaration {
     let fields = fields.into_iter().map(|(name, value)| field(name, value)).collect();
@@ -141,6 +159,7 @@ mod tests {
         assert_eq!(probe.body[0], bind("x", "1 == 2"));
         let fields = vec![field("f1", "ababab\u{1b}"), field("f2", "ababab\u{1b}"), field("g", "")];
         assert_eq!(probe.body[1], Step::Emit(Event { name: "e".into(), fields }));
+        assert_eq!(parse(&super::text(probe)).unwrap().probes[0], *probe);
         assert!(parse("attach x").unwrap_err().starts_with("line 1: "));
     }
 }

@@ -3,7 +3,9 @@
 
 pub mod declaration;
 pub mod facts;
+pub mod generate;
 pub mod golden;
+pub mod kernel;
 pub mod live;
 pub mod machine;
 pub mod random;

@@ -14,6 +14,17 @@ pub fn seed() -> u64 {
     std::env::var(SEED).ok().map_or(1, |s| s.parse().unwrap_or_else(|e| panic!("{SEED}: {e}")))
 }
 
+/// The environment variable that says how many of something random are made.
+pub const COUNT: &str = "PORTHOLE_COUNT";
+
+/// How many are made: as many as a test says, or as [`COUNT`] does.
+///
+/// # Panics
+/// Where that is no number.
+pub fn count(usual: u64) -> u64 {
+    std::env::var(COUNT).ok().map_or(usual, |s| s.parse().unwrap_or_else(|e| panic!("{COUNT}: {e}")))
+}
+
 /// Numbers that are the same for the same seed (splitmix64).
 pub struct Random(u64);
 
@@ -36,6 +47,12 @@ impl Random {
 
     pub fn pick<T: Copy>(&mut self, from: &[T]) -> T {
         from[self.below(from.len() as u64) as usize]
+    }
+
+    pub fn shuffle<T>(&mut self, values: &mut [T]) {
+        for n in (1..values.len()).rev() {
+            values.swap(n, self.below(n as u64 + 1) as usize);
+        }
     }
 
     /// Small, at an edge, or anything.
@@ -104,7 +121,8 @@ struct Writer<'a> {
 }
 
 /// What an operator of numbers joins needs no parentheses, however it is grouped.
-const OPERATORS: [&str; 16] = ["|", "^", "&", "==", "!=", "<", "<=", ">", ">=", "<<", ">>", "+", "-", "*", "/", "%"];
+pub const OPERATORS: [&str; 16] =
+    ["|", "^", "&", "==", "!=", "<", "<=", ">", ">=", "<<", ">>", "+", "-", "*", "/", "%"];
 
 impl Writer<'_> {
     /// A number.

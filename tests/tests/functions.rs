@@ -8,12 +8,13 @@ use std::io::Read;
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
-use porthole::compile::compile;
+use porthole::compile::{Compiled, compile};
 use porthole::declare::{Declaration, Event, Field, Probe, Step};
 use porthole::kernel::{Answer, Feature, KernelFacts};
 use porthole::load::{Counts, LoadError, check_privileges, load};
-use porthole::plan::plan;
+use porthole::plan::{AttachPoint, Plan, plan};
 use porthole_tests::facts;
 
 const RING: u32 = 1 << 16;
@@ -51,11 +52,15 @@ fn offered(facts: &KernelFacts, feature: Feature, attach: &str) -> bool {
     false
 }
 
+fn compiled(facts: &KernelFacts, probes: Vec<Probe>) -> (Plan, Compiled) {
+    let plan = plan(&Declaration { probes, ..Declaration::default() }, facts).unwrap_or_else(|e| panic!("{e}"));
+    let compiled = compile(&plan, "test", RING).unwrap_or_else(|e| panic!("{e}"));
+    (plan, compiled)
+}
+
 /// Attaches the probes, does `work`, and tells what became of each probe's hits.
 fn run(facts: &KernelFacts, probes: Vec<Probe>, work: impl FnOnce()) -> Result<Vec<Counts>, LoadError> {
-    let declaration = Declaration { probes, ..Declaration::default() };
-    let plan = plan(&declaration, facts).unwrap_or_else(|e| panic!("{e}"));
-    let compiled = compile(&plan, "test", RING).unwrap_or_else(|e| panic!("{e}"));
+    let (plan, compiled) = compiled(facts, probes);
     let mut attached = load(&compiled)?.attach(&plan)?;
     work();
     attached.detach();
@@ -340,6 +345,95 @@ fn root_structures_are_returned_by_value() {
     expect_each(&facts, probes, || {
         (0..TIMES).for_each(|_| std::os::unix::fs::chown(&path.0, Some(OWNER), None).expect("this is root"));
     });
+}
+
+/// What is the same at several functions is one program, where the kernel links one to several, and all events are there either way.
+#[test]
+fn root_a_pattern_attaches_to_all_that_it_matches() {
+    let facts = KernelFacts::running();
+    if !offered(&facts, Feature::Kprobe, "kprobe:vfs_read") {
+        return;
+    }
+    let multi = facts.offers(Feature::KprobeMulti) == Answer::Yes;
+    if !multi {
+        println!("skipped: this kernel has no kprobe.multi; perf events are used");
+    }
+    let (path, inode) = file("pattern");
+    let asked = format!("args.count == {ASKED} && args.file.f_inode.i_ino == {inode}");
+    let probes = vec![
+        probe("entry", "kprobe:vfs_{read,write}", &asked, "args.count"),
+        probe("return", "kretprobe:vfs_{read,write}", &format!("retval == {}", THERE.len()), "retval"),
+        // By registers, each has a program of its own everywhere.
+        probe("apart", "kprobe:vfs_{read,write}", &format!("{asked} && reg(\"ip\") > 4095"), "args.count"),
+    ];
+    let (plan, compiled) = compiled(&facts, probes);
+    assert_eq!(compiled.programs.len(), if multi { 4 } else { 6 });
+    let mut attached = load(&compiled).and_then(|loaded| loaded.attach(&plan)).unwrap_or_else(|e| panic!("{e}"));
+    assert_eq!((attached.points(), attached.left_out().len()), (6, 0));
+    read(&path.0);
+    attached.detach();
+    for counts in attached.counts(plan.probes.len()).expect("they can be read") {
+        assert_eq!((counts.emitted, counts.hits), (TIMES, counts.filtered + TIMES), "{counts:?}");
+    }
+}
+
+/// A function that the kernel takes no program for: of those that a pattern matches it is left out, and one that is written is told.
+#[test]
+fn root_functions_that_take_no_program_are_left_out_of_patterns() {
+    let facts = KernelFacts::running();
+    if !offered(&facts, Feature::Kprobe, "kprobe:vfs_read") {
+        return;
+    }
+    let (path, inode) = file("refused");
+    let when = format!("args.count == {ASKED} && args.file.f_inode.i_ino == {inode}");
+    for (written, field) in [(false, "args.count"), (false, "reg(\"dx\")"), (true, "args.count")] {
+        let probes = vec![probe("p", "kprobe:vfs_{write,read}", &when, field)];
+        let (mut plan, compiled) = compiled(&facts, probes);
+        let AttachPoint::Function(function) = &mut plan.probes[0].points[0].attach else { panic!("it is a function") };
+        function.name = "there_is_none".to_owned();
+        function.matched = !written;
+        let attached = load(&compiled).and_then(|loaded| loaded.attach(&plan));
+        if written {
+            let error = attached.err().expect("it is refused").to_string();
+            assert!(error.starts_with("kprobe:there_is_none cannot be attached to: "), "{error}");
+            println!("{error}");
+            continue;
+        }
+        let mut attached = attached.unwrap_or_else(|e| panic!("{e}"));
+        assert_eq!(attached.left_out().len(), 1);
+        assert_eq!(attached.points(), plan.probes[0].points.len() - 1);
+        read(&path.0);
+        attached.detach();
+        assert_eq!(attached.counts(1).expect("they can be read")[0].emitted, TIMES);
+    }
+}
+
+/// Over a hundred functions come and go soon; the two ways are compared, and the times printed.
+#[test]
+fn root_hundreds_of_functions_come_and_go_quickly() {
+    let facts = KernelFacts::running();
+    if !offered(&facts, Feature::Kprobe, "kprobe:vfs_read") {
+        return;
+    }
+    let multi = facts.offers(Feature::KprobeMulti) == Answer::Yes;
+    for (field, quick) in [("pid", multi), ("reg(\"ip\")", false)] {
+        let attach = if quick { "kprobe:{vfs,security}_*" } else { "kprobe:vfs_*" };
+        let (plan, compiled) = compiled(&facts, vec![probe("p", attach, "true", field)]);
+        let points = plan.probes[0].points.len();
+        let start = Instant::now();
+        let mut attached = load(&compiled).and_then(|loaded| loaded.attach(&plan)).unwrap_or_else(|e| panic!("{e}"));
+        let attached_in = start.elapsed();
+        attached.detach();
+        println!(
+            "{attach}: {points} functions, {} programs, {} left out: attached in {attached_in:?}, all in {:?}",
+            compiled.programs.len(),
+            attached.left_out().len(),
+            start.elapsed()
+        );
+        assert!(!quick || points > 100 && compiled.programs.len() == 1, "{points} functions");
+        // A machine that is emulated is 10 to 30 times slower than one that is not.
+        assert!(!quick || start.elapsed() < Duration::from_secs(20), "{:?}", start.elapsed());
+    }
 }
 
 #[test]

@@ -44,6 +44,8 @@ pub enum Feature {
     FentryOnStack,
     /// Breakpoints, or what the kernel makes of them.
     Kprobe,
+    /// One program at the entries or returns of many functions, through ftrace's calls.
+    KprobeMulti,
     /// Programs at the hooks of security modules.
     Lsm,
     /// Counters of the processor's events.
@@ -60,6 +62,7 @@ impl Feature {
             Feature::Fentry => "fentry",
             Feature::FentryOnStack => "fentry with more than 6 arguments",
             Feature::Kprobe => "kprobe",
+            Feature::KprobeMulti => "kprobe.multi",
             Feature::Lsm => "lsm",
             Feature::Hardware => "hardware",
         }
@@ -83,11 +86,20 @@ pub(super) fn offered(feature: Feature, facts: &KernelFacts) -> Answer {
             Answer::Yes => kprobe_event().answer,
             answer => answer,
         },
+        Feature::KprobeMulti => kprobe_multi(&machine),
         Feature::Lsm => match loads((libbpf_sys::BPF_PROG_TYPE_LSM, libbpf_sys::BPF_LSM_MAC)) {
             Answer::Yes => lsm_is_active(),
             answer => answer,
         },
         Feature::Hardware => hardware_counters(&machine),
+    }
+}
+
+/// Tried on a function that there is not: what a kernel says that has no such links comes before that it has no such function.
+fn kprobe_multi(machine: &Machine) -> Answer {
+    match trial::link_to_functions(c"there_is_no_function_of_this_name") {
+        Err(error) if matches!(error.raw_os_error(), Some(libc::ESRCH | libc::ENOENT)) => Answer::Yes,
+        outcome => machine.judge(outcome, "since 5.18, with CONFIG_FPROBE"),
     }
 }
 
@@ -491,13 +503,16 @@ impl fmt::Display for Answer {
 
 /// The trials. Each makes one thing and closes it.
 mod trial {
-    use std::ffi::{c_int, c_ulong};
+    use std::ffi::{CStr, c_int, c_ulong};
     use std::io;
     use std::mem::size_of;
     use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
     use std::ptr;
 
-    use libbpf_sys::{bpf_attach_type, bpf_func_id, bpf_insn, bpf_prog_load_opts, bpf_prog_type, perf_event_attr};
+    use libbpf_sys::{
+        bpf_attach_type, bpf_func_id, bpf_insn, bpf_link_create_opts, bpf_prog_load_opts, bpf_prog_type,
+        perf_event_attr,
+    };
 
     use super::TypeId;
 
@@ -527,6 +542,18 @@ mod trial {
         let program = loaded(program_type, attach_type, target)?;
         // SAFETY: null stands for no name, which a program that is bound needs none of.
         owned(unsafe { libbpf_sys::bpf_raw_tracepoint_open(ptr::null(), program.as_raw_fd()) }).map(drop)
+    }
+
+    /// Attaches a program that does nothing to the functions of this name.
+    pub(super) fn link_to_functions(name: &CStr) -> io::Result<()> {
+        let attach_type = libbpf_sys::BPF_TRACE_KPROBE_MULTI;
+        let program = loaded(libbpf_sys::BPF_PROG_TYPE_KPROBE, attach_type, TypeId::VOID)?;
+        let mut name = name.as_ptr();
+        let mut options = bpf_link_create_opts { sz: size_of::<bpf_link_create_opts>() as u64, ..Default::default() };
+        options.__bindgen_anon_1.kprobe_multi.cnt = 1;
+        options.__bindgen_anon_1.kprobe_multi.syms = &raw mut name;
+        // SAFETY: the options and what they point to outlive the call, which keeps none of it.
+        owned(unsafe { libbpf_sys::bpf_link_create(program.as_raw_fd(), 0, attach_type, &raw const options) }).map(drop)
     }
 
     fn loaded(program_type: bpf_prog_type, attach_type: bpf_attach_type, target: TypeId) -> io::Result<OwnedFd> {

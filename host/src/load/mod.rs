@@ -6,6 +6,7 @@
 //! A program that the verifier refuses is a fault of Porthole: what the checker accepts, the verifier accepts.
 
 mod iter;
+mod kprobe;
 mod leftover;
 mod log;
 mod offered;
@@ -97,6 +98,8 @@ pub struct Attached {
     iterators: Vec<Iterated>,
     object: Object,
     programs: Vec<Named>,
+    points: usize,
+    left_out: Vec<LoadError>,
 }
 
 /// What became of a probe's hits, all its programs and CPUs together. While no program runs, `hits = filtered + emitted + lost`.
@@ -172,9 +175,12 @@ impl Loaded {
         let Loaded { object, programs } = self;
         let ring = object.maps().find(|m| m.name() == OsStr::new("events")).map_or(0, |m| m.max_entries());
         let (mut links, mut events, mut iterators) = (Vec::new(), Vec::new(), Vec::new());
+        let (mut points, mut left_out) = (0, Vec::new());
         for program in &programs {
-            let body = &plan.probes[program.of.probe].points[program.of.point];
+            let probe = &plan.probes[program.of.probe];
+            let body = &probe.points[program.of.point];
             let point = &body.attach;
+            points += probe.served_by(program.of.point).count();
             let failed = |source| LoadError::Attach { at: point.to_string(), source };
             let found = object.progs_mut().find(|p| p.name() == OsStr::new(&program.name));
             let found = found.ok_or_else(|| failed(io::Error::other("the program is missing")))?;
@@ -189,14 +195,36 @@ impl Loaded {
                 AttachPoint::User(place) => {
                     links.extend(uprobe::attach(&found, place, body.process()).map_err(failed)?);
                 }
-                _ => {
-                    let (link, event) = attach(&found, point).map_err(failed)?;
-                    links.push(link);
-                    events.extend(event);
+                _ if body.shares.is_some() => {
+                    let served = probe.served_by(program.of.point);
+                    let functions: Vec<_> =
+                        served.filter_map(|point| Some((point.function()?, point.number))).collect();
+                    let mut refused = Vec::new();
+                    kprobe::attach_to_all(&found, &functions, &mut links, &mut refused).map_err(failed)?;
+                    for kprobe::Refused { function, source } in refused {
+                        let error = LoadError::Attach { at: function.to_string(), source };
+                        if function.matched { left_out.push(error) } else { return Err(error) }
+                    }
                 }
+                _ => match attach(&found, point) {
+                    Ok((link, event)) => {
+                        links.push(link);
+                        events.extend(event);
+                    }
+                    Err(source) if body.function().is_some_and(|function| function.matched) => {
+                        left_out.push(failed(source));
+                    }
+                    Err(source) => return Err(failed(source)),
+                },
             }
         }
-        Ok(Attached { links, events, iterators, object, programs })
+        points -= left_out.len();
+        if points == 0
+            && let Some(first) = left_out.pop()
+        {
+            return Err(first);
+        }
+        Ok(Attached { links, events, iterators, object, programs, points, left_out })
     }
 }
 
@@ -205,8 +233,10 @@ fn attach(program: &ProgramMut<'_>, point: &AttachPoint) -> io::Result<(Link, Op
     let event = match point {
         AttachPoint::Tracepoint(format) => Some(perf::open_tracepoint(format.id)?),
         AttachPoint::Function(function) => match function.kind {
-            FunctionKind::Kprobe => Some(perf::open_kprobe(&function.name, function.offset, false)?),
-            FunctionKind::Kretprobe => Some(perf::open_kprobe(&function.name, function.offset, true)?),
+            FunctionKind::Kprobe | FunctionKind::Kretprobe => {
+                let at_return = function.kind == FunctionKind::Kretprobe;
+                Some(perf::open_kprobe(&function.name, function.offset, at_return)?)
+            }
             FunctionKind::Fentry | FunctionKind::Fexit | FunctionKind::Func | FunctionKind::Lsm => None,
         },
         // `Loaded::attach` deals with the rest.
@@ -232,7 +262,12 @@ fn attach_event(program: &ProgramMut<'_>, event: OwnedFd) -> libbpf_rs::Result<L
 impl Attached {
     /// How many attach points.
     pub fn points(&self) -> usize {
-        self.programs.len()
+        self.points
+    }
+
+    /// What patterns match and the kernel does not take, with what it says.
+    pub fn left_out(&self) -> &[LoadError] {
+        &self.left_out
     }
 
     /// Whether nothing ever fires by itself: all attach points are iterators.

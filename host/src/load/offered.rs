@@ -61,7 +61,7 @@ fn instead(feature: Feature, facts: &KernelFacts) -> Option<String> {
         Feature::Fentry | Feature::FentryOnStack | Feature::Kprobe => {
             Some("tracepoint and rawtracepoint work here".to_owned())
         }
-        Feature::Lsm | Feature::Hardware => None,
+        Feature::KprobeMulti | Feature::Lsm | Feature::Hardware => None,
     }
 }
 

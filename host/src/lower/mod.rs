@@ -86,6 +86,7 @@ mod helper {
     pub const SEQ_WRITE: u32 = 127;
     pub const RINGBUF_OUTPUT: u32 = 130;
     pub const GET_CURRENT_TASK_BTF: u32 = 158;
+    pub const GET_ATTACH_COOKIE: u32 = 174;
     pub const GET_FUNC_ARG: u32 = 183;
     pub const GET_FUNC_RET: u32 = 184;
 }
@@ -133,7 +134,7 @@ pub fn lower(plan: &Plan, plugin: &str, ring: u32) -> Result<Ir, LowerError> {
     let mut programs = Vec::new();
     let (mut scratch_entries, mut scratch_bytes, mut operations) = (0, 0, 0);
     for (probe, p) in plan.probes.iter().enumerate() {
-        for (point, body) in p.points.iter().enumerate() {
+        for (point, body) in p.programs() {
             let program = Program {
                 number: programs.len() as u32,
                 scratch: scratch_entries,
@@ -276,7 +277,7 @@ struct Scratch {
 
 impl<'a> Lower<'a> {
     fn new(program: &'a Program, body: &'a PointPlan, schema: &'a Schema, reasons: &'a mut Vec<Reason>) -> Lower<'a> {
-        let mut b = FunctionBuilder::new(program.name.clone(), Some(body.attach.section()), 1);
+        let mut b = FunctionBuilder::new(program.name.clone(), Some(body.section()), 1);
         let (context, counters, zero) = (b.parameter(0), b.register(), b.register());
         let (filtered, word) = (b.block(), b.slot(8));
         Lower {

@@ -15,6 +15,7 @@ mod operators;
 mod places;
 mod types;
 
+use std::cell::Cell;
 use std::collections::HashMap;
 
 use super::attach::Value;
@@ -68,6 +69,7 @@ pub struct Checker<'a> {
     number: i64,
     /// What `bind` steps named; none where the value was faulty, which has been told.
     bindings: HashMap<String, (u32, Option<Type>)>,
+    reads_registers: Cell<bool>,
 }
 
 /// A path while it is walked.
@@ -99,12 +101,17 @@ impl From<Value> for Walk {
 impl<'a> Checker<'a> {
     /// `number` is that of `attach` among the probe's attach points.
     pub fn new(facts: &'a KernelFacts, attach: &'a AttachPoint, points: &'a Points, number: i64) -> Checker<'a> {
-        Checker { facts, attach, points, number, bindings: HashMap::new() }
+        Checker { facts, attach, points, number, bindings: HashMap::new(), reads_registers: Cell::new(false) }
     }
 
     /// How many values have been bound.
     pub fn locals(&self) -> u32 {
         self.bindings.len() as u32
+    }
+
+    /// Whether `reg()` has been read.
+    pub fn reads_registers(&self) -> bool {
+        self.reads_registers.get()
     }
 
     /// Names a value for the expressions to come. `ty` is none where the value was faulty.

@@ -17,6 +17,7 @@ mod named;
 mod node;
 mod points;
 mod probe;
+mod shared;
 pub mod syntax;
 mod syscalls;
 mod together;
@@ -97,6 +98,12 @@ pub struct PointPlan {
     /// How many values the body binds.
     pub locals: u32,
     pub steps: Vec<PlanStep>,
+    /// What `probe` and `func` are here.
+    pub number: i64,
+    /// Whether it reads registers by their names.
+    pub reads_registers: bool,
+    /// The attach point of the same probe whose program serves this one, too, which is for several functions; the first of those that share one names itself.
+    pub shares: Option<usize>,
 }
 
 impl PointPlan {
@@ -117,7 +124,7 @@ impl PointPlan {
 }
 
 /// One expression of a body, typed, with the text it was made from.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Typed {
     pub node: Node,
     pub text: String,
@@ -125,7 +132,7 @@ pub struct Typed {
     pub step: u32,
 }
 
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum PlanStep {
     /// Computed once, here, and kept.
     Bind { local: u32, value: Typed },

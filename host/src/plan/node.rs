@@ -247,4 +247,6 @@ pub enum Builtin {
     Cgroup,
     /// `struct task_struct *` of the running thread.
     Task,
+    /// The number of the attach point, in a program that serves several.
+    Point,
 }

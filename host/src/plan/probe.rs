@@ -9,7 +9,7 @@ use super::layout::{FieldKind, MAX_RECORD, Schema, fixed_size};
 use super::points::Points;
 use super::syntax::{self, Expr};
 use super::together::{Forms, Gathered, Kinds};
-use super::{AttachPoint, Node, PlanStep, PointPlan, ProbePlan, Typed, largest_record, validate};
+use super::{AttachPoint, Node, PlanStep, PointPlan, ProbePlan, Typed, largest_record, shared, validate};
 use crate::declare::{Probe, Step};
 
 /// Names of all enumerations of all fields at most.
@@ -122,6 +122,7 @@ impl<'a> Parsed<'a> {
         if !found_all || faults.len() > before || !self.whole || points.is_empty() {
             return None;
         }
+        shared::share(&mut points, search.facts);
         let name = self.probe.name.clone();
         let schema = Schema::new(id, &name, event, kinds);
         Some((ProbePlan { name, schema: id, points }, schema))
@@ -145,7 +146,8 @@ impl<'a> Parsed<'a> {
     fn check_at(&self, attach: AttachPoint, forms: &Forms<'_>, faults: &mut Vec<Diagnostic>) -> Option<PointPlan> {
         let before = faults.len();
         let at = attach.to_string();
-        let mut checker = Checker::new(forms.facts, &attach, forms.points, forms.points.number(&at));
+        let number = forms.points.number(&at);
+        let mut checker = Checker::new(forms.facts, &attach, forms.points, number);
         let mut steps = Vec::new();
         for step in &self.steps {
             match step {
@@ -169,7 +171,9 @@ impl<'a> Parsed<'a> {
             }
         }
         let locals = checker.locals();
-        (faults.len() == before && self.whole).then_some(PointPlan { attach, locals, steps })
+        let reads_registers = checker.reads_registers();
+        let point = PointPlan { attach, locals, steps, reads_registers, number, shares: None };
+        (faults.len() == before && self.whole).then_some(point)
     }
 
     fn typed(

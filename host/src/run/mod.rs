@@ -155,6 +155,10 @@ impl Prepared {
         let watch = Stopwatch::start();
         let attached = loaded.attach(&plan)?;
         stages.attach = watch.stop();
+        if let [first, others @ ..] = attached.left_out() {
+            let others = if others.is_empty() { String::new() } else { format!(", and {} more", others.len()) };
+            tracing::warn!("{name}: of what its patterns match, this is left out: {first}{others}");
+        }
         let ring = attached.ring()?;
         Ok(Running { name, plugin, plan, stages, attached, ring })
     }

@@ -77,6 +77,8 @@ pub struct Spec {
     pub offset: u64,
     /// Where the name stands.
     at: Span,
+    /// Whether a pattern has matched it, and nobody has written it.
+    matched: bool,
 }
 
 /// A function, or the hook of a security module, found on this kernel.
@@ -92,6 +94,8 @@ pub struct KernelFunction {
     pub slots: u32,
     /// Whether `func` was written.
     pub chosen: bool,
+    /// Whether a pattern has matched it: it is left out where it turns out that it cannot be attached to.
+    pub matched: bool,
 }
 
 impl fmt::Display for KernelFunction {
@@ -140,12 +144,12 @@ pub fn parse(kind: FunctionKind, parts: &[&str], text: &str) -> Result<Spec, Fau
             return Err(Fault::new(at, "an offset goes with the name of one function"));
         }
         Glob::parse(name, at)?;
-        return Ok(Spec { kind, name: name.to_owned(), offset, at });
+        return Ok(Spec { kind, name: name.to_owned(), offset, at, matched: false });
     }
     if name.is_empty() || !name.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'.' | b'$')) {
         return Err(Fault::new(at, format!("`{name}` can be no name of a function")).help(form()));
     }
-    Ok(Spec { kind, name: name.to_owned(), offset, at })
+    Ok(Spec { kind, name: name.to_owned(), offset, at, matched: false })
 }
 
 fn form(kind: FunctionKind) -> String {
@@ -235,7 +239,7 @@ pub fn expand(spec: &Spec, search: &Search<'_>) -> Result<Meant, Fault> {
     if found.is_empty() {
         return Err(none_of(spec.at, matched));
     }
-    let specs = found.iter().map(|name| Spec { name: (*name).clone(), ..spec.clone() });
+    let specs = found.iter().map(|name| Spec { name: (*name).clone(), matched: true, ..spec.clone() });
     Meant::several(spec.at, specs.map(super::Spec::Function).collect(), &found)
 }
 
@@ -268,7 +272,15 @@ fn resolve_as(kind: FunctionKind, spec: &Spec, search: &Search<'_>) -> Result<Ke
         (Some(function), Ok(btf)) => slot(btf, function, function.params.len()),
         _ => 0,
     };
-    Ok(KernelFunction { kind, name: spec.name.clone(), offset: spec.offset, prototype, slots, chosen: false })
+    let (name, offset, matched) = (spec.name.clone(), spec.offset, spec.matched);
+    let found = KernelFunction { kind, name, offset, prototype, slots, chosen: false, matched };
+    if matched
+        && found.feature() == Feature::FentryOnStack
+        && let Answer::No(why) = facts.offers(Feature::FentryOnStack)
+    {
+        return Err(Fault::new(spec.at, format!("{found} has more than {} arguments: {why}", ARGUMENTS.len())));
+    }
+    Ok(found)
 }
 
 /// fentry is quicker and its arguments are typed for the verifier; kprobe is there on more kernels and takes more functions.
@@ -378,7 +390,15 @@ fn hook(spec: &Spec, search: &Search<'_>) -> Result<KernelFunction, Fault> {
         return Err(fault.help(help.unwrap_or_else(|| "`porthole list lsm` lists them".to_owned())));
     };
     let name = spec.name.clone();
-    Ok(KernelFunction { kind: FunctionKind::Lsm, name, offset: 0, prototype: Some(function), slots: 0, chosen: false })
+    Ok(KernelFunction {
+        kind: FunctionKind::Lsm,
+        name,
+        offset: 0,
+        prototype: Some(function),
+        slots: 0,
+        chosen: false,
+        matched: spec.matched,
+    })
 }
 
 impl KernelFunction {

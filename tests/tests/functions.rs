@@ -126,7 +126,7 @@ fn func_is_the_best_that_the_kernel_offers() {
 #[test]
 fn functions_that_cannot_be_traced_are_told() {
     let symbols = "0 T vfs_read\n0 T vfs_open\n0 T vfs_write\t[some]\n0 t fput.isra.0\n";
-    let facts = told("untraceable", "fentry\nkprobe\n", symbols, "vfs_read\n");
+    let facts = told("untraceable", "fentry\nkprobe\n", symbols, "vfs_read\nvfs_write\n");
     for (attach, expected) in [
         ("kprobe:vfs_read", "kprobe:vfs_read"),
         (
@@ -137,7 +137,14 @@ fn functions_that_cannot_be_traced_are_told() {
             "kprobe:vfs_open",
             "`vfs_open` cannot be traced: the kernel is built so that no tracer can hook into it (notrace)",
         ),
-        ("kprobe:vfs_write", "`vfs_write` is a function of the module some; those are not there yet"),
+        ("kprobe:vfs_write", "kprobe:some:vfs_write"),
+        ("kretprobe:some:vfs_write", "kretprobe:some:vfs_write"),
+        ("func:some:vfs_write", "kprobe:some:vfs_write"),
+        ("fentry:vfs_write", "fentry takes the kernel's own functions, and `some:vfs_write` is a module's"),
+        ("kprobe:other:vfs_write", "the module other has no function `vfs_write`"),
+        ("kprobe:some:vfs_read", "the module some has no function `vfs_read`"),
+        ("kprobe:some:vfs_wriet", "the module some has no function `vfs_wriet`"),
+        ("kprobe:other:vfs_wriet", "no module `other` is loaded"),
         ("fentry:do_filp_open", "`do_filp_open` cannot be traced: the compiler has put it into its callers"),
         ("func:fput", "the compiler has made variants of `fput`, and there is none of that name"),
         ("kprobe:fput.isra.0", "kprobe:fput.isra.0"),
@@ -434,6 +441,32 @@ fn root_hundreds_of_functions_come_and_go_quickly() {
         // A machine that is emulated is 10 to 30 times slower than one that is not.
         assert!(!quick || start.elapsed() < Duration::from_secs(20), "{:?}", start.elapsed());
     }
+}
+
+/// The machine's files are below an overlay where these tests run in a virtual machine.
+#[test]
+fn root_functions_of_modules_fire() {
+    let facts = KernelFacts::running();
+    if !offered(&facts, Feature::Kprobe, "kprobe:vfs_read") {
+        return;
+    }
+    let functions = facts.symbols().map(|symbols| symbols.functions_of("overlay")).unwrap_or_default();
+    if !functions.contains(&"ovl_open") {
+        println!("skipped: the file system is no overlay that is a module's");
+        return;
+    }
+    let name = format!("functions-module-{}", std::process::id());
+    let path = Made(Path::new(env!("CARGO_TARGET_TMPDIR")).join(&name));
+    std::fs::write(&path.0, THERE).expect("it can be written");
+    let opened = format!("str(((struct file *)arg1).f_path.dentry.d_name.name) == \"{name}\"");
+    let probes = vec![
+        probe("named", "kprobe:overlay:ovl_open", &opened, "str(((struct file *)arg1).f_path.dentry.d_name.name)"),
+        probe("found", "kprobe:ovl_open", &opened, "arg0"),
+        probe("best", "func:overlay:ovl_open", &opened, "arg0"),
+    ];
+    expect_each(&facts, probes, || {
+        (0..TIMES).for_each(|_| drop(File::open(&path.0).expect("it is there")));
+    });
 }
 
 #[test]

@@ -100,6 +100,14 @@ impl Function {
     }
 }
 
+/// Name and module of a function that is one of a module.
+fn in_module(entry: &str) -> Option<(&str, &str)> {
+    let (name, module) = entry.split_once('\t')?;
+    let module = module.strip_prefix('[')?.strip_suffix(']')?;
+    // Not modules: what BPF and ftrace make while the kernel runs.
+    (module != "bpf" && !module.starts_with("__builtin")).then_some((name, module))
+}
+
 /// What /proc/kallsyms names.
 pub struct Symbols {
     text: String,
@@ -132,13 +140,15 @@ impl Symbols {
         self.beginning(name).filter(|entry| *entry == name).count()
     }
 
-    /// The first module that has a function of that name.
-    pub fn module(&self, name: &str) -> Option<&str> {
-        self.beginning(name).find_map(|entry| {
-            let module = entry.strip_prefix(name)?.strip_prefix("\t[")?.strip_suffix(']')?;
-            // Not modules: what BPF and ftrace make while the kernel runs.
-            (module != "bpf" && !module.starts_with("__builtin")).then_some(module)
-        })
+    /// The modules that have a function of that name, sorted; one that has several comes as often.
+    pub fn modules(&self, name: &str) -> impl Iterator<Item = &str> {
+        self.beginning(name).filter_map(move |entry| in_module(entry).filter(|(own, _)| *own == name)).map(|(_, of)| of)
+    }
+
+    /// The names of a module's functions, sorted.
+    pub fn functions_of(&self, module: &str) -> Vec<&str> {
+        let entries = self.functions.iter().map(|range| &self.text[range.clone()]);
+        entries.filter_map(in_module).filter(|(_, of)| *of == module).map(|(name, _)| name).collect()
     }
 
     /// What the compiler has made of the function: `name.isra.0`, `name.constprop.0`, `name.part.0`, `name.cold`.
@@ -228,7 +238,9 @@ mod tests {
             0000000000000000 t p\t[bpf]\nbroken\n";
         let symbols = Symbols::new(text.to_owned()).unwrap();
         assert_eq!(["vfs_read", "x", "data", "ext4_x", "do_it"].map(|n| symbols.count(n)), [1, 2, 0, 0, 0]);
-        assert_eq!((symbols.module("ext4_x"), symbols.module("p"), symbols.module("x")), (Some("ext4"), None, None));
+        let modules = |name: &str| symbols.modules(name).map(str::to_owned).collect::<Vec<_>>();
+        assert_eq!(["ext4_x", "ext4_", "p", "x"].map(modules), [vec!["ext4".to_owned()], vec![], vec![], vec![]]);
+        assert_eq!((symbols.functions_of("ext4"), symbols.functions_of("bpf")), (vec!["ext4_x"], vec![]));
         assert_eq!(symbols.variants("do_it"), ["do_it.isra.0"]);
         assert_eq!(symbols.names().collect::<Vec<_>>(), ["do_it.cold", "do_it.isra.0", "vfs_read", "x", "x"]);
         assert!(Symbols::new("0 D data\n".to_owned()).is_none());

@@ -235,7 +235,7 @@ fn attach(program: &ProgramMut<'_>, point: &AttachPoint) -> io::Result<(Link, Op
         AttachPoint::Function(function) => match function.kind {
             FunctionKind::Kprobe | FunctionKind::Kretprobe => {
                 let at_return = function.kind == FunctionKind::Kretprobe;
-                Some(perf::open_kprobe(&function.name, function.offset, at_return)?)
+                Some(perf::open_kprobe(&function.qualified_name(), function.offset, at_return)?)
             }
             FunctionKind::Fentry | FunctionKind::Fexit | FunctionKind::Func | FunctionKind::Lsm => None,
         },

@@ -41,7 +41,7 @@ fn fetch_number(point: &mut PointPlan) {
 }
 
 fn can_share(point: &PointPlan) -> bool {
-    !point.reads_registers && probed(point).is_some_and(|function| function.offset == 0)
+    !point.reads_registers && probed(point).is_some_and(|function| function.offset == 0 && function.module.is_none())
 }
 
 fn probed(point: &PointPlan) -> Option<&KernelFunction> {

@@ -10,11 +10,12 @@ use std::collections::{BTreeSet, HashMap};
 use std::fmt;
 
 use super::denied::is_denied;
+use super::module::{self, Module};
 use super::passed::{self, ARGUMENTS, MOST_BYTES, Passed, RESULTS, slot, structure_bytes};
 use super::pattern::{Glob, is_wild};
 use super::search::{Meant, Name, Search, none_of};
 use super::{Value, no_facts, registers, typed};
-use crate::kernel::{Answer, Btf, FactError, Feature, Function, KernelFacts, Kind, TypeId};
+use crate::kernel::{Answer, Btf, FactError, Feature, Function, KernelFacts, Kind, Symbols, TypeId};
 use crate::plan::check::target;
 use crate::plan::diagnostic::{Fault, Span};
 use crate::plan::validate::MAX_ATTACH_POINTS;
@@ -73,10 +74,12 @@ impl FunctionKind {
 pub struct Spec {
     pub kind: FunctionKind,
     pub name: String,
+    /// None: of the kernel itself, or of the one module that has a function of that name.
+    pub module: Option<Module>,
     /// Bytes behind its start.
     pub offset: u64,
     /// Where the name stands.
-    at: Span,
+    pub at: Span,
     /// Whether a pattern has matched it, and nobody has written it.
     matched: bool,
 }
@@ -86,6 +89,8 @@ pub struct Spec {
 pub struct KernelFunction {
     pub kind: FunctionKind,
     pub name: String,
+    /// The module that it is of; none: of the kernel itself.
+    pub module: Option<String>,
     /// Bytes behind its start; not 0 at a kprobe only.
     pub offset: u64,
     /// None where BTF does not know the function, which only kprobe and kretprobe do without.
@@ -100,19 +105,20 @@ pub struct KernelFunction {
 
 impl fmt::Display for KernelFunction {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}:{}", self.kind.name(), self.name)?;
+        write!(f, "{}:{}", self.kind.name(), self.qualified_name())?;
         if self.offset > 0 { write!(f, "+{:#x}", self.offset) } else { Ok(()) }
     }
 }
 
 /// Reads what stands behind the kind. `text` is the whole.
 pub fn parse(kind: FunctionKind, parts: &[&str], text: &str) -> Result<Spec, Fault> {
+    let mut module = None;
     let name = match parts {
         [name] | ["vmlinux", name] if kind != FunctionKind::Lsm || parts.len() == 1 => *name,
-        [module, _] if kind != FunctionKind::Lsm && !module.is_empty() => {
+        [of, name] if kind != FunctionKind::Lsm && !of.is_empty() => {
             let start = text.len() - parts.join(":").len();
-            let message = "functions of modules are not there yet";
-            return Err(Fault::new(Span::new(start, start + module.len()), message));
+            module = Some(module::parse(of, Span::new(start, start + of.len()))?);
+            *name
         }
         _ => "",
     };
@@ -144,12 +150,16 @@ pub fn parse(kind: FunctionKind, parts: &[&str], text: &str) -> Result<Spec, Fau
             return Err(Fault::new(at, "an offset goes with the name of one function"));
         }
         Glob::parse(name, at)?;
-        return Ok(Spec { kind, name: name.to_owned(), offset, at, matched: false });
+        if let Some(module) = module {
+            let fault = Fault::new(at, "patterns match functions of the kernel itself");
+            return Err(fault.help(format!("name each function of {}", module.name)));
+        }
+        return Ok(Spec { kind, name: name.to_owned(), module, offset, at, matched: false });
     }
     if name.is_empty() || !name.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'.' | b'$')) {
         return Err(Fault::new(at, format!("`{name}` can be no name of a function")).help(form()));
     }
-    Ok(Spec { kind, name: name.to_owned(), offset, at, matched: false })
+    Ok(Spec { kind, name: name.to_owned(), module, offset, at, matched: false })
 }
 
 fn form(kind: FunctionKind) -> String {
@@ -254,6 +264,10 @@ pub fn resolve(spec: &Spec, search: &Search<'_>) -> Result<KernelFunction, Fault
 
 fn resolve_as(kind: FunctionKind, spec: &Spec, search: &Search<'_>) -> Result<KernelFunction, Fault> {
     let facts = search.facts;
+    let elsewhere = |symbols: &Symbols| symbols.count(&spec.name) == 0 && symbols.modules(&spec.name).next().is_some();
+    if spec.module.is_some() || facts.symbols().is_some_and(elsewhere) {
+        return module::resolve(kind, spec, search);
+    }
     let prototype = match facts.function(&spec.name) {
         Ok(prototype) => prototype,
         Err(error) if kind.is_typed() => return Err(no_facts(&error)),
@@ -273,7 +287,7 @@ fn resolve_as(kind: FunctionKind, spec: &Spec, search: &Search<'_>) -> Result<Ke
         _ => 0,
     };
     let (name, offset, matched) = (spec.name.clone(), spec.offset, spec.matched);
-    let found = KernelFunction { kind, name, offset, prototype, slots, chosen: false, matched };
+    let found = KernelFunction { kind, name, module: None, offset, prototype, slots, chosen: false, matched };
     if matched
         && found.feature() == Feature::FentryOnStack
         && let Answer::No(why) = facts.offers(Feature::FentryOnStack)
@@ -307,9 +321,6 @@ fn exists(kind: FunctionKind, spec: &Spec, in_btf: bool, search: &Search<'_>) ->
     };
     match symbols.count(name) {
         0 => {
-            if let Some(module) = symbols.module(name) {
-                return Err(refuse(format!("`{name}` is a function of the module {module}; those are not there yet")));
-            }
             let variants = symbols.variants(name);
             if !variants.is_empty() {
                 let message = format!("the compiler has made variants of `{name}`, and there is none of that name");
@@ -393,6 +404,7 @@ fn hook(spec: &Spec, search: &Search<'_>) -> Result<KernelFunction, Fault> {
     Ok(KernelFunction {
         kind: FunctionKind::Lsm,
         name,
+        module: None,
         offset: 0,
         prototype: Some(function),
         slots: 0,
@@ -402,6 +414,14 @@ fn hook(spec: &Spec, search: &Search<'_>) -> Result<KernelFunction, Fault> {
 }
 
 impl KernelFunction {
+    /// With the module in front, as the kernel takes it.
+    pub fn qualified_name(&self) -> String {
+        match &self.module {
+            Some(module) => format!("{module}:{}", self.name),
+            None => self.name.clone(),
+        }
+    }
+
     /// What the kernel must offer for it.
     pub fn feature(&self) -> Feature {
         match self.kind {
@@ -648,7 +668,8 @@ mod tests {
         for (kind, text, start, end, message) in [
             (Fentry, "fentry", 0, 6, "it is written `fentry:FUNCTION`"),
             (Fentry, "fentry:", 0, 7, "it is written `fentry:FUNCTION`"),
-            (Fentry, "fentry:ext4:ext4_x", 7, 11, "functions of modules are not there yet"),
+            (Fentry, "fentry:ext-4:ext4_x", 7, 12, "`ext-4` can be no name of a module"),
+            (Kprobe, "kprobe:ext4:ext4_*", 12, 18, "patterns match functions of the kernel itself"),
             (Lsm, "lsm:vmlinux:file_open", 0, 21, "it is written `lsm:HOOK`"),
             (Kprobe, "kprobe:x+", 9, 9, "`` is no offset"),
             (Kprobe, "kprobe:x+0xz", 9, 12, "`0xz` is no offset"),

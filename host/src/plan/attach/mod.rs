@@ -6,6 +6,7 @@
 mod denied;
 mod function;
 mod iter;
+mod module;
 mod passed;
 pub mod pattern;
 mod perf;
@@ -398,7 +399,7 @@ mod tests {
     fn faults_are_placed() {
         for (text, start, end, message) in [
             ("", 0, 0, "it is empty"),
-            ("kprobe:../..:x", 7, 12, "functions of modules are not there yet"),
+            ("kprobe:../..:x", 7, 12, "`../..` can be no name of a module"),
             ("kprobe:vfs_[a", 11, 13, "`[` begins a set of characters, and no `]` ends it"),
             ("kfunc:vfs_read", 0, 5, "`kfunc` is an old name"),
             ("tracepoint", 0, 10, "a tracepoint is written `tracepoint:SYSTEM:NAME`"),

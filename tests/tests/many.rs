@@ -8,6 +8,7 @@ use std::fs;
 use std::hint::black_box;
 use std::os::unix::process::parent_id;
 
+use porthole::kernel::{Answer, Feature, KernelFacts};
 use porthole_tests::live::{probe, trace};
 use porthole_tests::machine::Value;
 
@@ -78,6 +79,33 @@ fn root_both_ends_of_some_calls_by_lists() {
     let expected = expected.map(|(name, times)| (format!("tracepoint:syscalls:sys_{name}"), times));
     let told: Vec<(String, u32)> = by_name.into_iter().map(|(name, times)| (name.to_owned(), times)).collect();
     assert_eq!(told, expected);
+}
+
+/// One program for several functions, where the kernel links it to all of them, and one for each where not: either way it is told which of them it was.
+#[test]
+fn root_functions_that_share_a_program_are_told_by_their_names() {
+    let facts = KernelFacts::running();
+    if !is_root() {
+        return;
+    }
+    if let Answer::No(why) = facts.offers(Feature::Kprobe) {
+        println!("skipped: this kernel has no kprobe: {why}");
+        return;
+    }
+    let comm = unique();
+    let attach = ["kprobe:__x64_sys_{getppid,getuid,openat,unlinkat,lseek}"];
+    for fields in [&["probe", "func"][..], &["probe", "func", "reg(\"ip\") > 4095", "starts_with(func, \"__x64\")"]] {
+        let times = [7, 1, 4, 5, 11];
+        let seen = trace(&probe(&attach, &of(&comm), fields), || as_thread(&comm, move || calls(times)));
+        println!("attached in {:?}, detached in {:?}", seen.attaching, seen.detaching);
+        let mut by_name: BTreeMap<&str, u32> = BTreeMap::new();
+        for row in &seen.rows {
+            let function = name(&row[1]).strip_prefix("__x64_sys_").unwrap();
+            assert_eq!(name(&row[0]), format!("kprobe:__x64_sys_{function}"));
+            *by_name.entry(function).or_default() += 1;
+        }
+        assert_eq!(NAMES.map(|name| by_name.get(name).copied().unwrap_or_default()), times, "{by_name:?}");
+    }
 }
 
 /// A pattern of raw tracepoints, and one of a program's functions, whose `func` is the function.

@@ -4,9 +4,9 @@
 //! point to can be named, where it is one of the kernel's own types.
 
 use super::function::{FunctionKind, KernelFunction, Spec};
-use super::search::{Search, few};
+use super::search::Search;
 use crate::kernel::Symbols;
-use crate::plan::diagnostic::{Fault, Span};
+use crate::plan::diagnostic::{Fault, Span, few};
 
 /// A module as it is written in front of a function.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -91,6 +91,7 @@ fn written(module: &Module, spec: &Spec, symbols: &Symbols, search: &Search<'_>)
         )));
     }
     let near = search.did_you_mean(function, own.iter().copied());
+    let own: Vec<String> = own.into_iter().map(|name| format!("`{name}`")).collect();
     Err(Fault::new(spec.at, message).help(near.unwrap_or_else(|| format!("it has {}", few(&own)))))
 }
 
@@ -101,7 +102,7 @@ fn only(spec: &Spec, symbols: &Symbols) -> Result<String, Fault> {
         [one] => Ok((*one).to_owned()),
         several => {
             let ways: Vec<String> =
-                several.iter().map(|module| format!("{}:{module}:{}", spec.kind.name(), spec.name)).collect();
+                several.iter().map(|module| format!("`{}:{module}:{}`", spec.kind.name(), spec.name)).collect();
             let fault = Fault::new(spec.at, format!("several modules have a function `{}`", spec.name));
             Err(fault.help(format!("name one: {}", few(&ways))))
         }

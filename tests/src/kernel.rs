@@ -3,9 +3,10 @@
 //! `porthole::load` is what the host loads with. A refusal costs there what a long log costs, and of success it does not say how dear it was; tests that load
 //! thousands of programs want both to be cheap.
 
-use std::ffi::CStr;
+use std::ffi::{CStr, c_void};
 use std::io;
 use std::ptr::{self, NonNull};
+use std::slice;
 
 use libbpf_sys as sys;
 
@@ -52,6 +53,43 @@ impl Object {
         (loaded, verdicts)
     }
 
+    /// Runs a program once in the kernel, without anything being attached, on these arguments of a raw tracepoint (BPF_PROG_TEST_RUN).
+    ///
+    /// # Errors
+    /// What the kernel says.
+    pub fn run(&self, program: usize, arguments: &[u64]) -> io::Result<()> {
+        let mut options = sys::bpf_test_run_opts {
+            sz: size_of::<sys::bpf_test_run_opts>() as u64,
+            ctx_in: arguments.as_ptr().cast(),
+            ctx_size_in: size_of_val(arguments) as u32,
+            ..sys::bpf_test_run_opts::default()
+        };
+        // SAFETY: the object is loaded, and the arguments outlive the call.
+        let result =
+            unsafe { sys::bpf_prog_test_run_opts(sys::bpf_program__fd(self.programs()[program]), &raw mut options) };
+        if result == 0 { Ok(()) } else { Err(io::Error::from_raw_os_error(-result)) }
+    }
+
+    /// Empties the ring of events.
+    ///
+    /// # Errors
+    /// Where it cannot be read.
+    pub fn records(&self) -> io::Result<Vec<Vec<u8>>> {
+        let mut records: Vec<Vec<u8>> = Vec::new();
+        // SAFETY: the object is loaded; `keep` writes to `records` during `consume` alone, which outlive the ring.
+        unsafe {
+            let map = sys::bpf_object__find_map_fd_by_name(self.0.as_ptr(), c"events".as_ptr());
+            let ring = sys::ring_buffer__new(map, Some(keep), (&raw mut records).cast(), ptr::null());
+            let ring = NonNull::new(ring).ok_or_else(io::Error::last_os_error)?;
+            let result = sys::ring_buffer__consume(ring.as_ptr());
+            sys::ring_buffer__free(ring.as_ptr());
+            if result < 0 {
+                return Err(io::Error::from_raw_os_error(-result));
+            }
+        }
+        Ok(records)
+    }
+
     fn programs(&self) -> Vec<*mut sys::bpf_program> {
         let mut programs = Vec::new();
         let mut last = ptr::null_mut();
@@ -71,6 +109,13 @@ impl Drop for Object {
         // SAFETY: it is open, and nothing of it is used any more.
         unsafe { sys::bpf_object__close(self.0.as_ptr()) }
     }
+}
+
+/// Keeps a record.
+unsafe extern "C" fn keep(records: *mut c_void, data: *mut c_void, bytes: u64) -> i32 {
+    // SAFETY: libbpf passes what was given to `ring_buffer__new`, and a record of so many bytes.
+    unsafe { (*records.cast::<Vec<Vec<u8>>>()).push(slice::from_raw_parts(data.cast(), bytes as usize).to_vec()) };
+    0
 }
 
 /// libbpf says nothing on its own.

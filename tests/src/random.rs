@@ -71,6 +71,8 @@ impl Random {
 pub struct Names {
     pub attach: &'static str,
     pub numbers: &'static [&'static str],
+    /// Names that mean something everywhere.
+    pub builtins: &'static [&'static str],
     /// Pointers to `struct task_struct`.
     pub pointers: &'static [&'static str],
     /// Members of a `task_struct` that are numbers.
@@ -238,10 +240,9 @@ impl Writer<'_> {
     }
 
     fn leaf(&mut self) -> String {
-        const BUILTINS: [&str; 9] = ["pid", "tid", "uid", "gid", "cpu", "nsecs", "cgroup", "true", "false"];
         match self.random.below(8) {
             0 | 1 => self.constant(),
-            2 => self.random.pick(&BUILTINS).to_owned(),
+            2 => self.random.pick(self.names.builtins).to_owned(),
             3 => format!("{}.{}", self.pointer(1), self.random.pick(self.names.members)),
             4 | 5 => self.binding(false).unwrap_or_else(|| self.constant()),
             _ => self.random.pick(self.names.numbers).to_owned(),

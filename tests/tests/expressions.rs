@@ -1,8 +1,8 @@
 //! Expressions have the values that docs/expressions.md says they have: through the whole compiler, run in a machine that is no kernel.
 //!
 //! `values` and `texts` are tables, and `faults` is one of reads that fail; `memory` is of the
-//! kernel's variables. `random` compares random expressions with an evaluator that shares nothing with the compiler but the syntax tree and
-//! `plan::arithmetic`. `hostile` feeds what is no declaration at all. `documented` tries each example of the documentation.
+//! kernel's variables. `random` compares random expressions with an evaluator that shares nothing with the compiler but the syntax
+//! tree, and `in_kernel` does so in the kernel. `hostile` feeds what is no declaration at all. `documented` tries each example of the documentation.
 
 #[path = "expressions/documented.rs"]
 mod documented;
@@ -10,6 +10,8 @@ mod documented;
 mod faults;
 #[path = "expressions/hostile.rs"]
 mod hostile;
+#[path = "expressions/in_kernel.rs"]
+mod in_kernel;
 #[path = "expressions/memory.rs"]
 mod memory;
 #[path = "expressions/random.rs"]

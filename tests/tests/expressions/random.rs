@@ -19,6 +19,7 @@ const RUNS: usize = 4;
 const NAMES: Names = Names {
     attach: MADE,
     numbers: &["args.u8", "args.s8", "args.u16", "args.s16", "args.b", "args.u32", "args.s32", "args.u64", "args.s64"],
+    builtins: &["pid", "tid", "uid", "gid", "cpu", "nsecs", "cgroup", "true", "false"],
     pointers: &["args.p", "task"],
     members: &["pid", "flags", "start_time", "prio", "exit_code", "in_execve", "in_iowait", "exit_state"],
 };
@@ -197,7 +198,7 @@ impl Members {
 }
 
 /// The lowest bits of a value, sign- or zero-extended.
-fn narrowed(value: i64, bits: usize, signed: bool) -> i64 {
+pub fn narrowed(value: i64, bits: usize, signed: bool) -> i64 {
     let shift = 64 - bits as u32;
     let up = value << shift;
     if signed { up >> shift } else { (up as u64 >> shift) as i64 }

@@ -1,9 +1,8 @@
-//! What an expression is worth, read off its syntax tree: an evaluator that knows no BTF, no IR and no instruction. What operators mean it has from
-//! `plan::arithmetic`, and what is signed it works out by itself.
+//! What an expression is worth, read off its syntax tree: an evaluator that knows no BTF, no IR and no instruction, and shares no
+//! arithmetic with the compiler: it computes with the numbers that 64 bits stand for, and cuts what comes of it to 64 bits.
 
 use std::collections::HashMap;
 
-use porthole::plan::arithmetic::{self, Op};
 use porthole::plan::syntax::{BinaryOp, Expr, ExprKind, TypeBase, TypeName, UnaryOp};
 
 /// A name's or a path's value, absent or not, and whether it is an unsigned number of 64 bits.
@@ -73,8 +72,8 @@ impl Scope {
                 if let Some(same) = self.same_text(left, right) {
                     return Some(i64::from(same == (*op == BinaryOp::Equal)));
                 }
-                let (op, unsigned) = (operation(*op), self.computes_unsigned(*op, left, right));
-                arithmetic::evaluate(op, unsigned, self.evaluate(left)?, self.evaluate(right)?)
+                let unsigned = self.computes_unsigned(*op, left, right);
+                compute(*op, unsigned, self.evaluate(left)?, self.evaluate(right)?)
             }
             ExprKind::In { value, set } => {
                 if value.kind == ExprKind::Name("comm".to_owned()) {
@@ -211,27 +210,34 @@ fn integer(ty: &TypeName) -> (u8, bool) {
 }
 
 fn gives_boolean(op: BinaryOp) -> bool {
-    matches!(op, BinaryOp::And | BinaryOp::Or) || operation(op).is_comparison()
+    use BinaryOp::{And, Equal, Greater, GreaterEqual, Less, LessEqual, NotEqual, Or};
+    matches!(op, And | Or | Equal | NotEqual | Less | LessEqual | Greater | GreaterEqual)
 }
 
-fn operation(op: BinaryOp) -> Op {
-    match op {
-        BinaryOp::BitOr => Op::BitOr,
-        BinaryOp::BitXor => Op::BitXor,
-        BinaryOp::BitAnd => Op::BitAnd,
-        BinaryOp::Equal => Op::Equal,
-        BinaryOp::NotEqual => Op::NotEqual,
-        BinaryOp::Less => Op::Less,
-        BinaryOp::LessEqual => Op::LessEqual,
-        BinaryOp::Greater => Op::Greater,
-        BinaryOp::GreaterEqual => Op::GreaterEqual,
-        BinaryOp::ShiftLeft => Op::ShiftLeft,
-        BinaryOp::ShiftRight => Op::ShiftRight,
-        BinaryOp::Add => Op::Add,
-        BinaryOp::Subtract => Op::Subtract,
-        BinaryOp::Multiply => Op::Multiply,
-        BinaryOp::Divide => Op::Divide,
-        BinaryOp::Remainder => Op::Remainder,
+/// What an operator makes of two values of 64 bits; none: absent.
+fn compute(op: BinaryOp, unsigned: bool, left: i64, right: i64) -> Option<i64> {
+    let number = |bits: i64| if unsigned { i128::from(bits.cast_unsigned()) } else { i128::from(bits) };
+    let (a, b) = (number(left), number(right));
+    let count = right.rem_euclid(64);
+    let result = match op {
+        BinaryOp::BitOr => i128::from(left | right),
+        BinaryOp::BitXor => i128::from(left ^ right),
+        BinaryOp::BitAnd => i128::from(left & right),
+        BinaryOp::Equal => i128::from(left == right),
+        BinaryOp::NotEqual => i128::from(left != right),
+        BinaryOp::Less => i128::from(a < b),
+        BinaryOp::LessEqual => i128::from(a <= b),
+        BinaryOp::Greater => i128::from(a > b),
+        BinaryOp::GreaterEqual => i128::from(a >= b),
+        BinaryOp::ShiftLeft => a << count,
+        BinaryOp::ShiftRight => a >> count,
+        BinaryOp::Add => a + b,
+        BinaryOp::Subtract => a - b,
+        // Its lowest 64 bits are right whether it fits or not.
+        BinaryOp::Multiply => a.wrapping_mul(b),
+        BinaryOp::Divide => a.checked_div(b)?,
+        BinaryOp::Remainder => a.checked_rem(b)?,
         BinaryOp::And | BinaryOp::Or => panic!("dealt with by `evaluate`"),
-    }
+    };
+    Some(result as i64)
 }

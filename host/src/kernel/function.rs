@@ -115,6 +115,8 @@ pub struct Symbols {
     functions: Vec<Range<usize>>,
     /// Of all that is the kernel's own, functions and variables; sorted, and made when first asked for.
     all: OnceLock<Vec<Range<usize>>>,
+    /// The addresses of what ran at boot only; none where they are hidden.
+    at_boot: OnceLock<Option<Range<u64>>>,
 }
 
 impl Symbols {
@@ -132,7 +134,7 @@ impl Symbols {
             start += line.len();
         }
         functions.sort_unstable_by(|a, b| text[a.clone()].cmp(&text[b.clone()]));
-        (!functions.is_empty()).then_some(Symbols { text, functions, all: OnceLock::new() })
+        (!functions.is_empty()).then_some(Symbols { text, functions, all: OnceLock::new(), at_boot: OnceLock::new() })
     }
 
     /// How many functions of the kernel itself have that name: static ones of several files may share it.
@@ -159,8 +161,9 @@ impl Symbols {
 
     /// Whether the function ran at boot and its memory has been given away since (`__init`); false where addresses are hidden.
     pub fn is_gone(&self, name: &str) -> bool {
-        let at_boot = || Some(self.address_of("_sinittext")?..self.address_of("_einittext")?);
-        at_boot().zip(self.address_of(name)).is_some_and(|(at_boot, address)| at_boot.contains(&address))
+        let read = || Some(self.address_of("_sinittext")?..self.address_of("_einittext")?);
+        let Some(at_boot) = self.at_boot.get_or_init(read) else { return false };
+        self.address_of(name).is_some_and(|address| at_boot.contains(&address))
     }
 
     fn address_of(&self, function: &str) -> Option<u64> {

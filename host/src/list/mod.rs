@@ -39,24 +39,10 @@ pub enum ListError {
 
 /// The attach points that match; without a pattern, all that this kernel has.
 pub fn list(pattern: Option<&str>, facts: &KernelFacts) -> Result<Listing, ListError> {
-    let wanted = pattern.map_or(Ok(Pattern::everything()), Pattern::parse)?;
+    let patterns = pattern.map_or(Ok(vec![Pattern::everything()]), Pattern::parse_all)?;
     let mut listing = Listing::default();
-    match &wanted.of {
-        Wanted::Kinds(kinds) => {
-            for kind in kinds {
-                match offered(kind, facts) {
-                    Err(why) => why.into_iter().for_each(|why| listing.note(why)),
-                    Ok(doubt) => {
-                        doubt.into_iter().for_each(|doubt| listing.note(doubt));
-                        listing.add(kind, &wanted, facts);
-                    }
-                }
-            }
-        }
-        Wanted::File { kind, target } => {
-            let binary = facts.binary(target).map_err(|error| wanted.refused(&error.to_string()))?;
-            listing.points.extend(in_file(kind, target, &binary).into_iter().filter(|name| wanted.matches(name)));
-        }
+    for wanted in &patterns {
+        listing.find(wanted, facts)?;
     }
     listing.points.sort_unstable();
     listing.points.dedup();
@@ -68,6 +54,27 @@ impl Listing {
         if !self.notes.contains(&note) {
             self.notes.push(note);
         }
+    }
+
+    fn find(&mut self, wanted: &Pattern, facts: &KernelFacts) -> Result<(), ListError> {
+        match &wanted.of {
+            Wanted::Kinds(kinds) => {
+                for kind in kinds {
+                    match offered(kind, facts) {
+                        Err(why) => why.into_iter().for_each(|why| self.note(why)),
+                        Ok(doubt) => {
+                            doubt.into_iter().for_each(|doubt| self.note(doubt));
+                            self.add(kind, wanted, facts);
+                        }
+                    }
+                }
+            }
+            Wanted::File { kind, target } => {
+                let binary = facts.binary(target).map_err(|error| wanted.refused(&error.to_string()))?;
+                self.points.extend(in_file(kind, target, &binary).into_iter().filter(|name| wanted.matches(name)));
+            }
+        }
+        Ok(())
     }
 
     fn add(&mut self, kind: &str, wanted: &Pattern, facts: &KernelFacts) {
@@ -97,7 +104,11 @@ fn points(kind: &str, facts: &KernelFacts) -> Result<Vec<String>, FactError> {
             plan::event_names(kind).into_iter().filter_map(whole).collect()
         }
         _ => match FunctionKind::parse(kind) {
-            Some(function) => of_kind(plan::function_names(function, facts)?),
+            Some(function) => {
+                let mut names = plan::function_names(function, facts)?;
+                names.retain(|name| !plan::is_denied(function, name, facts));
+                of_kind(names)
+            }
             None => Vec::new(),
         },
     })

@@ -1,14 +1,18 @@
-//! What is to be listed: a glob over whole attach points.
+//! What is to be listed: a glob over whole attach points, of the form that declarations have.
 
 use super::{EACH_ONCE, ListError, OF_FILES};
-use crate::plan::{self, KINDS};
+use crate::plan::{self, Glob, KINDS, Span, is_wild};
+
+/// Patterns at most that one with lists stands for.
+const MOST: usize = 64;
 
 /// A pattern as it is meant.
 #[derive(Debug)]
 pub struct Pattern {
     text: String,
     pub of: Wanted,
-    glob: String,
+    /// None where all is wanted.
+    glob: Option<Glob>,
 }
 
 /// Where to look.
@@ -25,21 +29,44 @@ pub enum Wanted {
 impl Pattern {
     /// All that the kernel has.
     pub fn everything() -> Pattern {
-        Pattern { text: String::new(), of: Wanted::Kinds(EACH_ONCE.to_vec()), glob: "*".to_owned() }
+        Pattern { text: String::new(), of: Wanted::Kinds(EACH_ONCE.to_vec()), glob: None }
     }
 
-    pub fn parse(text: &str) -> Result<Pattern, ListError> {
-        let pattern = |of, glob| Ok(Pattern { text: text.to_owned(), of, glob });
+    /// The patterns that one stands for: lists (`{a,b}`) are divided first.
+    pub fn parse_all(text: &str) -> Result<Vec<Pattern>, ListError> {
+        match plan::count(text) {
+            ..=MOST => plan::members(text).iter().map(|text| Pattern::parse(text)).collect(),
+            count => {
+                let message = format!("its lists stand for {count} patterns, and {MOST} is the most");
+                Err(ListError::Pattern { text: text.to_owned(), message })
+            }
+        }
+    }
+
+    fn parse(text: &str) -> Result<Pattern, ListError> {
+        let (of, glob) = Pattern::meant(text)?;
+        let refused = |message: String| ListError::Pattern { text: text.to_owned(), message };
+        let glob = Glob::parse(&glob, Span::default()).map_err(|fault| refused(fault.message))?;
+        Ok(Pattern { text: text.to_owned(), of, glob: Some(glob) })
+    }
+
+    /// Where to look, and for what.
+    fn meant(text: &str) -> Result<(Wanted, String), ListError> {
+        let pattern = |of, glob| Ok((of, glob));
         let refused = |message: &str| Err(ListError::Pattern { text: text.to_owned(), message: message.to_owned() });
         let Some((word, rest)) = text.split_once(':') else {
             return match KINDS.into_iter().find(|kind| *kind == text) {
-                Some(_) => Pattern::parse(&format!("{text}:*")),
+                Some(_) => Pattern::meant(&format!("{text}:*")),
                 // Anywhere in any of them.
                 None => pattern(Wanted::Kinds(EACH_ONCE.to_vec()), format!("*{text}*")),
             };
         };
         if is_wild(word) {
-            let listed = |kind: &&str| matches(word, kind) && !OF_FILES.contains(kind) && *kind != "watchpoint";
+            let glob = match Glob::parse(word, Span::default()) {
+                Ok(glob) => glob,
+                Err(fault) => return refused(&fault.message),
+            };
+            let listed = |kind: &&str| glob.matches(kind) && !OF_FILES.contains(kind) && *kind != "watchpoint";
             return pattern(Wanted::Kinds(KINDS.into_iter().filter(listed).collect()), text.to_owned());
         }
         let kind = match plan::kind(word) {
@@ -64,41 +91,12 @@ impl Pattern {
     }
 
     pub fn matches(&self, point: &str) -> bool {
-        self.glob == "*" || matches(&self.glob, point)
+        self.glob.as_ref().is_none_or(|glob| glob.matches(point))
     }
 
     pub fn refused(&self, message: &str) -> ListError {
         ListError::Pattern { text: self.text.clone(), message: message.to_owned() }
     }
-}
-
-fn is_wild(text: &str) -> bool {
-    text.contains(['*', '?'])
-}
-
-/// Whether a text is of the form of `glob`, in which `*` stands for any characters and `?` for one.
-fn matches(glob: &str, text: &str) -> bool {
-    let (glob, text) = (glob.as_bytes(), text.as_bytes());
-    let (mut g, mut t) = (0, 0);
-    // Behind the last `*` met, and what it has taken so far.
-    let mut again = None;
-    while t < text.len() {
-        match glob.get(g) {
-            Some(b'*') => {
-                g += 1;
-                again = Some((g, t));
-            }
-            Some(c) if *c == b'?' || *c == text[t] => (g, t) = (g + 1, t + 1),
-            _ => match again {
-                Some((star, taken)) => {
-                    (g, t) = (star, taken + 1);
-                    again = Some((star, taken + 1));
-                }
-                None => return false,
-            },
-        }
-    }
-    glob[g..].iter().all(|c| *c == b'*')
 }
 
 #[cfg(test)]
@@ -107,7 +105,7 @@ mod tests {
 
     #[test]
     fn where_to_look() {
-        let of = |text: &str| Pattern::parse(text).map(|pattern| (pattern.of, pattern.glob));
+        let of = Pattern::meant;
         let kinds = |kinds: &[&'static str], glob: &str| Ok((Wanted::Kinds(kinds.to_vec()), glob.to_owned()));
         let file =
             |kind, target: &str, glob: &str| Ok((Wanted::File { kind, target: target.to_owned() }, glob.to_owned()));
@@ -154,19 +152,16 @@ mod tests {
     }
 
     #[test]
-    fn globs() {
-        for (glob, text, expected) in [
-            ("kprobe:vfs_*", "kprobe:vfs_read", true),
-            ("*sched*", "tracepoint:sched:x", true),
-            ("a?c", "abc", true),
-            ("a?c", "ac", false),
-            ("*a*b", "xaxbxb", true),
-            ("*a*b", "xaxbx", false),
-            ("", "", true),
-            ("*", "", true),
-            ("x", "", false),
-        ] {
-            assert_eq!(matches(glob, text), expected, "{glob} {text}");
-        }
+    fn lists_and_sets() {
+        let all = |text: &str| Pattern::parse_all(text).map_err(|e| e.to_string());
+        let patterns = all("kprobe:vfs_{read,[vw]rite}").unwrap();
+        let takes = |point: &str| patterns.iter().any(|pattern| pattern.matches(point));
+        assert!(takes("kprobe:vfs_read") && takes("kprobe:vfs_write") && !takes("kprobe:vfs_open"));
+        assert_eq!(
+            all(&"{a,b}".repeat(7)).unwrap_err(),
+            format!("`{}`: its lists stand for 128 patterns, and 64 is the most", "{a,b}".repeat(7))
+        );
+        assert!(all("kprobe:[a").unwrap_err().starts_with("`kprobe:[a`: `[` begins a set"));
+        assert!(all("[a:b").unwrap_err().starts_with("`[a:b`: `[` begins a set"));
     }
 }

@@ -27,8 +27,9 @@ use std::collections::HashSet;
 use std::time::Duration;
 
 pub use attach::{
-    Again, AttachPoint, Counted, FunctionKind, Iter, KINDS, KernelFunction, Location, MAX_COMPARED_NAMES, PerfEvent,
-    UserKind, UserPoint, event_names, find, function_names, iterator_kinds, kind, readable_fields,
+    Again, AttachPoint, Counted, FunctionKind, Glob, Iter, KINDS, KernelFunction, Location, MAX_COMPARED_NAMES,
+    PerfEvent, UserKind, UserPoint, count, event_names, find, function_names, is_denied, is_wild, iterator_kinds, kind,
+    members, readable_fields,
 };
 pub use check::{STR_DEFAULT, STR_MAX};
 pub use diagnostic::{Diagnostic, Diagnostics, Fault, Shown, Span, is_unsafe};

@@ -6,7 +6,7 @@
 //!
 //! What cannot be traced is told here as far as the kernel's lists tell it. What they do not tell, the kernel says when it loads or attaches.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{HashMap, HashSet};
 use std::fmt;
 
 use super::denied::is_denied;
@@ -173,34 +173,44 @@ fn form(kind: FunctionKind) -> String {
 /// The names of all functions, or hooks, that can be attached to so, sorted: those that [`resolve`] finds, save what no one would trace. One that the kernel does not
 /// tell of until it is tried is among them.
 pub fn names(kind: FunctionKind, facts: &KernelFacts) -> Result<Vec<String>, FactError> {
-    let names = match kind {
+    let mut names = match kind {
         FunctionKind::Lsm => hooks(facts)?,
-        FunctionKind::Fentry | FunctionKind::Fexit => typed_names(facts)?,
+        FunctionKind::Fentry | FunctionKind::Fexit => typed_names(facts, &[])?,
         FunctionKind::Kprobe | FunctionKind::Kretprobe => probed_names(facts)?,
         FunctionKind::Func => {
             let offered = |feature| !matches!(facts.offers(feature), Answer::No(_));
-            let mut both = if offered(Feature::Fentry) { typed_names(facts)? } else { Vec::new() };
-            both.extend(if offered(Feature::Kprobe) { probed_names(facts)? } else { Vec::new() });
+            let mut both = if offered(Feature::Kprobe) { probed_names(facts)? } else { Vec::new() };
+            let more = if offered(Feature::Fentry) { typed_names(facts, &both)? } else { Vec::new() };
+            both.extend(more);
             both
         }
     };
-    let unique: BTreeSet<String> = names.into_iter().collect();
-    Ok(unique.into_iter().collect())
+    names.sort_unstable();
+    names.dedup();
+    Ok(names)
 }
 
 fn hooks(facts: &KernelFacts) -> Result<Vec<String>, FactError> {
     let btf = facts.btf()?;
-    let names = facts.function_names(LSM_PREFIX)?.into_iter();
-    Ok(names.filter(|name| is_hook(btf, name)).collect())
+    let mut names = facts.function_names(LSM_PREFIX)?;
+    if let Some(hooks) = hooks_in(btf) {
+        let hooks: HashSet<String> = btf.member_names(hooks).into_iter().collect();
+        names.retain(|name| hooks.contains(name));
+    }
+    Ok(names)
 }
 
 /// Not every function that is named so is a hook: the kernel keeps a pointer to each hook's function in this union (include/linux/lsm_hooks.h).
-fn is_hook(btf: &Btf, name: &str) -> bool {
-    let hooks = btf.union("security_list_options").filter(|hooks| matches!(btf.kind(*hooks), Kind::Union { .. }));
-    hooks.is_none_or(|hooks| btf.member(hooks, name).is_some())
+fn hooks_in(btf: &Btf) -> Option<TypeId> {
+    btf.union("security_list_options").filter(|hooks| matches!(btf.kind(*hooks), Kind::Union { .. }))
 }
 
-fn typed_names(facts: &KernelFacts) -> Result<Vec<String>, FactError> {
+fn is_hook(btf: &Btf, name: &str) -> bool {
+    hooks_in(btf).is_none_or(|hooks| btf.member(hooks, name).is_some())
+}
+
+/// Those that are not `known`, which is sorted.
+fn typed_names(facts: &KernelFacts, known: &[String]) -> Result<Vec<String>, FactError> {
     let btf = facts.btf()?;
     // Many functions share a prototype.
     let mut passed: HashMap<TypeId, bool> = HashMap::new();
@@ -209,7 +219,7 @@ fn typed_names(facts: &KernelFacts) -> Result<Vec<String>, FactError> {
         *passed.entry(proto).or_insert_with(can_be)
     };
     let there = |name: &str| facts.symbols().is_none_or(|symbols| symbols.count(name) > 0);
-    let names = facts.functions()?.into_iter();
+    let names = facts.functions()?.into_iter().filter(|(name, _)| known.binary_search(name).is_err());
     let names = names.filter(|(name, (id, proto))| there(name) && is_hooked(name, facts) && is_passed(*id, *proto));
     Ok(names.map(|(name, _)| name).collect())
 }

@@ -20,9 +20,10 @@ mod user;
 use std::fmt;
 use std::sync::Arc;
 
+pub use denied::is_denied;
 pub use function::{FunctionKind, KernelFunction, names as function_names};
 pub use iter::{Again, Iter, kinds as iterator_kinds};
-pub use pattern::{count, members};
+pub use pattern::{Glob, count, is_wild, members};
 pub use perf::{Counted, PerfEvent, names as event_names};
 pub use search::{MAX_COMPARED_NAMES, Meant, Search};
 pub use tracepoint::readable_fields;
@@ -32,7 +33,6 @@ use super::diagnostic::{Fault, Span, did_you_mean};
 use super::validate::MAX_ATTACH_LENGTH;
 use super::{Node, familiar};
 use crate::kernel::{FactError, Feature, KernelFacts, RawTracepoint, TracepointFormat, TypeId};
-use pattern::{Glob, is_wild};
 use search::Name;
 
 /// What a name means at an attach point.

@@ -1,7 +1,7 @@
 //! Expressions have the values that docs/expressions.md says they have: through the whole compiler, run in a machine that is no kernel.
 //!
 //! `values` and `texts` are tables, and `faults` is one of reads that fail; `memory` is of the
-//! kernel's variables. `random` compares random expressions with an evaluator that shares nothing with the compiler but the syntax
+//! kernel's variables, and `paths` of those of files. `random` compares random expressions with an evaluator that shares nothing with the compiler but the syntax
 //! tree, and `in_kernel` does so in the kernel. `hostile` feeds what is no declaration at all. `documented` tries each example of the documentation.
 
 #[path = "expressions/documented.rs"]
@@ -14,6 +14,8 @@ mod hostile;
 mod in_kernel;
 #[path = "expressions/memory.rs"]
 mod memory;
+#[path = "expressions/paths.rs"]
+mod paths;
 #[path = "expressions/random.rs"]
 mod random;
 #[path = "expressions/reference.rs"]

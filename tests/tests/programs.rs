@@ -20,7 +20,7 @@ type Shape = (&'static str, &'static str, usize, fn(usize) -> Parts);
 type Parts = (Vec<Step>, Vec<String>);
 const GETENV: &str = "uprobe:libc:getenv";
 
-const SHAPES: [Shape; 38] = [
+const SHAPES: [Shape; 42] = [
     ("sums", OPENAT, 64, |n| (vec![], vec![chain("nsecs", "+", 256); n])),
     ("conditions", OPENAT, 127, |n| (vec![Step::When(chain("nsecs", "||", 250)); n], vec![])),
     ("unlike conditions", OPENAT, 127, |n| (whens(n, |i| format!("tid % {} != {}", i + 2, i)), vec![])),
@@ -87,6 +87,15 @@ const SHAPES: [Shape; 38] = [
     ("searches", OPENAT, 60, |n| (with_text(whens(n, |i| format!("contains(a, \"lib{i}.so\")"))), vec![])),
     ("long searches", OPENAT, 60, |n| (vec![], vec!["contains(str(args.filename, 1900), \"x\")".to_owned(); n])),
     ("walks", SWITCH, 64, |n| (vec![], vec![chain(WALK, "+", 10); n])),
+    ("paths", SWITCH, 64, |n| (vec![], vec!["path(args.prev.mm.exe_file)".to_owned(); n])),
+    ("bound paths", SWITCH, 30, |n| {
+        twice(n, |i| format!("path(args.next.fs.pwd, {})", 200 + i), "b# == \"/usr\"", "starts_with(b#, \"/\")")
+    }),
+    ("chosen paths", SWITCH, 40, |n| {
+        let path = |i| format!("tid > {i} ? path(args.prev.fs.pwd, {}) : path(args.next.mm.exe_file, 90)", 20 + i);
+        (vec![], (0..n).map(path).collect())
+    }),
+    ("paths in user code", GETENV, 40, |n| (vec![], vec!["path(task.fs.pwd.dentry, 500)".to_owned(); n])),
     ("conditions in user code", GETENV, 127, |n| (vec![Step::When(chain("arg0", "||", 250)); n], vec![])),
     ("texts in user code", GETENV, 64, |n| (vec![], vec!["str(arg0)".to_owned(); n])),
     ("chosen texts in user code", GETENV, 40, |n| {

@@ -18,6 +18,7 @@ mod emit;
 mod fault;
 mod iter;
 mod lanes;
+mod path;
 mod text;
 mod value;
 
@@ -30,6 +31,7 @@ use crate::ir::{
 use crate::plan::layout::Schema;
 use crate::plan::{Builtin, Plan, PlanStep, PointPlan, Shown, Span, Type, Typed};
 use fault::Faults;
+pub use path::STEPS;
 use value::Exit;
 
 /// The map of events: a ring buffer.
@@ -41,7 +43,7 @@ const SCRATCH: MapId = MapId(2);
 /// Bytes of scratch of one program at most (kernel/bpf/arraymap.c: PCPU_MIN_UNIT_SIZE).
 pub const MAX_SCRATCH: u32 = 32 * 1024;
 
-/// Bytes of texts that a program compares with one another at most; of two, those of the shorter. See [`MAX_OPERATIONS`].
+/// Bytes of texts that a program compares with one another at most; of two, those of the shorter, and of a path [`path::COMPARED`]. See [`MAX_OPERATIONS`].
 pub const MAX_COMPARED: u32 = 16 * 1024;
 /// Operations of a program at most, so that the verifier can follow each: it keeps in mind at most 8192 branches that it has still to look at
 /// (kernel/bpf/verifier.c: BPF_COMPLEXITY_LIMIT_JMP_SEQ). An operation is one branch at most, and a comparison two for each 8 bytes. Most operations
@@ -115,7 +117,8 @@ pub enum LowerError {
     )]
     Texts { probe: String, bytes: u32 },
     #[error(
-        "probe `{probe}`: it compares texts of {bytes} bytes in all with one another, and {MAX_COMPARED} is the most; bound them: `str(pointer, 100)`"
+        "probe `{probe}`: it compares texts of {bytes} bytes in all with one another, each path counted as {}, and {MAX_COMPARED} is the most; bound them: `str(pointer, 100)`",
+        path::COMPARED
     )]
     Comparisons { probe: String, bytes: u32 },
     #[error(

@@ -2,7 +2,7 @@
 
 use super::fault::Root;
 use super::value::Exit;
-use super::{Local, Lower, helper};
+use super::{Local, Lower, helper, path};
 use crate::ir::{Address, AluOp, BlockId, Cond, Operand, Register, Size, Space};
 use crate::plan::layout::CUT;
 use crate::plan::{Access, Match, Node, NodeKind, Type};
@@ -27,9 +27,13 @@ pub fn max(node: &Node) -> u32 {
     }
 }
 
-/// Bytes that reading a text may write: its terminating 0, and one more byte to see whether it was cut.
+/// Bytes that reading a text may write: its terminating 0, and one more byte to see whether it was cut; of a path a whole name more.
 pub fn room(node: &Node) -> u32 {
-    (max(node) + 2).max(COMM)
+    match &node.kind {
+        NodeKind::Path { .. } => path::room(max(node)),
+        NodeKind::Conditional { then, otherwise, .. } => room(then).max(room(otherwise)),
+        _ => (max(node) + 2).max(COMM),
+    }
 }
 
 /// Whether computing the node needs memory that is too large for the stack.
@@ -52,9 +56,11 @@ pub fn needs_scratch(node: &Node) -> bool {
             needs_scratch(condition) || needs_scratch(then) || needs_scratch(otherwise)
         }
         NodeKind::Local(_) => matches!(node.ty, Type::Text { .. }),
-        NodeKind::Literal(_) | NodeKind::Str { .. } | NodeKind::ContextText { .. } | NodeKind::LocatedText { .. } => {
-            true
-        }
+        NodeKind::Literal(_)
+        | NodeKind::Str { .. }
+        | NodeKind::Path { .. }
+        | NodeKind::ContextText { .. }
+        | NodeKind::LocatedText { .. } => true,
         // A name in a record is small, and a `bind` step reserves for itself.
         NodeKind::Comm => false,
         NodeKind::Constant(_)
@@ -96,6 +102,7 @@ impl Lower<'_> {
                 let root = self.root(pointer, from, false);
                 self.str_into(to, from, max(node), (*access, root), *array, exit)
             }
+            NodeKind::Path { at, way } => self.path_into(at, way, (to, space), max(node), exit),
             NodeKind::ContextText { offset } => {
                 let from = self.b.alu(AluOp::Add, self.context, *offset as i32);
                 self.str_into(to, from, max(node), (Access::Kernel, Root::Sound), true, exit)

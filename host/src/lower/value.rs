@@ -129,6 +129,7 @@ impl Lower<'_> {
             NodeKind::Literal(_)
             | NodeKind::Comm
             | NodeKind::Str { .. }
+            | NodeKind::Path { .. }
             | NodeKind::ContextText { .. }
             | NodeKind::LocatedText { .. } => self.b.constant(0),
         }
@@ -229,7 +230,7 @@ impl Lower<'_> {
     }
 
     /// The node's value as a plain number to the verifier: what it takes for a pointer goes through memory, whose contents it does not keep in mind.
-    fn plain(&mut self, node: &Node, exit: &Exit) -> Register {
+    pub fn plain(&mut self, node: &Node, exit: &Exit) -> Register {
         let value = self.value(node, exit);
         if self.is_plain(node) { value } else { self.forgotten(value) }
     }
@@ -389,7 +390,7 @@ impl Lower<'_> {
     }
 
     /// `bytes` read by a helper, which a fault makes absent.
-    fn probe(&mut self, from: Register, bytes: u8, access: Access, root: Root, exit: &Exit) -> Register {
+    pub fn probe(&mut self, from: Register, bytes: u8, access: Access, root: Root, exit: &Exit) -> Register {
         let word = self.word_beside(root);
         let to = self.b.address_of(word, 0);
         let id = if access == Access::User { helper::PROBE_READ_USER } else { helper::PROBE_READ_KERNEL };

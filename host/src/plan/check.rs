@@ -12,6 +12,7 @@ mod calls;
 mod memory;
 mod names;
 mod operators;
+mod path;
 mod places;
 mod types;
 
@@ -31,12 +32,14 @@ pub use places::target;
 pub const STR_DEFAULT: u32 = 256;
 /// Bytes of `str(pointer, n)` at most.
 pub const STR_MAX: u32 = 4096;
+/// Bytes of `path(file)` at most, where no other number is given.
+pub const PATH_DEFAULT: u32 = 1024;
 /// Bytes of a thread's name, its terminating 0 included (include/linux/sched.h: TASK_COMM_LEN).
 pub const COMM: u32 = 16;
 /// The structure behind `task`.
 const TASK: &str = "task_struct";
 
-/// Names that a `bind` step cannot take.
+/// Names that a `bind` step cannot take. Not `path`: what is read of an argument is often called so, and what stands in front of parentheses is a function anyway.
 #[rustfmt::skip]
 pub const RESERVED: &[&str] = &[
     "pid", "tid", "uid", "gid", "comm", "cpu", "nsecs", "cgroup", "task", "args", "str", "retval", "probe", "func",

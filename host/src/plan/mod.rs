@@ -31,11 +31,11 @@ pub use attach::{
     PerfEvent, UserKind, UserPoint, count, event_names, find, function_names, is_denied, is_wild, iterator_kinds, kind,
     members, readable_fields,
 };
-pub use check::{STR_DEFAULT, STR_MAX};
+pub use check::{PATH_DEFAULT, STR_DEFAULT, STR_MAX};
 pub use diagnostic::{Diagnostic, Diagnostics, Fault, Shown, Span, is_unsafe};
 pub use layout::kind_name;
 pub use named::Names;
-pub use node::{Access, Builtin, Match, Node, NodeKind, Origin, Target, Type};
+pub use node::{Access, Builtin, Directories, Match, Mounts, Node, NodeKind, Origin, Target, Type};
 pub use points::PointName;
 pub use probe::MAX_ALL_VALUE_NAMES;
 pub use together::MAX_VALUE_NAMES;

@@ -109,6 +109,11 @@ pub enum NodeKind {
         access: Access,
         array: bool,
     },
+    /// The path of a file: at most as many bytes as the type says. `at` is where a `struct path` lies, or a `struct dentry`.
+    Path {
+        at: Box<Node>,
+        way: Directories,
+    },
     /// A text in the program's context: an array that may be full.
     ContextText {
         offset: u32,
@@ -138,6 +143,31 @@ impl Node {
         };
         u32::try_from(number).ok()
     }
+}
+
+/// Where a walk up the directories finds what it needs: bytes from where the kernel's structures begin.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Directories {
+    /// In a `struct dentry`: the directory that it is in, and the characters of its name.
+    pub parent: u32,
+    pub name: u32,
+    /// None for a walk that begins at a dentry, and ends where its file system does.
+    pub mounts: Option<Mounts>,
+}
+
+/// What leads from one file system to that in which it is mounted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Mounts {
+    /// In a `struct path`: the `struct vfsmount *` and the `struct dentry *`.
+    pub mount: u32,
+    pub dentry: u32,
+    /// In a `struct vfsmount`: the dentry that is its root.
+    pub root: u32,
+    /// Of the `struct vfsmount` in the `struct mount` around it.
+    pub inside: u32,
+    /// From the `struct vfsmount` to members of the `struct mount`: that in which it is mounted, and the dentry there.
+    pub outer: i32,
+    pub point: i32,
 }
 
 /// How a text is compared with one that is known.

@@ -43,8 +43,8 @@ pub struct Generator<'a> {
     pub made: Made,
 }
 
-/// Fewer parts and bytes of text are within all bounds.
-const SMALL: (usize, usize) = (24, 4000);
+/// Fewer parts, bytes of text and paths are within all bounds.
+const SMALL: (usize, usize, usize) = (24, 4000, 5);
 
 /// How much a body holds at most.
 struct Size {
@@ -166,7 +166,8 @@ impl<'a> Generator<'a> {
     /// Takes away from a probe until a program can hold it: so it is near the bounds.
     fn cut_to_bounds(&mut self, probe: &mut Probe) {
         let text: usize = expressions(probe).map(str::len).sum();
-        if parts(probe) < SMALL.0 && text < SMALL.1 {
+        let paths: usize = expressions(probe).map(|e| e.matches("path(").count()).sum();
+        if parts(probe) < SMALL.0 && text < SMALL.1 && paths < SMALL.2 {
             return;
         }
         let mut cut = false;

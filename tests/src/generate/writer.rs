@@ -221,9 +221,10 @@ impl<'a> Writer<'a> {
             let condition = self.condition(depth - 1);
             return format!("({condition} ? {} : {})", self.text(depth - 1, longest), self.text(depth - 1, longest));
         }
-        match self.random.below(7) {
+        match self.random.below(8) {
             0 => self.literal(),
             1 => "comm".to_owned(),
+            7 => self.path(longest),
             2 | 3 => self.word(|word| matches!(word.ty, Type::Text { .. })).text,
             _ => {
                 let pointer = if self.vocabulary.user && self.random.below(2) == 0 {
@@ -240,6 +241,24 @@ impl<'a> Writer<'a> {
                 if most == 256 { format!("str({pointer})") } else { format!("str({pointer}, {most})") }
             }
         }
+    }
+
+    /// The path of a file, of so many bytes at most.
+    fn path(&mut self, longest: u32) -> String {
+        const EVERYWHERE: [&str; 5] = [
+            "task.mm.exe_file",
+            "task.fs.pwd",
+            "task.fs.root.dentry",
+            "task.files.fdt.fd[cpu]",
+            "&task.files.fdt.fd[0].f_path",
+        ];
+        let of_files = ["file", "path", "dentry"].map(|name| self.btf.structure(name));
+        let is_one = |word: &Word| word.structure().is_some_and(|id| of_files.contains(&Some(id)));
+        let is_kernels = |word: &Word| !matches!(word.ty, Type::Pointer { origin: Origin::User, .. });
+        let file = self.maybe_word(|word| is_one(word) && is_kernels(word)).map(|word| word.text);
+        let file = file.unwrap_or_else(|| self.random.pick(&EVERYWHERE).to_owned());
+        let most = self.random.pick(&[1, 2, 16, 255, 256, 1024, 4096]).min(longest);
+        if most == 1024 { format!("path({file})") } else { format!("path({file}, {most})") }
     }
 
     fn literal(&mut self) -> String {

@@ -1,7 +1,7 @@
 //! docs/expressions.md: each row of its examples, its limits, and its order of operators.
 
 use porthole::codegen::MAX_STACK;
-use porthole::lower::{MAX_ALL_OPERATIONS, MAX_COMPARED, MAX_OPERATIONS, MAX_SCRATCH};
+use porthole::lower::{MAX_ALL_OPERATIONS, MAX_COMPARED, MAX_OPERATIONS, MAX_SCRATCH, STEPS};
 use porthole::plan::layout::{MAX_FIELDS, MAX_RECORD};
 use porthole::plan::syntax::{self, ExprKind, MAX_HEIGHT, MAX_LENGTH, MAX_NESTING};
 use porthole::plan::{
@@ -69,14 +69,18 @@ struct Scene {
 
 impl Scene {
     fn new() -> Scene {
-        let mut memory = Memory::default();
+        let mut files = paths::Files::new(Memory::default());
+        let root = files.file_system(None);
+        let at = files.below(root, &[b"usr", b"bin", b"cat"]);
+        let program = files.open(at);
+        let mut memory = files.memory;
         let path = memory.add(Space::User, b"/etc/shadow\0");
         let mut object =
             |name, members: &[(&str, &[u8])]| memory.add(Space::Kernel, &structure(name, members)).to_le_bytes();
         let int = |n: i32| n.to_le_bytes();
         let cred = object("cred", &[("uid.val", &int(1000))]);
         let bash = object("task_struct", &[("pid", &int(4242)), ("tgid", &int(4242)), ("comm", b"bash")]);
-        let mm = memory.add(Space::Kernel, &memory::address_space(44)).to_le_bytes();
+        let mm = memory.add(Space::Kernel, &memory::address_space(44, program)).to_le_bytes();
         memory::add_variables(&mut memory, 0);
         let mut object =
             |name, members: &[(&str, &[u8])]| memory.add(Space::Kernel, &structure(name, members)).to_le_bytes();
@@ -218,6 +222,9 @@ fn limits_are_those_of_the_compiler() {
         MAX_HEIGHT.to_string(),
         plan::STR_DEFAULT.to_string(),
         to(plan::STR_MAX as usize),
+        plan::PATH_DEFAULT.to_string(),
+        to(plan::STR_MAX as usize),
+        format!("1 to {STEPS}"),
         plan::MAX_VALUE_NAMES.to_string(),
         plan::MAX_ALL_VALUE_NAMES.to_string(),
         MAX_RECORD.to_string(),

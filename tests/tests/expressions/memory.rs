@@ -51,11 +51,11 @@ pub fn add_variables(memory: &mut Memory, current: u64) -> u64 {
     add("cfs_rq", &[("tg", &group.to_le_bytes())])
 }
 
-/// A `struct mm_struct` of so many pages, with a counter of which each CPU has a part.
-pub fn address_space(pages: u8) -> Vec<u8> {
+/// A `struct mm_struct` of so many pages, with the file of its program, and with a counter of which each CPU has a part.
+pub fn address_space(pages: u8, program: u64) -> Vec<u8> {
     let btf = FACTS.btf().unwrap();
     let at = |name: &str, field: &str| btf.member(btf.structure(name).unwrap(), field).unwrap().bit_offset as usize / 8;
-    let mut bytes = structure("mm_struct", &[("total_vm", &[pages])]);
+    let mut bytes = structure("mm_struct", &[("total_vm", &[pages]), ("exe_file", &program.to_le_bytes())]);
     put(&mut bytes, at("mm_struct", "rss_stat") + at("percpu_counter", "counters"), &COUNTERS.to_le_bytes());
     bytes
 }
@@ -70,7 +70,7 @@ fn symbol(name: &str) -> u64 {
 /// A thread, and a kernel with variables around it.
 fn scene() -> (Rc<World>, u64) {
     let mut memory = Memory::default();
-    let mm = memory.add(Space::Kernel, &address_space(44));
+    let mm = memory.add(Space::Kernel, &address_space(44, 0));
     // The thread is among the variables, and they are reached through it: so it is made last, and all but `current_task` know it.
     let queue = add_variables(&mut memory, 0);
     let members: [(&str, &[u8]); 3] = [("pid", &[93]), ("mm", &mm.to_le_bytes()), ("se.cfs_rq", &queue.to_le_bytes())];

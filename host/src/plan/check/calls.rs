@@ -11,7 +11,7 @@ use super::{BUILTINS, Checked, Checker, STR_DEFAULT, STR_MAX, both, one};
 /// Functions whose arguments are expressions.
 #[rustfmt::skip]
 const FUNCTIONS: &[&str] = &[
-    "str", "reg", "starts_with", "ends_with", "contains", "errno", "signal", "syscall", "bswap", "ntohs", "ntohl",
+    "str", "path", "reg", "starts_with", "ends_with", "contains", "errno", "signal", "syscall", "bswap", "ntohs", "ntohl",
     "user", "kernel", "kaddr", "this_cpu", "per_cpu", "per_cpu_ptr",
 ];
 
@@ -26,6 +26,7 @@ impl Checker<'_> {
     pub(super) fn call(&self, name: &str, at: Span, arguments: &[Expr], span: Span) -> Checked<Node> {
         let how = match name {
             "str" => return self.str(arguments, span),
+            "path" => return self.path(arguments, span),
             "reg" => return self.register(arguments, span),
             "user" => return self.in_memory("user", Origin::User, arguments, span),
             "kernel" => return self.in_memory("kernel", Origin::Kernel, arguments, span),
@@ -63,13 +64,7 @@ impl Checker<'_> {
     fn str(&self, arguments: &[Expr], span: Span) -> Checked<Node> {
         let (pointer, max) = match arguments {
             [pointer] => (pointer, STR_DEFAULT),
-            [pointer, max] => match self.value(max)?.kind {
-                NodeKind::Constant(n) if (1..=i64::from(STR_MAX)).contains(&n) => (pointer, n as u32),
-                _ => {
-                    let message = format!("the number of bytes must be a constant from 1 to {STR_MAX}");
-                    return Err(one(Fault::new(max.span, message)));
-                }
-            },
+            [pointer, max] => (pointer, self.most_bytes(max)?),
             _ => return Err(one(Fault::new(span, "`str` takes a pointer, and perhaps a number of bytes"))),
         };
         let value = self.value(pointer)?;
@@ -86,6 +81,17 @@ impl Checker<'_> {
             }
             Type::Text { .. } => Err(one(Fault::new(pointer.span, "this is a text already").help("leave `str` away"))),
             ty => Err(one(Fault::new(pointer.span, format!("`str` takes a pointer, and this is {}", self.shown(&ty))))),
+        }
+    }
+
+    /// How many bytes of a text are wanted.
+    pub(super) fn most_bytes(&self, max: &Expr) -> Checked<u32> {
+        match self.value(max)?.kind {
+            NodeKind::Constant(n) if (1..=i64::from(STR_MAX)).contains(&n) => Ok(n as u32),
+            _ => {
+                let message = format!("the number of bytes must be a constant from 1 to {STR_MAX}");
+                Err(one(Fault::new(max.span, message)))
+            }
         }
     }
 

@@ -391,12 +391,12 @@ fn shallow_target(btf: &Btf, to: TypeId, depth: u32) -> Target {
 }
 
 /// What a read through a pointer from there yields, if it is a pointer.
-fn walked_from(origin: Origin) -> Origin {
+pub(super) fn walked_from(origin: Origin) -> Origin {
     if origin == Origin::User { Origin::User } else { Origin::Kernel }
 }
 
 /// Whether this is where a structure lies for the program alone, and only while it runs.
-fn is_passed(base: &Node) -> bool {
+pub(super) fn is_passed(base: &Node) -> bool {
     matches!(base.kind, NodeKind::Gathered { .. } | NodeKind::ContextAddress { .. })
 }
 
@@ -444,7 +444,7 @@ pub(super) fn size_of(btf: &Btf, ty: TypeId) -> Option<u32> {
     }
 }
 
-fn address(base: Node, offset: u32, origin: Origin, span: Span) -> Node {
+pub(super) fn address(base: Node, offset: u32, origin: Origin, span: Span) -> Node {
     let ty = Type::Pointer { target: Target::Char, origin };
     Node { kind: NodeKind::Address { base: Box::new(base), offset }, ty, span }
 }

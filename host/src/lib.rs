@@ -5,6 +5,7 @@
 
 pub mod binary;
 pub mod bpf;
+pub mod cache;
 pub mod codegen;
 pub mod compile;
 pub mod declare;

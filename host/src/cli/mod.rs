@@ -13,7 +13,7 @@ use std::process::ExitCode;
 use anyhow::Context;
 use clap::{Args, Parser, Subcommand};
 
-use porthole::plugin::default_cache_dir;
+use porthole::cache::default_cache_dir;
 
 /// Trace with WebAssembly plugins.
 #[derive(Parser)]

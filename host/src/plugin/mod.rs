@@ -12,7 +12,7 @@
 
 mod bindings;
 mod budget;
-mod cache;
+mod compiled;
 mod contract;
 mod convert;
 mod error;
@@ -31,7 +31,6 @@ mod testing;
 #[cfg(test)]
 mod tests;
 
-pub use cache::default_cache_dir;
 pub use error::{Handler, PluginError};
 pub use instance::Plugin;
 pub use limits::Limits;

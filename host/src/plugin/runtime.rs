@@ -9,11 +9,12 @@ use wasmtime::component::Linker;
 use wasmtime::{Config, Engine, OptLevel};
 
 use super::bindings;
-use super::cache::{Cache, CacheError, Key};
+use super::compiled;
 use super::contract;
 use super::error::{PluginError, shown};
 use super::host::{self, State};
 use super::ticker::Ticker;
+use crate::cache::{Cache, CacheError, Key};
 
 /// Bytes of a component's file at most. The largest that we know of, JavaScript's, have 12 MB.
 const COMPONENT: u64 = 256 << 20;
@@ -28,7 +29,7 @@ pub struct Runtime {
 /// How to set up a [`Runtime`].
 #[derive(Clone, Debug, Default)]
 pub struct RuntimeOptions {
-    /// Where compiled components are kept; none: they are compiled each time. See [`super::default_cache_dir`].
+    /// Where compiled components are kept; none: they are compiled each time. See [`crate::cache::default_cache_dir`].
     pub cache: Option<PathBuf>,
 }
 
@@ -73,7 +74,7 @@ impl Runtime {
 
     fn compile(&self, path: &Path, bytes: &[u8]) -> Result<wasmtime::component::Component, PluginError> {
         let Some(cache) = &self.cache else { return self.compile_anew(path, bytes) };
-        let key = Key::new(&self.engine, bytes);
+        let key = compiled::key(&self.engine, bytes);
         if let Some(component) = self.cached(cache, &key, path) {
             return Ok(component);
         }

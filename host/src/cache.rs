@@ -1,7 +1,8 @@
-//! Compiled components kept on disk.
+//! What is kept on disk between runs: compiled components, and what trials have told of the running kernel.
 //!
 //! **The problem.** Compiling takes 30 ms for a small plugin and 20 s for a large one; loading the result takes 1 ms. But what is loaded is
 //! machine code that runs in the host: whoever can write an entry can run anything as the host's user, and wasmtime does not check it.
+//! And what the kernel has told is believed: whoever can write that can have the host load what the kernel refuses.
 //!
 //! **The idea.** An entry is used only if nobody else could have written it: the directory and the file belong to the host's user and
 //! nobody else may write to them. Both are checked on the open descriptors, and entries are opened below that of the directory, so that
@@ -9,11 +10,10 @@
 //! a digest of its payload, and is written under another name first.
 //!
 //! **Invariants.** No failure here fails a run: the worst that happens is that a component is compiled again. An entry's name depends
-//! on everything that the machine code depends on, so entries are never out of date, only unused; the oldest go when there are too many.
+//! on everything that its contents depend on, so entries are never out of date, only unused; the oldest go when there are too many.
 
 use std::env;
 use std::fs::{DirBuilder, File};
-use std::hash::{Hash, Hasher};
 use std::io::{self, Read, Write};
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::DirBuilderExt;
@@ -23,7 +23,6 @@ use std::time::{Duration, SystemTime};
 use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags, Stat, Timestamps, UTIME_NOW};
 use sha2::{Digest, Sha256};
 use thiserror::Error;
-use wasmtime::Engine;
 
 /// The first bytes of an entry.
 const MAGIC: &[u8; 8] = b"PORTHOL1";
@@ -36,7 +35,7 @@ const TEMPORARY: &str = ".new-";
 /// How old a file being written must be to be taken for one that a killed host has left.
 const ABANDONED: Duration = Duration::from_secs(3600);
 
-/// Where compiled components are kept unless the user says otherwise: `$XDG_CACHE_HOME/porthole`, else `~/.cache/porthole` (XDG Base
+/// Where entries are kept unless the user says otherwise: `$XDG_CACHE_HOME/porthole`, else `~/.cache/porthole` (XDG Base
 /// Directory Specification), else, for root without a home, `/var/cache/porthole`.
 pub fn default_cache_dir() -> Option<PathBuf> {
     let variable = |name| env::var_os(name).map(PathBuf::from).filter(|path| path.is_absolute());
@@ -46,7 +45,7 @@ pub fn default_cache_dir() -> Option<PathBuf> {
         .map(|base| base.join("porthole"))
 }
 
-/// A directory of compiled components that only the host's user can write to.
+/// A directory of entries that only the host's user can write to.
 #[derive(Debug)]
 pub struct Cache {
     directory: OwnedFd,
@@ -54,7 +53,7 @@ pub struct Cache {
     capacity: u64,
 }
 
-/// The name of an entry: a digest of everything that a compiled component depends on.
+/// The name of an entry: a digest of everything that it depends on.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Key(String);
 
@@ -78,14 +77,12 @@ pub enum CacheError {
 }
 
 impl Key {
-    /// For what `engine` makes of these bytes.
-    pub fn new(engine: &Engine, component: &[u8]) -> Key {
-        let mut digest = DigestHasher(Sha256::new());
-        engine.precompile_compatibility_hash().hash(&mut digest);
-        let mut digest = digest.0;
-        digest.update(env!("CARGO_PKG_VERSION"));
+    /// Of what is fed to the digest, for this version of the host.
+    pub fn of(feed: impl FnOnce(&mut Sha256)) -> Key {
+        let mut digest = Sha256::new();
+        feed(&mut digest);
         digest.update([0]);
-        digest.update(component);
+        digest.update(env!("CARGO_PKG_VERSION"));
         Key(hexadecimal(&digest.finalize()))
     }
 }
@@ -232,20 +229,6 @@ fn hexadecimal(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
-/// Lets a digest be fed by what is [`Hash`].
-struct DigestHasher(Sha256);
-
-impl Hasher for DigestHasher {
-    fn write(&mut self, bytes: &[u8]) {
-        self.0.update(bytes);
-    }
-
-    fn finish(&self) -> u64 {
-        // Nobody asks: the digest itself is the result.
-        0
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use std::fs;
@@ -335,13 +318,10 @@ mod tests {
     }
 
     #[test]
-    fn keys_depend_on_component_and_engine() {
-        let engine = Engine::default();
-        assert_eq!(Key::new(&engine, b"a"), Key::new(&engine, b"a"));
-        assert_ne!(Key::new(&engine, b"a"), Key::new(&engine, b"b"));
-        let mut config = wasmtime::Config::new();
-        config.epoch_interruption(true);
-        assert_ne!(Key::new(&engine, b"a"), Key::new(&Engine::new(&config).unwrap(), b"a"));
+    fn keys_depend_on_all_that_is_fed() {
+        let key = |text: &str| Key::of(|digest| digest.update(text));
+        assert_eq!(key("a"), key("a"));
+        assert_ne!(key("a"), key("b"));
     }
 
     /// On a real full disk: a file system of 64 KiB that only this thread sees.

@@ -40,7 +40,7 @@ const RING: u32 = 8 << 20;
 
 pub fn check(arguments: &CheckArguments) -> anyhow::Result<ExitCode> {
     let runtime = Runtime::new(&RuntimeOptions { cache: arguments.cache.directory() })?;
-    let facts = KernelFacts::running();
+    let facts = KernelFacts::running().remembering_in(arguments.cache.directory());
     let name = arguments.plugin.file_stem().unwrap_or_default().to_string_lossy().into_owned();
     let declared = super::runtime()?.block_on(run::declare(
         &runtime,

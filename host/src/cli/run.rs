@@ -129,7 +129,7 @@ async fn trace(arguments: &RunArguments, begun: Instant) -> anyhow::Result<(Exit
 async fn attach_all(arguments: &RunArguments, runtime: &Runtime) -> Option<Vec<Running>> {
     let limits = Limits { memory: arguments.memory_limit, ..Limits::default() };
     let options = Options { limits, ring: arguments.ring_size };
-    let facts = KernelFacts::running();
+    let facts = KernelFacts::running().remembering_in(arguments.cache.directory());
     let mut prepared: Vec<Prepared> = Vec::new();
     let mut failed = false;
     for path in &arguments.plugins {

@@ -266,6 +266,57 @@ impl Btf {
         self.first(name, |ty| matches!(ty, Type::Func(_)))
     }
 
+    /// What declaration tags of that name stand on, in ascending order: functions, types or variables, not their members or arguments.
+    pub(super) fn tagged(&self, tag: &str) -> Vec<TypeId> {
+        let mut tagged: Vec<_> = self.find(tag).into_iter().filter_map(|id| self.tagged_by(id, tag)).collect();
+        tagged.sort_unstable();
+        tagged
+    }
+
+    fn tagged_by(&self, id: TypeId, tag: &str) -> Option<TypeId> {
+        match self.resolve(id)? {
+            Type::DeclTag(ty) if ty.component_index().is_none() && self.name_of_any(&ty) == tag => Some(target(&ty)),
+            _ => None,
+        }
+    }
+
+    /// The types of a module, which are added to these: a file of /sys/kernel/btf. Of it only ids are looked up, and [`Btf::tagged_in_module`].
+    pub(super) fn module(&self, path: &Path) -> Result<Btf, FactError> {
+        let bad = |error: btf_rs::Error| FactError::BadBtf { path: path.to_path_buf(), reason: error.to_string() };
+        let types = btf_rs::Btf::from_split_file(path, &self.types).map_err(bad)?;
+        Ok(Btf::with(types, NameIndex::empty()))
+    }
+
+    /// As [`Btf::tagged`], of what a module adds.
+    pub(super) fn tagged_in_module(&self, tag: &str) -> Vec<TypeId> {
+        let (first, last) = self.types.split().map_or((1, 0), btf_rs::BtfSection::type_id_range);
+        (first..=last).filter_map(|id| self.tagged_by(TypeId(id), tag)).collect()
+    }
+
+    /// Functions that a module adds and whose names are wanted.
+    pub(super) fn functions_in_module(&self, wanted: impl Fn(&str) -> bool) -> Vec<TypeId> {
+        let (first, last) = self.types.split().map_or((1, 0), btf_rs::BtfSection::type_id_range);
+        let is_wanted = |id: &TypeId| match self.resolve(*id) {
+            Some(Type::Func(function)) => wanted(&self.name_of_any(&function)),
+            _ => false,
+        };
+        (first..=last).map(TypeId).filter(is_wanted).collect()
+    }
+
+    /// Name and C declaration of a function, with the names of its parameters; none where it is no function.
+    pub fn prototype(&self, function: TypeId) -> Option<(String, String)> {
+        let Kind::Function { name, proto } = self.kind(function) else { return None };
+        let Kind::Prototype { params, result } = self.kind(proto) else { return None };
+        let declared = |(name, ty): &(String, TypeId)| match (name.as_str(), *ty) {
+            ("", TypeId::VOID) => "...".to_owned(),
+            _ => self.declare(*ty, name.clone(), 0),
+        };
+        let params = params.iter().map(declared).collect::<Vec<_>>().join(", ");
+        let declarator = format!("{name}({})", if params.is_empty() { "void" } else { &params });
+        let declared = self.declare(result, declarator, 0);
+        Some((name, declared))
+    }
+
     /// What type this is, exactly: nothing is skipped. The members of a struct or union are asked for one by one, by [`Btf::member`].
     pub fn kind(&self, id: TypeId) -> Kind {
         if let Some(known) = self.known().kinds.get(&id) {
@@ -378,7 +429,11 @@ impl Btf {
         let bad = |reason: String| FactError::BadBtf { path: origin.to_path_buf(), reason };
         let names = NameIndex::new(bytes).map_err(|reason| bad(reason.to_owned()))?;
         let types = btf_rs::Btf::from_file_with_backend(path, Backend::Mmap).map_err(|error| bad(error.to_string()))?;
-        Ok(Btf { types, names, enumerators: OnceLock::new(), tags: OnceLock::new(), known: Mutex::default() })
+        Ok(Btf::with(types, names))
+    }
+
+    fn with(types: btf_rs::Btf, names: NameIndex) -> Btf {
+        Btf { types, names, enumerators: OnceLock::new(), tags: OnceLock::new(), known: Mutex::default() }
     }
 
     /// Opens a copy of `bytes` in a memory file: btf-rs's mapping backend wants a path.

@@ -124,6 +124,36 @@ pub fn binds(feature: Feature, exit: bool, function: TypeId) -> io::Result<()> {
     }
 }
 
+/// A program that is loaded for trial and let go at once.
+pub(super) struct Trial {
+    pub program_type: libbpf_sys::bpf_prog_type,
+    pub attach_type: libbpf_sys::bpf_attach_type,
+    /// What it is bound to, [`TypeId::VOID`] for nothing.
+    pub target: TypeId,
+    pub sleepable: bool,
+}
+
+impl Trial {
+    /// Whether the kernel accepts these instructions as such a program.
+    pub fn load(&self, instructions: &[libbpf_sys::bpf_insn]) -> io::Result<()> {
+        trial::loaded(self.program_type, self.attach_type, self.target, self.sleepable, instructions).map(drop)
+    }
+}
+
+/// Major and minor version of the running kernel; none where its release does not begin with them.
+pub(super) fn running_version() -> Option<(u32, u32)> {
+    Machine::this().version
+}
+
+/// What the kernel may be told by on this boot and with these privileges: trials of another boot, kernel or capabilities tell nothing.
+/// None where some of it cannot be read.
+pub(super) fn trials_hold_for() -> Option<String> {
+    let machine = Machine::this();
+    let boot = fs::read_to_string("/proc/sys/kernel/random/boot_id").ok()?;
+    (!machine.release.is_empty()).then_some(())?;
+    Some(format!("{} {} {:x}", boot.trim(), machine.release, machine.capabilities?))
+}
+
 /// Hooks call BPF only where BPF is among the security modules that the kernel was started with; else programs load and never fire.
 fn lsm_is_active() -> Answer {
     match security_file("lsm") {
@@ -518,6 +548,8 @@ mod trial {
 
     /// `r0 = 0; exit`.
     const RETURN_ZERO: [bpf_insn; 2] = [instruction(0xb7), instruction(0x95)];
+    /// For programs that may sleep (BPF_F_SLEEPABLE of include/uapi/linux/bpf.h).
+    const SLEEPABLE: u32 = 1 << 4;
 
     pub(super) fn array_map() -> io::Result<()> {
         map(libbpf_sys::BPF_MAP_TYPE_ARRAY, size_of::<u32>(), 1)
@@ -530,7 +562,7 @@ mod trial {
 
     /// Loads a program that returns 0. `target` is the type or function that it is bound to, `void` for none.
     pub(super) fn program(program_type: bpf_prog_type, attach_type: bpf_attach_type, target: TypeId) -> io::Result<()> {
-        loaded(program_type, attach_type, target).map(drop)
+        loaded(program_type, attach_type, target, false, &RETURN_ZERO).map(drop)
     }
 
     /// The same, and attaches it to what it is bound to.
@@ -539,7 +571,7 @@ mod trial {
         attach_type: bpf_attach_type,
         target: TypeId,
     ) -> io::Result<()> {
-        let program = loaded(program_type, attach_type, target)?;
+        let program = loaded(program_type, attach_type, target, false, &RETURN_ZERO)?;
         // SAFETY: null stands for no name, which a program that is bound needs none of.
         owned(unsafe { libbpf_sys::bpf_raw_tracepoint_open(ptr::null(), program.as_raw_fd()) }).map(drop)
     }
@@ -547,7 +579,7 @@ mod trial {
     /// Attaches a program that does nothing to the functions of this name.
     pub(super) fn link_to_functions(name: &CStr) -> io::Result<()> {
         let attach_type = libbpf_sys::BPF_TRACE_KPROBE_MULTI;
-        let program = loaded(libbpf_sys::BPF_PROG_TYPE_KPROBE, attach_type, TypeId::VOID)?;
+        let program = loaded(libbpf_sys::BPF_PROG_TYPE_KPROBE, attach_type, TypeId::VOID, false, &RETURN_ZERO)?;
         let mut name = name.as_ptr();
         let mut options = bpf_link_create_opts { sz: size_of::<bpf_link_create_opts>() as u64, ..Default::default() };
         options.__bindgen_anon_1.kprobe_multi.cnt = 1;
@@ -556,11 +588,18 @@ mod trial {
         owned(unsafe { libbpf_sys::bpf_link_create(program.as_raw_fd(), 0, attach_type, &raw const options) }).map(drop)
     }
 
-    fn loaded(program_type: bpf_prog_type, attach_type: bpf_attach_type, target: TypeId) -> io::Result<OwnedFd> {
+    pub(super) fn loaded(
+        program_type: bpf_prog_type,
+        attach_type: bpf_attach_type,
+        target: TypeId,
+        sleepable: bool,
+        instructions: &[bpf_insn],
+    ) -> io::Result<OwnedFd> {
         let mut options = bpf_prog_load_opts {
             sz: size_of::<bpf_prog_load_opts>() as libbpf_sys::size_t,
             expected_attach_type: attach_type,
             attach_btf_id: target.0,
+            prog_flags: if sleepable { SLEEPABLE } else { 0 },
             ..Default::default()
         };
         // SAFETY: the instructions, the licence and the options outlive the call, which keeps none of them.
@@ -569,8 +608,8 @@ mod trial {
                 program_type,
                 ptr::null(),
                 c"GPL".as_ptr(),
-                RETURN_ZERO.as_ptr(),
-                RETURN_ZERO.len() as libbpf_sys::size_t,
+                instructions.as_ptr(),
+                instructions.len() as libbpf_sys::size_t,
                 &mut options,
             )
         };

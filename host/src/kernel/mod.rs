@@ -13,6 +13,7 @@
 mod btf;
 pub mod features;
 mod function;
+pub mod kfunc;
 mod name_index;
 mod tracefs;
 mod tracepoint;
@@ -26,6 +27,7 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 pub use btf::{Btf, Kind, MemberAt, Stripped, Tags, TypeId};
 pub use features::{Answer, Feature};
 pub use function::{Function, Symbols};
+pub use kfunc::{Kfunc, ProgramKind};
 pub use tracepoint::{FieldLocation, FormatError, TracepointField, TracepointFormat};
 pub use variable::Variable;
 
@@ -84,6 +86,7 @@ pub struct KernelFacts {
     traceable: OnceLock<Option<Vec<String>>>,
     kept_from_kprobes: OnceLock<HashSet<String>>,
     features: Mutex<HashMap<Feature, Answer>>,
+    kfuncs: kfunc::State,
     binaries: Binaries,
 }
 
@@ -95,9 +98,15 @@ impl KernelFacts {
         KernelFacts::new(PathBuf::from("/sys/kernel/btf/vmlinux"), None, Binaries::running())
     }
 
+    /// Keeps in that folder, until the next boot, what had to be tried out on the running kernel ([`KernelFacts::may_call`]); none: nowhere.
+    pub fn remembering_in(self, folder: Option<PathBuf>) -> KernelFacts {
+        KernelFacts { kfuncs: kfunc::State::new(folder), ..self }
+    }
+
     /// The facts of a kernel kept in a directory: `btf/vmlinux` and `events/SYSTEM/NAME/format`, as below /sys/kernel and in tracefs; `kallsyms` and
     /// `available_filter_functions`, as in /proc and in tracefs; `kprobes/blacklist`, as in debugfs; `possible`, which CPUs there may be, as in /sys/devices/system/cpu; and `features`, which names the [`Feature`]s that it offers, one on a line. Without
-    /// the last it offers all, and without the other two nothing more is known of its functions than BTF tells.
+    /// that file it offers all, and without the lists of functions nothing more is known of them than BTF tells. `kfuncs` tells the kernel's version (`kernel 6.18`) and which kinds
+    /// of programs may call its kfuncs (`bpf_task_from_pid: tracepoint tracing`, by [`ProgramKind::code`]).
     /// `root/` holds the machine's programs and libraries.
     pub fn from_dir(path: &Path) -> KernelFacts {
         KernelFacts::new(path.join("btf/vmlinux"), Some(path.to_path_buf()), Binaries::below(path.join("root")))
@@ -119,6 +128,7 @@ impl KernelFacts {
             traceable: OnceLock::new(),
             kept_from_kprobes: OnceLock::new(),
             features: Mutex::default(),
+            kfuncs: kfunc::State::new(None),
             binaries,
         }
     }

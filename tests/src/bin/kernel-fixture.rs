@@ -1,4 +1,4 @@
-//! Records what tests need of the running kernel: `kernel-fixture DIRECTORY` writes `btf/vmlinux` and `events/SYSTEM/NAME/format`
+//! Records what tests need of the running kernel: `kernel-fixture DIRECTORY` writes `btf/vmlinux`, `events/SYSTEM/NAME/format` and `kfuncs`
 //! there, in the layout that `KernelFacts::from_dir` reads. Needs root and tracefs on /sys/kernel/tracing.
 //!
 //! The problem: the BTF of a kernel is 5 MB, and tests want a few hundred of its 126,000 types.
@@ -13,6 +13,9 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::error::Error;
 use std::fs;
 use std::path::Path;
+
+use porthole::kernel::kfunc::{Usage, all_known};
+use porthole::kernel::{Answer, KernelFacts, ProgramKind};
 
 /// Structs kept with all their members wherever they are reached.
 const WHOLE: &[&str] = &[
@@ -72,7 +75,25 @@ const WHOLE: &[&str] = &[
     "workqueue_struct",
     "pool_workqueue",
     "worker_pool",
+    "bpf_cpumask",
+    "bpf_dynptr",
+    "bpf_iter_bits",
+    "bpf_iter_css",
+    "bpf_iter_css_task",
+    "bpf_iter_dmabuf",
+    "bpf_iter_kmem_cache",
+    "bpf_iter_num",
+    "bpf_iter_task",
+    "bpf_iter_task_vma",
+    "bpf_map",
+    "cpumask",
+    "dma_buf",
+    "kmem_cache",
 ];
+
+/// Constants that calls of kfuncs are written with; their enumerations are kept, some of which have no name.
+const CONSTANTS: &[&str] =
+    &["BPF_CGROUP_ITER_DESCENDANTS_PRE", "BPF_F_PAD_ZEROS", "BPF_TASK_ITER_ALL_PROCS", "PIDTYPE_TGID"];
 
 const RAW_TRACEPOINTS: &[&str] = &[
     "sched_switch",
@@ -113,6 +134,23 @@ const FUNCTIONS: &[&str] = &[
     "current_time",
     "make_kuid",
 ];
+
+/// Kfuncs that no plugin may call, for tests of what is said then.
+const UNUSABLE: &[&str] =
+    &["bpf_dynptr_size", "bpf_list_front", "bpf_obj_new_impl", "bpf_throw", "bpf_xdp_ct_lookup", "tcp_slow_start"];
+
+/// Kfuncs that LSM programs alone may call, and those of them that may sleep.
+const OF_FILES: &[&str] = &[
+    "bpf_get_dentry_xattr",
+    "bpf_get_file_xattr",
+    "bpf_get_task_exe_file",
+    "bpf_path_d_path",
+    "bpf_put_file",
+    "bpf_remove_dentry_xattr",
+    "bpf_set_dentry_xattr",
+];
+const SLEEPING: &[&str] =
+    &["bpf_get_dentry_xattr", "bpf_get_file_xattr", "bpf_remove_dentry_xattr", "bpf_set_dentry_xattr"];
 
 /// Per-CPU variables. Where each lies is kept, among them all.
 const PER_CPU: &[&str] = &["cpu_number", "current_task", "kstat", "process_counts", "runqueues", "this_cpu_off"];
@@ -202,9 +240,45 @@ fn main() -> Result<(), Box<dyn Error>> {
     fs::create_dir_all(directory.join("btf"))?;
     fs::write(directory.join("btf/vmlinux"), &bytes)?;
     fs::write(directory.join("possible"), "0-3\n")?;
+    fs::write(directory.join("kfuncs"), callers()?)?;
     fs::write(directory.join("kallsyms"), symbols(&btf, &fs::read_to_string("/proc/kallsyms")?))?;
     println!("{} bytes of BTF, {} formats", bytes.len(), formats.len());
     Ok(())
+}
+
+/// The kfuncs that are kept: those that plugins call or the host does, and [`UNUSABLE`].
+fn kfuncs() -> impl Iterator<Item = &'static str> {
+    let usable = all_known().iter().filter(|known| !matches!(known.usage, Usage::No(_)));
+    usable.map(|known| known.name).chain(UNUSABLE.iter().copied())
+}
+
+/// The kernel's version, and a line for each kfunc with the kinds of programs that may call it. Of kinds that this kernel cannot load (`lsm`) nothing is known: there it is
+/// as Linux 6.12 and 7.2 have it, where LSM programs may call all that tracing programs may, and what is for files beside it.
+fn callers() -> Result<String, Box<dyn Error>> {
+    let facts = KernelFacts::running();
+    let (major, minor) = facts.version();
+    let mut text = format!("kernel {major}.{minor}\n");
+    let mut names: Vec<_> = kfuncs().collect();
+    names.sort_unstable();
+    for name in names {
+        if facts.kfunc(name)?.is_none() {
+            continue;
+        }
+        let answers = facts.callers(name);
+        let may = |kind: ProgramKind| answers[&kind] == Answer::Yes;
+        let of_files = OF_FILES.contains(&name);
+        let callers = ProgramKind::ALL.into_iter().filter(|kind| match kind {
+            ProgramKind::FentrySleepable => may(ProgramKind::IterSleepable) && name != "bpf_sock_destroy",
+            ProgramKind::Lsm => {
+                may(ProgramKind::Tracing) || name == "bpf_iter_css_task_new" || of_files && !SLEEPING.contains(&name)
+            }
+            ProgramKind::LsmSleepable => may(ProgramKind::IterSleepable) && name != "bpf_sock_destroy" || of_files,
+            kind => may(*kind),
+        });
+        let callers: Vec<_> = callers.map(|kind| format!(" {}", kind.code())).collect();
+        text.push_str(&format!("{name}:{}\n", callers.concat()));
+    }
+    Ok(text)
 }
 
 /// The lines of kallsyms that name [`FUNCTIONS`], and then [`PER_CPU`] and [`SYMBOLS`]. Functions are numbered instead of having their addresses, which differ from boot to boot.
@@ -241,8 +315,11 @@ fn pruned(btf: &Btf, formats: &[String]) -> Selection {
     let raw_tracepoints = RAW_TRACEPOINTS
         .iter()
         .flat_map(|name| RAW_TRACEPOINT_PREFIXES.iter().map(move |prefix| format!("{prefix}{name}")));
-    let named = WHOLE.iter().chain(TYPEDEFS).chain(FUNCTIONS).map(|&name| name.to_owned()).chain(raw_tracepoints);
-    for id in named.flat_map(|name| btf.named(&name)).chain(btf.integers()) {
+    let named = TYPEDEFS.iter().chain(FUNCTIONS).copied().chain(kfuncs()).map(str::to_owned).chain(raw_tracepoints);
+    // Some structs have the name of a function, too.
+    let is_function = |id: &u32| btf.types[*id as usize].kind() == kind::FUNC;
+    let whole = WHOLE.iter().flat_map(|name| btf.named(name)).filter(|id| !is_function(id));
+    for id in named.flat_map(|name| btf.named(&name)).chain(whole).chain(btf.integers()) {
         selection.add(btf, id, Reached::ByValue);
     }
     // Pointers in a tracepoint's record are resolved by the name of what they point to.
@@ -250,9 +327,18 @@ fn pruned(btf: &Btf, formats: &[String]) -> Selection {
         let scalar = matches!(btf.types[id as usize].kind(), kind::TYPEDEF | kind::ENUM);
         selection.add(btf, id, if scalar { Reached::ByValue } else { Reached::ByPointer });
     }
+    let is_constant = |offset: u32| CONSTANTS.iter().any(|name| name.as_bytes() == btf.string(offset));
     for (id, ty) in btf.types.iter().enumerate() {
         match ty.kind() {
+            kind::ENUM if ty.tail.chunks(2).any(|member| is_constant(member[0])) => {
+                selection.add(btf, id as u32, Reached::ByValue);
+            }
             kind::VAR if PER_CPU.iter().any(|name| name.as_bytes() == btf.string(ty.name)) => {
+                selection.add(btf, id as u32, Reached::ByValue);
+            }
+            kind::DECL_TAG
+                if btf.string(ty.name) == b"bpf_kfunc" && selection.reached.contains_key(&ty.size_or_type) =>
+            {
                 selection.add(btf, id as u32, Reached::ByValue);
             }
             // It refers to all its variables, of which `write` keeps those that are kept.
@@ -282,6 +368,7 @@ mod kind {
     pub const ENUM: u32 = 6;
     pub const FWD: u32 = 7;
     pub const TYPEDEF: u32 = 8;
+    pub const FUNC: u32 = 12;
     pub const FUNC_PROTO: u32 = 13;
     pub const VAR: u32 = 14;
     pub const DATASEC: u32 = 15;

@@ -8,7 +8,7 @@ use porthole::events::Batch;
 use porthole::kernel::KernelFacts;
 use porthole::load::{Counts, load};
 use porthole::output::{Format, Renderer};
-use porthole::plan::layout::{LENGTH, Schema};
+use porthole::plan::layout::{LENGTH, SCHEMA, Schema};
 use porthole::plan::plan;
 use porthole::plugin::Emitted;
 
@@ -21,6 +21,8 @@ const RING: u32 = 1 << 22;
 pub struct Seen {
     /// The fields of each record, in the order of the declaration.
     pub rows: Vec<Vec<Value>>,
+    /// The same with their names.
+    pub named: Vec<Vec<(String, Value)>>,
     pub counts: Counts,
     pub attaching: Duration,
     pub detaching: Duration,
@@ -28,7 +30,7 @@ pub struct Seen {
     records: Vec<u8>,
 }
 
-/// Attaches a declaration of one event, does `work`, and detaches.
+/// Attaches a declaration, does `work`, and detaches.
 ///
 /// # Panics
 /// Where any of it fails, or the account does not add up.
@@ -45,7 +47,7 @@ pub fn trace(declaration: &Declaration, work: impl FnOnce()) -> Seen {
     let begun = Instant::now();
     attached.detach();
     let detaching = begun.elapsed();
-    let (mut rows, mut records) = (Vec::new(), Vec::new());
+    let (mut named, mut records) = (Vec::new(), Vec::new());
     loop {
         let batch = ring.take(Batch::default()).unwrap();
         if batch.count == 0 {
@@ -56,10 +58,13 @@ pub fn trace(declaration: &Declaration, work: impl FnOnce()) -> Seen {
         while !rest.is_empty() {
             let at = LENGTH as usize;
             let (record, behind) = rest.split_at(u32::from_le_bytes(rest[at..at + 4].try_into().unwrap()) as usize);
-            rows.push(decode(&plan.schemas[0], record).into_iter().map(|(_, value)| value).collect());
+            let schema = u16::from_le_bytes(record[SCHEMA as usize..][..2].try_into().unwrap());
+            named.push(decode(&plan.schemas[usize::from(schema)], record));
             rest = behind;
         }
     }
+    let values = |row: &Vec<(String, Value)>| row.iter().map(|(_, value)| value.clone()).collect();
+    let rows = named.iter().map(values).collect();
     let counts = attached.counts(plan.probes.len()).unwrap();
     let mut sum = Counts::default();
     for of_probe in counts {
@@ -69,7 +74,7 @@ pub fn trace(declaration: &Declaration, work: impl FnOnce()) -> Seen {
         sum.emitted += of_probe.emitted;
         sum.lost += of_probe.lost;
     }
-    Seen { rows, counts: sum, attaching, detaching, schemas: plan.schemas, records }
+    Seen { rows, named, counts: sum, attaching, detaching, schemas: plan.schemas, records }
 }
 
 impl Seen {

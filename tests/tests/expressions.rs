@@ -2,7 +2,8 @@
 //!
 //! `values` and `texts` are tables, and `faults` is one of reads that fail; `memory` is of the
 //! kernel's variables, and `paths` of those of files. `random` compares random expressions with an evaluator that shares nothing with the compiler but the syntax
-//! tree, and `in_kernel` does so in the kernel. `hostile` feeds what is no declaration at all. `documented` tries each example of the documentation.
+//! tree, and `in_kernel` does so in the kernel. `hostile` feeds what is no declaration at all, and `mutations` what was one. `documented` tries each example of the
+//! documentation.
 
 #[path = "expressions/documented.rs"]
 mod documented;
@@ -14,6 +15,8 @@ mod hostile;
 mod in_kernel;
 #[path = "expressions/memory.rs"]
 mod memory;
+#[path = "expressions/mutations.rs"]
+mod mutations;
 #[path = "expressions/paths.rs"]
 mod paths;
 #[path = "expressions/random.rs"]

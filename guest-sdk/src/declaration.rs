@@ -1,12 +1,33 @@
 //! The declaration: made of the events' specifications, and adjusted by the plugin.
 
-use crate::bindings::porthole::trace::declarations::{Binding, Declaration, Event, Field, Probe, Step};
+use crate::bindings::porthole::trace::declarations::{Binding, Declaration, Event, Field, KfuncUse, Probe, Step};
 use crate::{ProbeSpec, StepSpec};
 
 impl Declaration {
     pub(crate) fn new(probes: &[ProbeSpec]) -> Declaration {
-        let probes = probes.iter().map(Probe::new).collect();
-        Declaration { kfuncs: Vec::new(), maps: Vec::new(), probes, tick: None }
+        let made = probes.iter().map(Probe::new).collect();
+        let mut declaration = Declaration { kfuncs: Vec::new(), maps: Vec::new(), probes: made, tick: None };
+        for kfunc in probes.iter().flat_map(|probe| probe.kfuncs) {
+            declaration.list(kfunc.name, kfunc.required);
+        }
+        declaration
+    }
+
+    /// Lists a kernel function that expressions call and the plugin cannot do without.
+    pub fn kfunc(&mut self, name: &str) {
+        self.list(name, true);
+    }
+
+    /// Lists one that a kernel may lack: there, what calls it is absent.
+    pub fn optional_kfunc(&mut self, name: &str) {
+        self.list(name, false);
+    }
+
+    fn list(&mut self, name: &str, required: bool) {
+        match self.kfuncs.iter_mut().find(|listed| listed.name == name) {
+            Some(listed) => listed.required |= required,
+            None => self.kfuncs.push(KfuncUse { name: name.to_owned(), required, claim: None }),
+        }
     }
 
     /// Lets all probes send only where the expression is true.

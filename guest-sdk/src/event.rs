@@ -38,10 +38,21 @@ pub struct ProbeSpec {
     pub event: &'static str,
     /// Attach points.
     pub attach: &'static [&'static str],
+    /// Kernel functions (kfuncs) that the expressions call.
+    pub kfuncs: &'static [KfuncSpec],
     /// What the probe does before it sends the event.
     pub steps: &'static [StepSpec],
     /// The event's fields, in the order of the struct.
     pub fields: &'static [FieldSpec],
+}
+
+/// A kernel function that expressions call.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct KfuncSpec {
+    /// Its name.
+    pub name: &'static str,
+    /// Whether the plugin cannot do without: where it can, what calls the function is absent on a kernel that lacks it.
+    pub required: bool,
 }
 
 /// One step before the event is sent.

@@ -128,7 +128,7 @@ pub use args::Args;
 pub use bindings::porthole::trace::declarations::{Declaration, Probe, Step};
 pub use bindings::porthole::trace::host::{Level, ValueParam as Value};
 pub use declaration::quote;
-pub use event::{Event, FieldSpec, ProbeSpec, StepSpec};
+pub use event::{Event, FieldSpec, KfuncSpec, ProbeSpec, StepSpec};
 pub use field::{Comm, Field, Kind, Text};
 pub use output::{NewRow, Output};
 pub use plugin::{Batch, Plugin};

@@ -6,7 +6,7 @@ const SCHEMA: usize = 4;
 const CPU: usize = 6;
 const TIME: usize = 8;
 const PRESENCE: usize = 16;
-/// The bit of a slot's length that tells that the value was cut.
+/// The bit of a slot's length that tells that the value was cut, and of a schema's id that tells it of a walk.
 const CUT: u16 = 0x8000;
 
 /// One record of a batch: a header and the fields of one event.
@@ -43,7 +43,12 @@ impl<'a> Record<'a> {
 
     /// The id of the record's schema.
     pub(crate) fn schema(self) -> u16 {
-        u16::from_le_bytes(self.array(SCHEMA))
+        u16::from_le_bytes(self.array(SCHEMA)) & !CUT
+    }
+
+    /// Whether a walk (`count(tasks(), …)` and the like) has been cut short for this record: what it gave is what it had come to.
+    pub fn walk_was_cut(self) -> bool {
+        u16::from_le_bytes(self.array(SCHEMA)) & CUT != 0
     }
 
     /// The CPU on which the probe fired.

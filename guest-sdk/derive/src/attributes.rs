@@ -16,6 +16,8 @@ pub struct ProbeAttribute {
     pub span: Span,
     pub name: Option<LitStr>,
     pub attach: Vec<LitStr>,
+    /// Names of kernel functions that its expressions call; `?` behind one that a kernel may lack.
+    pub kfuncs: Vec<LitStr>,
     pub steps: Vec<StepAttribute>,
 }
 
@@ -82,10 +84,16 @@ pub fn check_identifier(text: &str, span: Span) -> Result<()> {
 
 fn probe(attribute: &Attribute) -> Result<ProbeAttribute> {
     let span = attribute.path().get_ident().map_or_else(Span::call_site, Ident::span);
-    let mut probe = ProbeAttribute { span, name: None, attach: Vec::new(), steps: Vec::new() };
+    let mut probe = ProbeAttribute { span, name: None, attach: Vec::new(), kfuncs: Vec::new(), steps: Vec::new() };
     attribute.parse_nested_meta(|meta| {
         if meta.path.is_ident("attach") {
-            probe.attach.extend(attach_points(&meta)?);
+            probe.attach.extend(texts(&meta, MAX_ATTACH, "an attach point")?);
+        } else if meta.path.is_ident("kfuncs") {
+            let kfuncs = texts(&meta, MAX_NAME + 1, "the name of a kfunc")?;
+            for kfunc in &kfuncs {
+                check_identifier(kfunc.value().trim_end_matches('?'), kfunc.span())?;
+            }
+            probe.kfuncs.extend(kfuncs);
         } else if meta.path.is_ident("name") {
             set_once(&mut probe.name, &meta, identifier(meta.value()?.parse()?)?)?;
         } else if meta.path.is_ident("when") {
@@ -94,7 +102,8 @@ fn probe(attribute: &Attribute) -> Result<ProbeAttribute> {
         } else if meta.path.is_ident("bind") {
             probe.steps.extend(bindings(&meta)?);
         } else {
-            return Err(meta.error("unknown attribute: `probe` has `attach`, `name`, `when` and `bind(name = \"…\")`"));
+            return Err(meta
+                .error("unknown attribute: `probe` has `attach`, `name`, `kfuncs`, `when` and `bind(name = \"…\")`"));
         }
         Ok(())
     })?;
@@ -106,16 +115,16 @@ fn probe(attribute: &Attribute) -> Result<ProbeAttribute> {
 }
 
 /// `attach = "…"` or `attach = ["…", …]`.
-fn attach_points(meta: &ParseNestedMeta<'_>) -> Result<Vec<LitStr>> {
+fn texts(meta: &ParseNestedMeta<'_>, most: usize, what: &str) -> Result<Vec<LitStr>> {
     let value = meta.value()?;
-    let points: Vec<LitStr> = if value.peek(token::Bracket) {
+    let texts: Vec<LitStr> = if value.peek(token::Bracket) {
         let list;
         bracketed!(list in value);
         Punctuated::<LitStr, Token![,]>::parse_terminated(&list)?.into_iter().collect()
     } else {
         vec![value.parse()?]
     };
-    points.into_iter().map(|point| bounded(point, MAX_ATTACH, "an attach point")).collect()
+    texts.into_iter().map(|text| bounded(text, most, what)).collect()
 }
 
 /// `bind(name = "…", …)`.

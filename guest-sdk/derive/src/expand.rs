@@ -236,6 +236,11 @@ fn field_specs(fields: &[&Field], lifetime: &Lifetime) -> Result<Vec<TokenStream
 
 fn probe_spec(name: &str, event: &str, probe: &ProbeAttribute) -> TokenStream {
     let attach = &probe.attach;
+    let kfuncs = probe.kfuncs.iter().map(|kfunc| {
+        let text = kfunc.value();
+        let (name, required) = text.strip_suffix('?').map_or((text.as_str(), true), |name| (name, false));
+        quote!(::porthole_guest::KfuncSpec { name: #name, required: #required })
+    });
     let steps = probe.steps.iter().map(|step| match step {
         StepAttribute::When(condition) => quote!(::porthole_guest::StepSpec::When(#condition)),
         StepAttribute::Bind(name, value) => {
@@ -244,7 +249,14 @@ fn probe_spec(name: &str, event: &str, probe: &ProbeAttribute) -> TokenStream {
         }
     });
     quote! {
-        ::porthole_guest::ProbeSpec { name: #name, event: #event, attach: &[#(#attach),*], steps: &[#(#steps),*], fields }
+        ::porthole_guest::ProbeSpec {
+            name: #name,
+            event: #event,
+            attach: &[#(#attach),*],
+            kfuncs: &[#(#kfuncs),*],
+            steps: &[#(#steps),*],
+            fields,
+        }
     }
 }
 
@@ -289,6 +301,8 @@ mod tests {
                 "write a binding as `bind(name = \"…\")`",
             ),
             ("#[probe(attach = \"a:b\", name = \"1\")] struct E { pid: u32 }", "a name is made of letters"),
+            ("#[probe(attach = \"a:b\", kfuncs = \"a b\")] struct E { pid: u32 }", "a name is made of letters"),
+            ("#[probe(attach = \"a:b\", kfuncs = [\"\"])] struct E { pid: u32 }", "the name of a kfunc is not empty"),
             ("#[probe(attach = \"a:b\", name = \"a\", name = \"b\")] struct E { pid: u32 }", "this is given twice"),
             (
                 "#[probe(attach = \"a:b\")] #[probe(attach = \"a:c\")] struct E {}",

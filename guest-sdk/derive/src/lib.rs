@@ -16,7 +16,8 @@ use syn::{DeriveInput, parse_macro_input};
 ///     `rawtracepoint:sched_process_exec`, or by a pattern or list `tracepoint:syscalls:sys_enter_{open,unlink}*`;
 ///   * `name = "NAME"`: the probe's name;
 ///   * `when = "EXPRESSION"`, any number: the event is sent only where all are true;
-///   * `bind(NAME = "EXPRESSION", …)`, any number: a name for a value, for the steps and fields behind it.
+///   * `bind(NAME = "EXPRESSION", …)`, any number: a name for a value, for the steps and fields behind it;
+///   * `kfuncs = "NAME"` or `kfuncs = ["NAME", "NAME?", …]`: kernel functions that the expressions call; `?` stands behind one that a kernel may lack.
 /// * `#[event(name = "NAME")]`: the event's name.
 ///
 /// Attribute of a field: `#[expr("EXPRESSION")]`, the field's value; without it, the field's name is the expression.

@@ -17,6 +17,8 @@ pub struct Compiled {
     pub programs: Vec<ProgramOf>,
     /// The attach points, in the order of the functions.
     pub points: Vec<AttachPoint>,
+    /// Kfuncs of which nobody but the plugin says what they do with ownership.
+    pub claimed: Vec<String>,
 }
 
 /// Why a plan cannot be compiled.
@@ -53,7 +55,8 @@ pub fn compile(plan: &Plan, plugin: &str, ring: u32) -> Result<Compiled, Compile
     let object = object(program);
     let bytes = objfile::write(&object)?;
     let points = ir.programs.iter().map(|of| plan.probes[of.probe].points[of.point].attach.clone()).collect();
-    Ok(Compiled { bytes, object, programs: ir.programs, points })
+    let claimed = plan.kfuncs.iter().filter(|used| used.claimed).map(|used| used.name.clone()).collect();
+    Ok(Compiled { bytes, object, programs: ir.programs, points, claimed })
 }
 
 /// A program as parts of an object file.
@@ -81,7 +84,8 @@ fn object(program: Program) -> Object {
         license: "Dual BSD/GPL".to_owned(),
         functions: functions.collect(),
         maps: maps.collect(),
-        kfuncs: Vec::new(),
+        kfuncs: program.kfuncs,
+        data: program.data,
         reasons: program.reasons,
     }
 }

@@ -8,8 +8,8 @@ use porthole::events::Batch;
 use porthole::kernel::KernelFacts;
 use porthole::load::{Counts, load};
 use porthole::output::{Format, Renderer};
-use porthole::plan::layout::{LENGTH, SCHEMA, Schema};
-use porthole::plan::plan;
+use porthole::plan::layout::{LENGTH, SCHEMA, Schema, WALK_CUT};
+use porthole::plan::{Policy, plan_under};
 use porthole::plugin::Emitted;
 
 use crate::declaration;
@@ -37,7 +37,9 @@ pub struct Seen {
 pub fn trace(declaration: &Declaration, work: impl FnOnce()) -> Seen {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     let _inside = runtime.enter();
-    let plan = plan(declaration, &KernelFacts::running()).unwrap_or_else(|e| panic!("{e}"));
+    // Whoever writes a test's declaration means what it changes.
+    let policy = Policy { effects: true };
+    let plan = plan_under(declaration, &KernelFacts::running(), &policy).unwrap_or_else(|e| panic!("{e}"));
     let loaded = load(&compile(&plan, "test", RING).unwrap()).unwrap_or_else(|e| panic!("{e}"));
     let begun = Instant::now();
     let mut attached = loaded.attach(&plan).unwrap_or_else(|e| panic!("{e}"));
@@ -58,7 +60,7 @@ pub fn trace(declaration: &Declaration, work: impl FnOnce()) -> Seen {
         while !rest.is_empty() {
             let at = LENGTH as usize;
             let (record, behind) = rest.split_at(u32::from_le_bytes(rest[at..at + 4].try_into().unwrap()) as usize);
-            let schema = u16::from_le_bytes(record[SCHEMA as usize..][..2].try_into().unwrap());
+            let schema = u16::from_le_bytes(record[SCHEMA as usize..][..2].try_into().unwrap()) & !WALK_CUT;
             named.push(decode(&plan.schemas[usize::from(schema)], record));
             rest = behind;
         }

@@ -93,10 +93,7 @@ impl<'a> Lister<'a> {
     fn target(&self, out: &mut String, target: Target) -> fmt::Result {
         match target {
             Target::Map(map) => named(out, "map", self.names.maps, map.0),
-            Target::MapValue(map, offset) => {
-                named(out, "map", self.names.maps, map.0)?;
-                write!(out, "[0]+{offset}")
-            }
+            Target::Data(offset) => write!(out, "data+{offset}"),
             Target::Function(function) => named(out, "function", self.names.functions, function.0),
             Target::Kfunc(kfunc) => named(out, "kfunc", self.names.kfuncs, kfunc.0),
         }

@@ -169,8 +169,8 @@ pub struct KfuncIndex(pub u32);
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Target {
     Map(MapIndex),
-    /// A place in the first value of a map, in bytes from the value's start.
-    MapValue(MapIndex, u32),
+    /// A place in the object's read-only data, in bytes from its start.
+    Data(u32),
     Function(FunctionIndex),
     Kfunc(KfuncIndex),
 }
@@ -218,9 +218,10 @@ impl Insn {
         Self::relocated(raw::LD_IMM64, dst as u8, raw::PSEUDO_MAP_FD, 0, Target::Map(map))
     }
 
-    /// `dst =` the address of byte `offset` of the map's first value (array maps only).
-    pub fn load_map_value(dst: Reg, map: MapIndex, offset: u32) -> Self {
-        Self::relocated(raw::LD_IMM64, dst as u8, raw::PSEUDO_MAP_VALUE, 0, Target::MapValue(map, offset))
+    /// `dst =` the address of byte `offset` of the object's read-only data.
+    pub fn load_data(dst: Reg, offset: u32) -> Self {
+        // libbpf finds the place in the immediate, and puts the map there that it makes of the data.
+        Self::relocated(raw::LD_IMM64, dst as u8, 0, offset as i32, Target::Data(offset))
     }
 
     /// `dst = dst op src`

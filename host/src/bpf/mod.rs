@@ -11,6 +11,7 @@ mod assemble;
 mod disassemble;
 mod helper;
 mod insn;
+mod kfunc;
 mod raw;
 mod reason;
 
@@ -18,6 +19,7 @@ pub use assemble::{AssembleError, Code, Item, Relocation, assemble};
 pub use disassemble::{Names, disassemble, disassemble_named};
 pub use helper::helper_name;
 pub use insn::{AluOp, Cond, FunctionIndex, Insn, KfuncIndex, Label, MapIndex, Reg, Size, Target, Width};
+pub use kfunc::{CType, Kfunc};
 pub use raw::RawInsn;
 pub use reason::{Reason, ReasonId};
 

@@ -95,6 +95,5 @@ pub(super) const LD_IMM64: u8 = LD | 0x18;
 
 // Kinds of 64-bit immediate and of call, in `src` (BPF_PSEUDO_* in include/uapi/linux/bpf.h).
 pub(super) const PSEUDO_MAP_FD: u8 = 1;
-pub(super) const PSEUDO_MAP_VALUE: u8 = 2;
 pub(super) const PSEUDO_CALL: u8 = 1;
 pub(super) const PSEUDO_KFUNC_CALL: u8 = 2;

@@ -7,7 +7,7 @@ use std::process::ExitCode;
 use anyhow::Context;
 use clap::Args;
 
-use super::Cache;
+use super::{Cache, Effects};
 use porthole::compile::{Compiled, compile};
 use porthole::kernel::KernelFacts;
 use porthole::load::check_offered;
@@ -20,6 +20,8 @@ use porthole::run;
 pub struct CheckArguments {
     #[command(flatten)]
     cache: Cache,
+    #[command(flatten)]
+    effects: Effects,
     /// A plugin: a WebAssembly component
     #[arg(value_name = "PLUGIN.wasm")]
     plugin: PathBuf,
@@ -47,11 +49,16 @@ pub fn check(arguments: &CheckArguments) -> anyhow::Result<ExitCode> {
         &arguments.plugin,
         &arguments.args,
         Limits::default(),
-        &facts,
+        (&facts, &arguments.effects.policy()),
     ));
     let declared = declared.with_context(|| escape_terminal(&name))?;
     let compiled = compile(&declared.plan, &declared.name, RING).with_context(|| escape_terminal(&name))?;
     let mut text = describe(&declared.plan, &facts);
+    let listed = |name: &str| declared.plan.kfuncs.iter().any(|used| used.name == name);
+    let own: Vec<&str> = compiled.object.kfuncs.iter().map(|k| k.name.as_str()).filter(|name| !listed(name)).collect();
+    if !own.is_empty() {
+        let _ = writeln!(text, "called by the host itself: {}\n", own.join(", "));
+    }
     text.push_str(&instructions(&compiled, &declared.plan, &facts, arguments.all));
     super::print(&text)?;
     // All else holds for other kernels too, so it is no error here.
@@ -107,6 +114,11 @@ fn describe(plan: &Plan, facts: &KernelFacts) -> String {
         for (body, places) in alike {
             self::places(&places).into_iter().chain(body).for_each(&mut line);
         }
+    }
+    for used in &plan.kfuncs {
+        let effect = used.effect.map(|effect| format!("; it {effect}")).unwrap_or_default();
+        let here = if used.missing { ", which this kernel does not have: what calls it is absent" } else { "" };
+        line(format!("kfunc {}{here}{effect}", used.name));
     }
     for schema in &plan.schemas {
         line(format!(

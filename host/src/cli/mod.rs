@@ -14,6 +14,7 @@ use anyhow::Context;
 use clap::{Args, Parser, Subcommand};
 
 use porthole::cache::default_cache_dir;
+use porthole::plan::Policy;
 
 /// Trace with WebAssembly plugins.
 #[derive(Parser)]
@@ -44,6 +45,20 @@ struct Cache {
     /// Compile every component anew, and keep nothing
     #[arg(long)]
     no_cache: bool,
+}
+
+/// What plugins may change.
+#[derive(Args)]
+struct Effects {
+    /// Let plugins call kfuncs that change what is not their own: send signals, write attributes of files, …
+    #[arg(long = "allow-effects")]
+    allowed: bool,
+}
+
+impl Effects {
+    fn policy(&self) -> Policy {
+        Policy { effects: self.allowed }
+    }
 }
 
 impl Cache {

@@ -13,7 +13,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::mpsc::UnboundedReceiver;
 use tokio::task::JoinSet;
 
-use super::{Cache, ignore_closed, say};
+use super::{Cache, Effects, ignore_closed, say};
 use porthole::kernel::KernelFacts;
 use porthole::load::{Leftover, check_privileges};
 use porthole::output::{self, Format, Output, Renderer, escape_terminal};
@@ -39,6 +39,8 @@ pub struct RunArguments {
     /// Bytes of memory that each plugin may use
     #[arg(long, value_name = "BYTES", default_value = "64M", value_parser = memory)]
     memory_limit: usize,
+    #[command(flatten)]
+    effects: Effects,
     #[command(flatten)]
     cache: Cache,
     /// Plugins: WebAssembly components
@@ -130,10 +132,11 @@ async fn attach_all(arguments: &RunArguments, runtime: &Runtime) -> Option<Vec<R
     let limits = Limits { memory: arguments.memory_limit, ..Limits::default() };
     let options = Options { limits, ring: arguments.ring_size };
     let facts = KernelFacts::running().remembering_in(arguments.cache.directory());
+    let policy = arguments.effects.policy();
     let mut prepared: Vec<Prepared> = Vec::new();
     let mut failed = false;
     for path in &arguments.plugins {
-        let result = run::declare(runtime, path, &arguments.args, limits, &facts).await;
+        let result = run::declare(runtime, path, &arguments.args, limits, (&facts, &policy)).await;
         match result.and_then(|declared| declared.prepare(&options)) {
             Ok(plugin) => prepared.push(plugin),
             Err(error) => {

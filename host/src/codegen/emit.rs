@@ -7,7 +7,7 @@ use super::allocate::Allocation;
 use super::interference::{ARGUMENTS, commutes};
 use super::layout::layout;
 use super::liveness::Need;
-use crate::bpf::{AluOp, Cond, FunctionIndex, Insn, Item, Label, MapIndex, ReasonId, Reg, Size, Width};
+use crate::bpf::{AluOp, Cond, FunctionIndex, Insn, Item, KfuncIndex, Label, MapIndex, ReasonId, Reg, Size, Width};
 use crate::ir::{Address, AtomicOp, Base, BlockId, Callee, Operand, OperationKind, Register, Terminator};
 
 const FRAME: Reg = Reg::R10;
@@ -111,10 +111,12 @@ impl Emitter<'_> {
                 self.push(Insn::alu_imm(AluOp::Add, Width::W64, reg, offset));
             }
             OperationKind::MapAddress { to, map } => self.push(Insn::load_map(self.of(*to), MapIndex(map.0))),
+            OperationKind::DataAddress { to, offset } => self.push(Insn::load_data(self.of(*to), *offset)),
             OperationKind::Call { to, callee, arguments } => {
                 self.arguments(arguments);
                 self.push(match callee {
                     Callee::Helper(id) => Insn::call_helper(*id),
+                    Callee::Kfunc(id) => Insn::call_kfunc(KfuncIndex(id.0)),
                     Callee::Function(id) => Insn::call_function(FunctionIndex(id.0)),
                 });
                 if let Some(to) = to.filter(|_| need == Need::Value) {

@@ -13,7 +13,7 @@ mod spill;
 mod tidy;
 
 use crate::bpf::{AssembleError, Code, assemble};
-use crate::ir::{self, CheckError, Map, Module, Reason};
+use crate::ir::{self, CheckError, Kfunc, Map, Module, Reason};
 
 /// Bytes of stack of one function at most (include/linux/filter.h: MAX_BPF_STACK).
 pub const MAX_STACK: u32 = 512;
@@ -23,6 +23,8 @@ pub const MAX_STACK: u32 = 512;
 pub struct Program {
     pub functions: Vec<Function>,
     pub maps: Vec<Map>,
+    pub kfuncs: Vec<Kfunc>,
+    pub data: Vec<u8>,
     pub reasons: Vec<Reason>,
 }
 
@@ -59,7 +61,9 @@ pub enum CodegenError {
 pub fn generate(module: &Module) -> Result<Program, CodegenError> {
     ir::check(module)?;
     let functions = module.functions.iter().map(function).collect::<Result<_, _>>()?;
-    Ok(Program { functions, maps: module.maps.clone(), reasons: module.reasons.clone() })
+    let Module { maps, kfuncs, data, reasons, .. } = module;
+    let (maps, kfuncs, data, reasons) = (maps.clone(), kfuncs.clone(), data.clone(), reasons.clone());
+    Ok(Program { functions, maps, kfuncs, data, reasons })
 }
 
 fn function(function: &ir::Function) -> Result<Function, CodegenError> {

@@ -22,7 +22,7 @@ use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 use tokio::time::Instant;
 
-use crate::plan::layout::{HEADER, LENGTH, MAX_RECORD, SCHEMA};
+use crate::plan::layout::{HEADER, LENGTH, MAX_RECORD, SCHEMA, WALK_CUT};
 
 /// How long a batch gathers. Half of the 10 ms that an event waits at most, so that the other half is left for the handler before.
 const LINGER: Duration = Duration::from_millis(5);
@@ -144,7 +144,8 @@ impl Batch {
     fn push(&mut self, record: &[u8]) -> i32 {
         // The ring's own header gives the length in multiples of 1; ours is a multiple of 8 and the same.
         debug_assert!(record.len() >= HEADER as usize && word(record, LENGTH) as usize == record.len());
-        let schema = usize::from(u16::from_le_bytes([record[SCHEMA as usize], record[SCHEMA as usize + 1]]));
+        let schema = u16::from_le_bytes([record[SCHEMA as usize], record[SCHEMA as usize + 1]]);
+        let schema = usize::from(schema & !WALK_CUT);
         if self.by_schema.len() <= schema {
             self.by_schema.resize(schema + 1, 0);
         }

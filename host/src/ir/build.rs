@@ -66,6 +66,11 @@ impl FunctionBuilder {
         self.reason = reason;
     }
 
+    /// What [`FunctionBuilder::because`] was told last.
+    pub fn reason(&self) -> Option<ReasonId> {
+        self.reason
+    }
+
     /// How many operations there are, the ends of blocks included.
     pub fn operations(&self) -> usize {
         self.operations
@@ -183,6 +188,17 @@ impl FunctionBuilder {
         let to = self.register();
         self.push(OperationKind::MapAddress { to, map });
         to
+    }
+
+    pub fn data_address(&mut self, offset: u32) -> Register {
+        let to = self.register();
+        self.push(OperationKind::DataAddress { to, offset });
+        to
+    }
+
+    /// A call of which nobody wants the result.
+    pub fn run(&mut self, callee: Callee, arguments: &[Operand]) {
+        self.push(OperationKind::Call { to: None, callee, arguments: arguments.to_vec() });
     }
 
     pub fn call(&mut self, callee: Callee, arguments: &[Operand]) -> Register {

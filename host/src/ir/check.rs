@@ -71,7 +71,17 @@ impl Checker<'_> {
             OperationKind::MapAddress { map, .. } if map.0 as usize >= self.module.maps.len() => {
                 Err("no such map".to_owned())
             }
+            OperationKind::DataAddress { offset, .. } if *offset as usize >= self.module.data.len() => {
+                Err("outside of the data".to_owned())
+            }
             OperationKind::Call { arguments, .. } if arguments.len() > 5 => Err("more than 5 arguments".to_owned()),
+            OperationKind::Call { callee: Callee::Kfunc(id), arguments, .. } => {
+                match self.module.kfuncs.get(id.0 as usize) {
+                    Some(kfunc) if kfunc.parameters.len() == arguments.len() => Ok(()),
+                    Some(_) => Err("a kfunc of other parameters".to_owned()),
+                    None => Err("no such kfunc".to_owned()),
+                }
+            }
             OperationKind::Call { callee: Callee::Function(id), arguments, .. } => {
                 match self.module.functions.get(id.0 as usize) {
                     Some(f) if f.section.is_none() && f.parameters.len() == arguments.len() => Ok(()),

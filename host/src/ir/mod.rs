@@ -13,7 +13,7 @@ mod check;
 mod order;
 mod text;
 
-pub use crate::bpf::{AluOp, Cond, Reason, ReasonId, Size, Width};
+pub use crate::bpf::{AluOp, CType, Cond, Kfunc, Reason, ReasonId, Size, Width};
 pub use build::FunctionBuilder;
 pub use check::{CheckError, check};
 pub use order::build_order;
@@ -24,6 +24,10 @@ pub use text::text;
 pub struct Module {
     pub functions: Vec<Function>,
     pub maps: Vec<Map>,
+    /// Functions of the kernel that the functions call by name.
+    pub kfuncs: Vec<Kfunc>,
+    /// Bytes that nothing can change.
+    pub data: Vec<u8>,
     /// What [`ReasonId`]s index.
     pub reasons: Vec<Reason>,
 }
@@ -53,6 +57,10 @@ pub enum MapKind {
 /// Index into [`Module::maps`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct MapId(pub u32);
+
+/// Index into [`Module::kfuncs`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct KfuncId(pub u32);
 
 /// Index into [`Module::functions`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -169,6 +177,11 @@ pub enum OperationKind {
         to: Register,
         map: MapId,
     },
+    /// The address of what stands at this offset in [`Module::data`].
+    DataAddress {
+        to: Register,
+        offset: u32,
+    },
     Call {
         to: Option<Register>,
         callee: Callee,
@@ -189,6 +202,8 @@ pub enum AtomicOp {
 pub enum Callee {
     /// A helper of the kernel, by its number in include/uapi/linux/bpf.h.
     Helper(u32),
+    /// A function of the kernel.
+    Kfunc(KfuncId),
     /// A subprogram.
     Function(FunctionId),
 }
@@ -330,7 +345,8 @@ impl OperationKind {
             | OperationKind::ByteSwap { to, .. }
             | OperationKind::Load { to, .. }
             | OperationKind::AddressOf { to, .. }
-            | OperationKind::MapAddress { to, .. } => Some(*to),
+            | OperationKind::MapAddress { to, .. }
+            | OperationKind::DataAddress { to, .. } => Some(*to),
             OperationKind::Store { .. } | OperationKind::Atomic { op: AtomicOp::Add, .. } => None,
             OperationKind::Atomic { to, .. } => Some(*to),
             OperationKind::Call { to, .. } => *to,
@@ -341,9 +357,10 @@ impl OperationKind {
     pub fn reads(&self) -> impl Iterator<Item = Register> {
         let mut arguments: &[Operand] = &[];
         let (first, second) = match self {
-            OperationKind::Constant { .. } | OperationKind::AddressOf { .. } | OperationKind::MapAddress { .. } => {
-                (None, None)
-            }
+            OperationKind::Constant { .. }
+            | OperationKind::AddressOf { .. }
+            | OperationKind::MapAddress { .. }
+            | OperationKind::DataAddress { .. } => (None, None),
             OperationKind::Copy { from, .. }
             | OperationKind::Extend { from, .. }
             | OperationKind::ByteSwap { from, .. } => (Some(*from), None),
@@ -362,7 +379,10 @@ impl OperationKind {
     /// Puts another register in place of each that it reads.
     pub fn replace_reads(&mut self, mut by: impl FnMut(Register) -> Register) {
         match self {
-            OperationKind::Constant { .. } | OperationKind::AddressOf { .. } | OperationKind::MapAddress { .. } => {}
+            OperationKind::Constant { .. }
+            | OperationKind::AddressOf { .. }
+            | OperationKind::MapAddress { .. }
+            | OperationKind::DataAddress { .. } => {}
             OperationKind::Copy { from, .. }
             | OperationKind::Extend { from, .. }
             | OperationKind::ByteSwap { from, .. } => *from = by(*from),
@@ -394,6 +414,7 @@ impl OperationKind {
             | OperationKind::Load { to, .. }
             | OperationKind::AddressOf { to, .. }
             | OperationKind::MapAddress { to, .. }
+            | OperationKind::DataAddress { to, .. }
             | OperationKind::Atomic { to, .. } => *to = by,
             OperationKind::Store { .. } => {}
             OperationKind::Call { to, .. } => *to = Some(by),

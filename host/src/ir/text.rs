@@ -109,11 +109,13 @@ fn shown(module: &Module, kind: &OperationKind) -> String {
             let name = module.maps.get(map.0 as usize).map_or("?", |m| m.name.as_str());
             format!("{} = map {name}", reg(*to))
         }
+        OperationKind::DataAddress { to, offset } => format!("{} = data+{offset}", reg(*to)),
         OperationKind::Call { to, callee, arguments } => {
             let callee = match callee {
                 Callee::Helper(id) => {
                     helper_name(*id).map_or_else(|| format!("helper {id}"), |name| format!("bpf_{name}"))
                 }
+                Callee::Kfunc(id) => module.kfuncs.get(id.0 as usize).map_or("?".to_owned(), |k| k.name.clone()),
                 Callee::Function(id) => module.functions.get(id.0 as usize).map_or("?".to_owned(), |f| f.name.clone()),
             };
             let to = to.map(|to| format!("{} = ", reg(to))).unwrap_or_default();

@@ -354,6 +354,24 @@ impl Btf {
         Stripped { id, tags }
     }
 
+    /// The name of a structure, union or enumeration, without the word in front of it; empty where it has none.
+    pub fn tag(&self, id: TypeId) -> String {
+        match self.kind(id) {
+            Kind::Struct { name, .. }
+            | Kind::Union { name, .. }
+            | Kind::Enum { name, .. }
+            | Kind::Forward { name, .. } => name,
+            _ => String::new(),
+        }
+    }
+
+    /// The structure that a structure begins with, where it begins with one.
+    pub fn first_member(&self, id: TypeId) -> Option<TypeId> {
+        let first = self.members_behind(id).into_iter().next().filter(|member| member.bit_offset == 0)?;
+        let id = self.strip(first.ty).id;
+        matches!(self.kind(id), Kind::Struct { .. }).then_some(id)
+    }
+
     /// The type as C writes it without a variable: `struct task_struct *`, `unsigned int`, `char[16]`, `int (*)(struct file *)`.
     pub fn c_name(&self, id: TypeId) -> String {
         self.declare(id, String::new(), 0)

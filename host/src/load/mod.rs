@@ -48,6 +48,12 @@ pub enum LoadError {
     Refused(Box<Refusal>),
     #[error("the kernel does not load the programs: {source}{}", detail(.log))]
     Load { source: libbpf_rs::Error, log: String },
+    /// The verifier refused a program that calls a kfunc which the host knows by a claim.
+    #[error(
+        "the kernel does not load what calls `{}`: what the plugin claims of it (what releases its result, whether that may be null, whether it may sleep) is likely wrong{}",
+        .kfuncs.join("`, `"), detail(.log)
+    )]
+    Claimed { kfuncs: Vec<String>, log: String },
     /// This kernel has no way to attach there. Nothing has been attached.
     #[error("this kernel does not offer {feature}, so nothing can be attached to {at}: {why}{}", help(.instead))]
     NotOffered { feature: &'static str, at: String, why: String, instead: Option<String> },
@@ -160,6 +166,9 @@ fn refused(compiled: &Compiled, source: libbpf_rs::Error, log: &str) -> LoadErro
         return error;
     }
     match Refusal::find(compiled, &source, log) {
+        Some(_) if !compiled.claimed.is_empty() => {
+            LoadError::Claimed { kfuncs: compiled.claimed.clone(), log: log::tail(log) }
+        }
         Some(refusal) => {
             tracing::debug!("{log}");
             LoadError::Refused(Box::new(refusal))

@@ -24,14 +24,14 @@ use super::perf::open_everywhere;
 use super::process;
 use crate::plan::{Location, UserKind, UserPoint};
 
-/// The section of programs that are for such places.
-pub const SECTION: &str = "uprobe";
+/// The sections of programs that are for such places; those of the second may sleep.
+const SECTIONS: [&str; 2] = ["uprobe", "uprobe.s"];
 
 const ANY_PROCESS: i32 = -1;
 
 /// Makes the program one for multi links, where the kernel has them.
 pub fn prepare(program: &mut OpenProgramMut<'_>) {
-    if program.section() == SECTION && has_multi_links() {
+    if SECTIONS.iter().any(|section| program.section() == *section) && has_multi_links() {
         program.set_attach_type(ProgramAttachType::TraceUprobeMulti);
     }
 }

@@ -81,7 +81,9 @@ impl Lower<'_> {
         for (bit, (field, typed)) in schema.fields.iter().zip(fields).enumerate() {
             self.prepare(typed);
             let known = self.known.clone();
-            let (exit, join) = (Exit::to(self.b.block()), self.b.block());
+            let (absent, join) = (self.b.block(), self.b.block());
+            let (exit, depth) = (self.exit_to(absent), self.depth());
+            self.open_section(&typed.node);
             match place {
                 Place::Stack(slot) if is_text(&typed.node) => {
                     let to = self.b.address_of(slot, fixed_cursor);
@@ -100,6 +102,7 @@ impl Lower<'_> {
                     self.b.store(place.at(field.offset), value, field_size(&field.kind));
                 }
             }
+            self.close_section(depth);
             self.b.jump(join);
             if exit.used() {
                 self.b.enter(exit.block());
@@ -176,8 +179,15 @@ impl Lower<'_> {
     }
 
     fn send(&mut self, place: Place, length: Operand, presence: Operand) {
+        self.release_to(0);
         self.b.store(place.at(layout::LENGTH), length, Size::B4);
-        self.b.store(place.at(layout::SCHEMA), i32::from(self.schema.id), Size::B2);
+        let schema = i32::from(self.schema.id);
+        let schema = if self.body.walks {
+            self.b.alu(AluOp::Or, self.walks_cut, schema).into()
+        } else {
+            Operand::Constant(schema)
+        };
+        self.b.store(place.at(layout::SCHEMA), schema, Size::B2);
         let cpu = self.builtin(Builtin::Cpu);
         self.b.store(place.at(layout::CPU), cpu, Size::B2);
         let time = self.builtin(Builtin::Nsecs);

@@ -51,6 +51,8 @@ impl Lower<'_> {
             NodeKind::Element { .. }
             | NodeKind::ContextAddress { .. }
             | NodeKind::Gathered { .. }
+            | NodeKind::Item(_)
+            | NodeKind::Found(_)
             | NodeKind::Builtin(Builtin::Task) => Root::Sound,
             _ => Root::Register { register: value, offset: offset as i32, fresh: self.lives_on(pointer) },
         }
@@ -68,7 +70,7 @@ impl Lower<'_> {
 
     /// Goes to `exit` where a helper has failed, by way of the count unless that was for null.
     pub fn leave_if_failed(&mut self, condition: Cond, failed: Register, least: i32, root: Root, exit: &Exit) {
-        let absent = exit.take();
+        let absent = self.leave(exit);
         let fault = self.fault(absent);
         if let Root::Sound = root {
             return self.b.leave_if(condition, failed, least, fault);

@@ -25,13 +25,18 @@ pub struct Lane {
 }
 
 /// Whether the kernel may run a program at this point while the same one runs on the same CPU.
-pub fn is_reentered(point: &AttachPoint) -> bool {
-    matches!(point, AttachPoint::User(_))
+pub fn is_reentered(body: &PointPlan) -> bool {
+    match body.attach {
+        AttachPoint::User(_) => true,
+        // Only one thread walks.
+        AttachPoint::Iter(_) => false,
+        _ => body.sleeps,
+    }
 }
 
 /// How many entries of the scratch a program has, if it has any.
-pub fn entries(point: &AttachPoint) -> u32 {
-    if is_reentered(point) { LANES } else { 1 }
+pub fn entries(body: &PointPlan) -> u32 {
+    if is_reentered(body) { LANES } else { 1 }
 }
 
 /// Whether any step of the body needs scratch.
@@ -48,7 +53,7 @@ fn needs_scratch(body: &PointPlan, schema: &Schema) -> bool {
 impl Lower<'_> {
     /// Adds one to a counter that nobody else on this CPU can be adding to, or so that it does not matter.
     pub fn add_one(&mut self, at: Address) {
-        if is_reentered(&self.body.attach) {
+        if is_reentered(self.body) {
             let one = self.b.constant(1);
             self.b.atomic(AtomicOp::Add, at, one);
         } else {
@@ -60,7 +65,7 @@ impl Lower<'_> {
 
     /// Takes a lane, if the program needs scratch and must not take that of others.
     pub fn take_lane(&mut self) -> Option<Lane> {
-        if !is_reentered(&self.body.attach) || !needs_scratch(self.body, self.schema) {
+        if !is_reentered(self.body) || !needs_scratch(self.body, self.schema) {
             return None;
         }
         let (mark, base) = (self.b.register(), self.b.register());

@@ -16,7 +16,9 @@
 
 mod emit;
 mod fault;
+mod held;
 mod iter;
+mod kfunc;
 mod lanes;
 mod path;
 mod text;
@@ -31,6 +33,7 @@ use crate::ir::{
 use crate::plan::layout::Schema;
 use crate::plan::{Builtin, Plan, PlanStep, PointPlan, Shown, Span, Type, Typed};
 use fault::Faults;
+use held::Holding;
 pub use path::STEPS;
 use value::Exit;
 
@@ -49,6 +52,9 @@ pub const MAX_COMPARED: u32 = 16 * 1024;
 /// (kernel/bpf/verifier.c: BPF_COMPLEXITY_LIMIT_JMP_SEQ). An operation is one branch at most, and a comparison two for each 8 bytes. Most operations
 /// become one to three instructions, none many more, so jumps, which reach 32767 instructions far, reach all of a program.
 pub const MAX_OPERATIONS: usize = 4096;
+/// Paths that the verifier follows at most, times the operations of a program. What a kfunc has given and a `bind` step keeps may be null on some paths
+/// and not on others, and owned on these alone, so the verifier takes them for one nowhere: each such value doubles them.
+pub const MAX_PATHS: usize = 1 << 18;
 /// Operations of all programs at most: what one plugin may keep the compiler busy with.
 pub const MAX_ALL_OPERATIONS: usize = 1 << 18;
 
@@ -87,6 +93,7 @@ mod helper {
     pub const KTIME_GET_BOOT_NS: u32 = 125;
     pub const SEQ_WRITE: u32 = 127;
     pub const RINGBUF_OUTPUT: u32 = 130;
+    pub const DYNPTR_FROM_MEM: u32 = 197;
     pub const GET_CURRENT_TASK_BTF: u32 = 158;
     pub const GET_ATTACH_COOKIE: u32 = 174;
     pub const GET_FUNC_ARG: u32 = 183;
@@ -122,6 +129,10 @@ pub enum LowerError {
     )]
     Comparisons { probe: String, bytes: u32 },
     #[error(
+        "probe `{probe}`: {values} of the values that it binds are a kfunc's and may be null, and each doubles what the kernel's verifier has to follow; `when NAME` behind such a `bind` goes on only where there is one"
+    )]
+    Held { probe: String, values: u32 },
+    #[error(
         "probe `{probe}`: it takes more than {MAX_OPERATIONS} operations; leave some to the plugin's handlers, or use several probes"
     )]
     Operations { probe: String },
@@ -146,13 +157,13 @@ pub fn lower(plan: &Plan, plugin: &str, ring: u32) -> Result<Ir, LowerError> {
                 file: format!("{}:{}", Shown(plugin), p.name),
             };
             let schema = &plan.schemas[usize::from(p.schema)];
-            let lowered = Lower::new(&program, body, schema, &mut module.reasons).run();
+            let lowered = Lower::new(&program, body, schema, &mut module).run();
             lowered.check(&p.name)?;
             operations += lowered.operations;
             if operations > MAX_ALL_OPERATIONS {
                 return Err(LowerError::AllOperations);
             }
-            scratch_entries += if lowered.scratch > 0 { lanes::entries(&body.attach) } else { 0 };
+            scratch_entries += if lowered.scratch > 0 { lanes::entries(body) } else { 0 };
             scratch_bytes = scratch_bytes.max(lowered.scratch);
             module.functions.push(lowered.function);
             programs.push(ProgramOf { probe, point });
@@ -165,7 +176,7 @@ pub fn lower(plan: &Plan, plugin: &str, ring: u32) -> Result<Ir, LowerError> {
         value_size,
         max_entries,
     };
-    let reentered = plan.probes.iter().flat_map(|p| &p.points).any(|point| lanes::is_reentered(&point.attach));
+    let reentered = plan.probes.iter().flat_map(|p| &p.points).any(lanes::is_reentered);
     let marks = if reentered { 8 * lanes::LANES } else { 0 };
     module.maps = vec![
         map("events", MapKind::RingBuffer, 0, 0, ring),
@@ -185,6 +196,8 @@ struct Lowered {
     /// Bytes of texts that are compared with one another.
     compared: u32,
     operations: usize,
+    /// Bound values that are owned, or null.
+    held: u32,
 }
 
 impl Lowered {
@@ -198,6 +211,10 @@ impl Lowered {
         }
         if self.operations > MAX_OPERATIONS {
             return Err(LowerError::Operations { probe });
+        }
+        if self.operations.checked_shl(self.held).is_none_or(|paths| self.held >= usize::BITS / 2 || paths > MAX_PATHS)
+        {
+            return Err(LowerError::Held { probe, values: self.held });
         }
         Ok(())
     }
@@ -218,7 +235,8 @@ struct Lower<'a> {
     body: &'a PointPlan,
     schema: &'a Schema,
     b: FunctionBuilder,
-    reasons: &'a mut Vec<Reason>,
+    /// What all functions share.
+    module: &'a mut Module,
     interned: HashMap<(u32, Span, String), ReasonId>,
     /// The text that the nodes at hand were made from, and its step.
     source: (u32, String),
@@ -235,6 +253,7 @@ struct Lower<'a> {
     /// The one of the two that was read into last.
     last_word: SlotId,
     faults: Faults,
+    holding: Holding,
     /// 16 bytes for a thread's name that is compared.
     comm: Option<SlotId>,
     /// 16 bytes for each structure that is passed in two registers, by these.
@@ -244,6 +263,12 @@ struct Lower<'a> {
     pid_tgid: Option<Register>,
     uid_gid: Option<Register>,
     locals: Vec<Local>,
+    /// The objects at hand of the walks that this stands in.
+    items: Vec<Register>,
+    /// How many steps all walks of this hit have made together, where the body has walks.
+    walked: Register,
+    /// What marks the record where one was cut short.
+    walks_cut: Register,
     scratch: Scratch,
     /// The part of the scratch that has been taken, where it must be.
     lane: Option<lanes::Lane>,
@@ -279,7 +304,7 @@ struct Scratch {
 }
 
 impl<'a> Lower<'a> {
-    fn new(program: &'a Program, body: &'a PointPlan, schema: &'a Schema, reasons: &'a mut Vec<Reason>) -> Lower<'a> {
+    fn new(program: &'a Program, body: &'a PointPlan, schema: &'a Schema, module: &'a mut Module) -> Lower<'a> {
         let mut b = FunctionBuilder::new(program.name.clone(), Some(body.section()), 1);
         let (context, counters, zero) = (b.parameter(0), b.register(), b.register());
         let (filtered, word) = (b.block(), b.slot(8));
@@ -288,7 +313,7 @@ impl<'a> Lower<'a> {
             body,
             schema,
             b,
-            reasons,
+            module,
             interned: HashMap::new(),
             source: (0, String::new()),
             context,
@@ -299,12 +324,16 @@ impl<'a> Lower<'a> {
             other_word: None,
             last_word: word,
             faults: Faults::default(),
+            holding: Holding::default(),
             comm: None,
             gathered: HashMap::new(),
             known: HashMap::new(),
             pid_tgid: None,
             uid_gid: None,
             locals: Vec::new(),
+            items: Vec::new(),
+            walked: zero,
+            walks_cut: zero,
             scratch: Scratch::default(),
             lane: None,
             compared: 0,
@@ -319,6 +348,11 @@ impl<'a> Lower<'a> {
         self.count(Counter::Hits);
         let zero = self.b.load(Address::at(self.counters, Space::MapValue, ZERO_AT), Size::B8);
         self.b.copy(self.zero, zero);
+        if self.body.walks {
+            (self.walked, self.walks_cut) = (self.b.register(), self.b.register());
+            self.b.copy(self.walked, self.zero);
+            self.b.copy(self.walks_cut, self.zero);
+        }
         self.lane = self.take_lane();
         let body = self.body;
         for step in &body.steps {
@@ -338,27 +372,41 @@ impl<'a> Lower<'a> {
         self.leave_lane();
         self.b.ret(0);
         self.count_faults();
+        self.write_ways_out();
         let operations = self.b.operations();
-        Lowered { function: self.b.finish(), scratch: self.scratch.most, compared: self.compared, operations }
+        let held = self.holding.unknown();
+        Lowered { function: self.b.finish(), scratch: self.scratch.most, compared: self.compared, operations, held }
     }
 
     fn when(&mut self, condition: &Typed) {
         self.prepare(condition);
         let holds = self.b.block();
-        let exit = Exit::to(self.filtered);
-        self.branch_on(&condition.node, holds, self.filtered, &exit);
+        // All that is held is given back there.
+        let (exit, depth) = (Exit::to(self.filtered, 0), self.depth());
+        self.open_section(&condition.node);
+        let filtered = self.filter();
+        self.branch_on(&condition.node, holds, filtered, &exit);
         self.b.enter(holds);
+        self.close_section(depth);
+        for local in condition.node.never_null_where_true() {
+            if let Some(Local::Value { value, .. }) = self.locals.get(local as usize) {
+                self.holding.is_there(*value);
+            }
+        }
     }
 
     fn bind(&mut self, value: &Typed) {
         self.prepare(value);
+        let depth = self.depth();
         let before = self.known.clone();
-        let (exit, join) = (Exit::to(self.b.block()), self.b.block());
+        let (absent, join) = (self.b.block(), self.b.block());
+        let exit = self.exit_to(absent);
         let (present, result, cut) = (self.b.register(), self.b.register(), self.b.register());
         let text = matches!(value.node.ty, Type::Text { .. }).then(|| {
             self.open_scratch();
             self.reserve(text::room(&value.node))
         });
+        self.open_section(&value.node);
         match text {
             None => {
                 let computed = self.value(&value.node, &exit);
@@ -371,6 +419,7 @@ impl<'a> Lower<'a> {
                 self.b.copy(cut, found.cut);
             }
         }
+        self.close_section(depth);
         self.b.alu_to(AluOp::Add, present, self.zero, 1);
         self.b.jump(join);
         if exit.used() {
@@ -382,6 +431,7 @@ impl<'a> Lower<'a> {
             self.forget_all_but(before);
         }
         self.b.enter(join);
+        self.keep_held(depth, result, exit.used());
         let present = exit.used().then_some(present);
         let local = match text {
             None => Local::Value { value: result, present, plain: self.is_plain(&value.node) },
@@ -446,7 +496,8 @@ impl<'a> Lower<'a> {
         let (map, key) = (self.b.map_address(map), self.b.address_of(self.word, 0));
         let value = self.b.call(Callee::Helper(helper::MAP_LOOKUP_ELEM), &[map.into(), key.into()]);
         let (missing, found) = (self.b.block(), self.b.block());
-        self.b.branch(Cond::Eq, value, 0, missing, found);
+        let leaving = self.releasing(0, missing);
+        self.b.branch(Cond::Eq, value, 0, leaving, found);
         self.b.enter(missing);
         self.b.ret(0);
         self.b.enter(found);
@@ -478,7 +529,7 @@ impl<'a> Lower<'a> {
     fn explain(&mut self, step: u32, text: &str, span: Span) {
         let key = (step, span, text.to_owned());
         let file = &self.program.file;
-        let reasons = &mut *self.reasons;
+        let reasons = &mut self.module.reasons;
         let id = *self.interned.entry(key).or_insert_with(|| {
             reasons.push(Reason {
                 file: file.clone(),

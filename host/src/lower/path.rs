@@ -83,7 +83,8 @@ impl Lower<'_> {
         }
         // A file that has not been opened yet has none, which is no fault.
         let dentry = self.b.load(word(DENTRY), Size::B8);
-        self.b.leave_if(Cond::Eq, dentry, 0, exit.take());
+        let absent = self.leave(exit);
+        self.b.leave_if(Cond::Eq, dentry, 0, absent);
     }
 
     fn enter_mount(&mut self, mount: Register, mounts: Mounts, state: Register, exit: &Exit) {

@@ -4,6 +4,7 @@ use super::fault::Root;
 use super::value::Exit;
 use super::{Local, Lower, helper, path};
 use crate::ir::{Address, AluOp, BlockId, Cond, Operand, Register, Size, Space};
+use crate::plan::kfunc::Argument;
 use crate::plan::layout::CUT;
 use crate::plan::{Access, Match, Node, NodeKind, Type};
 
@@ -69,7 +70,23 @@ pub fn needs_scratch(node: &Node) -> bool {
         | NodeKind::ContextAddress { .. }
         | NodeKind::Gathered { .. }
         | NodeKind::Argument { .. }
+        | NodeKind::Item(_)
+        | NodeKind::Absent
         | NodeKind::Fetched { .. } => false,
+        NodeKind::Found(found) => needs_scratch(&found.pointer),
+        NodeKind::Kfunc(call) => call.arguments.iter().any(passes_memory),
+        NodeKind::Walk(walk) => {
+            walk.over.arguments.iter().any(passes_memory) || walk.condition.iter().chain(&walk.value).any(needs_scratch)
+        }
+    }
+}
+
+fn passes_memory(argument: &Argument) -> bool {
+    match argument {
+        Argument::Number(node) | Argument::Pointer(node) | Argument::Word(node) => needs_scratch(node),
+        Argument::Text(_) | Argument::Dynptr(_) => true,
+        Argument::Written | Argument::WrittenDynptr | Argument::WrittenBytes => true,
+        Argument::Fixed(_) | Argument::NewDynptr => false,
     }
 }
 
@@ -89,6 +106,13 @@ fn literal_and_comm<'a>(left: &'a Node, right: &'a Node) -> Option<&'a [u8]> {
 impl Lower<'_> {
     /// Reads a text to `to`, where there is [`room`] for it; goes to `exit` where it is absent.
     pub fn text_into(&mut self, node: &Node, to: Register, space: Space, exit: &Exit) -> Found {
+        let depth = self.depth();
+        let found = self.text_read_into(node, to, space, exit);
+        self.release_to(depth);
+        found
+    }
+
+    fn text_read_into(&mut self, node: &Node, to: Register, space: Space, exit: &Exit) -> Found {
         self.explain_node(node);
         match &node.kind {
             NodeKind::Literal(text) => {
@@ -125,6 +149,12 @@ impl Lower<'_> {
                     l.b.copy(result.cut, found.cut);
                 });
                 Found { length: self.bounded(result.length, max(node)), ..result }
+            }
+            NodeKind::Kfunc(call) => self.kfunc_text(call, node, to, exit),
+            NodeKind::Walk(walk) => self.walk_to_text(walk, node, to, space, exit),
+            NodeKind::Absent => {
+                self.is_absent(exit);
+                self.found(0)
             }
             // Nothing else is a text.
             _ => self.found(0),
@@ -168,30 +198,37 @@ impl Lower<'_> {
             self.b.alu_to(AluOp::Add, length, length, empty);
             if array {
                 // Never so; the verifier knows by it that the length has bounds.
-                self.b.leave_if(Cond::Gt, length, max as i32, exit.take());
+                let absent = self.leave(exit);
+                self.b.leave_if(Cond::Gt, length, max as i32, absent);
             }
         }
         let cut = self.b.constant(0);
         if !array {
-            // The verifier goes on behind a branch first, and what it has seen with a length of 0 to `max` it need not see again with one of `max`.
-            let (long, fits, join) = (self.b.block(), self.b.block(), self.b.block());
-            self.b.branch(Cond::Gt, length, max as i32, long, fits);
-            self.b.enter(fits);
-            self.b.jump(join);
-            self.b.enter(long);
-            self.b.set(length, i64::from(max));
-            self.b.set(cut, i64::from(CUT));
-            self.b.jump(join);
-            self.b.enter(join);
+            self.cut_to(length, cut, max);
         }
         Found { length, cut }
+    }
+
+    /// Makes a length one of at most `max`, and marks what was longer as cut.
+    pub fn cut_to(&mut self, length: Register, cut: Register, max: u32) {
+        // The verifier goes on behind a branch first, and what it has seen with a length of 0 to `max` it need not see again with one of `max`.
+        let (long, fits, join) = (self.b.block(), self.b.block(), self.b.block());
+        self.b.branch(Cond::Gt, length, max as i32, long, fits);
+        self.b.enter(fits);
+        self.b.jump(join);
+        self.b.enter(long);
+        self.b.set(length, i64::from(max));
+        self.b.set(cut, i64::from(CUT));
+        self.b.jump(join);
+        self.b.enter(join);
     }
 
     /// A length that is at most `max`, of which the verifier knows that and nothing more, on whatever path it has come.
     pub fn bounded(&mut self, length: Register, max: u32) -> Register {
         let length = self.fresh(length);
         // It never is.
-        self.b.leave_if(Cond::Gt, length, max as i32, self.filtered);
+        let filtered = self.filter();
+        self.b.leave_if(Cond::Gt, length, max as i32, filtered);
         length
     }
 

@@ -6,20 +6,27 @@ use super::fault::Root;
 use super::{Local, Lower, helper};
 use crate::ir::{Address, AluOp, BlockId, Cond, Operand, Register, Size, Space};
 use crate::plan::arithmetic::Op;
+use crate::plan::kfunc::Gives;
 use crate::plan::{Access, Builtin, Node, NodeKind, Origin, Type};
 
 /// Where an absent value goes, and whether any does.
 pub struct Exit {
     block: BlockId,
     used: Cell<bool>,
+    /// How much is held there.
+    depth: usize,
 }
 
 impl Exit {
-    pub fn to(block: BlockId) -> Exit {
-        Exit { block, used: Cell::new(false) }
+    pub fn to(block: BlockId, depth: usize) -> Exit {
+        Exit { block, used: Cell::new(false), depth }
     }
 
-    /// The block, for a jump to it.
+    pub fn depth(&self) -> usize {
+        self.depth
+    }
+
+    /// The block, for [`Lower::leave`] alone: a jump right there would forget what is held.
     pub fn take(&self) -> BlockId {
         self.used.set(true);
         self.block
@@ -35,8 +42,17 @@ impl Exit {
 }
 
 impl Lower<'_> {
-    /// The node's value in 64 bits; goes to `exit` where it is absent.
+    /// The node's value in 64 bits; goes to `exit` where it is absent. What had to be held for it is released, unless the value is a pointer to that.
     pub fn value(&mut self, node: &Node, exit: &Exit) -> Register {
+        let depth = self.depth();
+        let value = self.computed(node, exit);
+        if self.depth() > depth && self.is_plain(node) {
+            self.release_to(depth);
+        }
+        value
+    }
+
+    fn computed(&mut self, node: &Node, exit: &Exit) -> Register {
         self.explain_node(node);
         match &node.kind {
             NodeKind::Constant(value) => self.b.constant(*value),
@@ -80,6 +96,14 @@ impl Lower<'_> {
                 self.b.alu(AluOp::Add, pointer, *offset as i32)
             }
             NodeKind::Element { base, index, scale, count } => self.element(base, index, *scale, *count, exit),
+            NodeKind::Kfunc(call) => self.kfunc(call, node, exit),
+            NodeKind::Found(found) => self.found_pointer(found, node, exit),
+            NodeKind::Item(depth) => self.items[*depth as usize],
+            NodeKind::Walk(walk) => self.walk(walk, node, exit),
+            NodeKind::Absent => {
+                self.is_absent(exit);
+                self.b.constant(0)
+            }
             NodeKind::ContextAddress { offset } => self.b.alu(AluOp::Add, self.context, *offset as i32),
             NodeKind::Gathered { offsets } => self.gathered(*offsets),
             NodeKind::Cast(inner) => {
@@ -186,7 +210,14 @@ impl Lower<'_> {
 
     /// The node's value, to be tested.
     fn tested(&mut self, node: &Node, exit: &Exit) -> Register {
+        let depth = self.depth();
         let value = self.value(node, exit);
+        if self.depth() > depth {
+            // A pointer to what is held for this test alone: its number is enough.
+            let number = self.forgotten(value);
+            self.release_to(depth);
+            return number;
+        }
         if self.lives_on(node) { self.fresh(value) } else { value }
     }
 
@@ -209,7 +240,9 @@ impl Lower<'_> {
             | NodeKind::Or(..)
             | NodeKind::In { .. }
             | NodeKind::Match { .. }
-            | NodeKind::SameText(..) => true,
+            | NodeKind::SameText(..)
+            | NodeKind::Walk(_) => true,
+            NodeKind::Kfunc(call) => call.gives == Gives::Nothing,
             NodeKind::Arithmetic { op, .. } => op.is_comparison(),
             _ => false,
         }
@@ -224,18 +257,25 @@ impl Lower<'_> {
             NodeKind::Argument { .. } => origin != Origin::Trusted,
             // `value` reads what it loads by a helper.
             NodeKind::Load { .. } | NodeKind::Context { .. } | NodeKind::Fetched { .. } => true,
-            NodeKind::Cast(_) | NodeKind::Element { .. } => true,
+            NodeKind::Cast(_) | NodeKind::Element { .. } | NodeKind::Absent => true,
+            NodeKind::Kfunc(call) => !matches!(call.gives, Gives::Owned { .. }),
             _ => false,
         }
     }
 
     /// The node's value as a plain number to the verifier: what it takes for a pointer goes through memory, whose contents it does not keep in mind.
     pub fn plain(&mut self, node: &Node, exit: &Exit) -> Register {
+        let depth = self.depth();
         let value = self.value(node, exit);
-        if self.is_plain(node) { value } else { self.forgotten(value) }
+        if self.is_plain(node) {
+            return value;
+        }
+        let number = self.forgotten(value);
+        self.release_to(depth);
+        number
     }
 
-    fn forgotten(&mut self, pointer: Register) -> Register {
+    pub fn forgotten(&mut self, pointer: Register) -> Register {
         let at = Address::at(self.counters, Space::MapValue, super::FORGET_AT);
         self.b.store(at, pointer, Size::B8);
         self.b.load(at, Size::B8)
@@ -245,7 +285,8 @@ impl Lower<'_> {
         let value = self.plain(base, exit);
         if let Some(null) = null_at(base) {
             let tested = if self.lives_on(base) { self.fresh(value) } else { value };
-            self.b.leave_if(Cond::Eq, tested, null as i32, exit.take());
+            let absent = self.leave(exit);
+            self.b.leave_if(Cond::Eq, tested, null as i32, absent);
         }
         if let NodeKind::Constant(index) = index.kind
             && count.is_none()
@@ -260,7 +301,8 @@ impl Lower<'_> {
                 Ok(count) => Operand::Constant(count),
                 Err(_) => self.b.constant(count.into()).into(),
             };
-            self.b.leave_if(Cond::Ge, tested, count, exit.take());
+            let absent = self.leave(exit);
+            self.b.leave_if(Cond::Ge, tested, count, absent);
         }
         let distance = if scale == 1 { number } else { self.b.alu(AluOp::Mul, number, scale as i32) };
         self.b.alu(AluOp::Add, value, distance)
@@ -280,7 +322,7 @@ impl Lower<'_> {
     }
 
     /// Goes on in `block`, which not all ways go through: what is found out there is not known behind it.
-    fn apart(&mut self, block: BlockId, body: impl FnOnce(&mut Self)) {
+    pub fn apart(&mut self, block: BlockId, body: impl FnOnce(&mut Self)) {
         let known = self.known.clone();
         self.b.enter(block);
         body(self);
@@ -288,7 +330,7 @@ impl Lower<'_> {
     }
 
     /// A value as the right side of an instruction.
-    fn operand(&mut self, node: &Node, exit: &Exit) -> Operand {
+    pub fn operand(&mut self, node: &Node, exit: &Exit) -> Operand {
         match node.kind {
             NodeKind::Constant(value) => match i32::try_from(value) {
                 Ok(value) => Operand::Constant(value),
@@ -346,7 +388,8 @@ impl Lower<'_> {
     pub fn need(&mut self, present: Option<Register>, exit: &Exit) {
         if let Some(present) = present {
             let present = self.fresh(present);
-            self.b.leave_if(Cond::Eq, present, 0, exit.take());
+            let absent = self.leave(exit);
+            self.b.leave_if(Cond::Eq, present, 0, absent);
         }
     }
 
@@ -401,7 +444,7 @@ impl Lower<'_> {
 
     /// A pointer that may be added to. The verifier forbids that with one that may be null, and knows of each pointer that came from the context
     /// or by a direct load whether it may.
-    fn guarded(&mut self, pointer: &Node, exit: &Exit) -> Register {
+    pub fn guarded(&mut self, pointer: &Node, exit: &Exit) -> Register {
         let value = match &pointer.kind {
             NodeKind::Load { base, offset, bytes, access: Access::Direct, .. } => {
                 self.explain_node(pointer);
@@ -411,7 +454,8 @@ impl Lower<'_> {
         };
         if !never_null(pointer) && !is_number(pointer) {
             let tested = if self.lives_on(pointer) { self.fresh(value) } else { value };
-            self.b.leave_if(Cond::Eq, tested, 0, exit.take());
+            let absent = self.leave(exit);
+            self.b.leave_if(Cond::Eq, tested, 0, absent);
         }
         value
     }
@@ -465,7 +509,8 @@ impl Lower<'_> {
         }
         let value = self.value(node, exit);
         let tested = if self.lives_on(node) { self.fresh(value) } else { value };
-        self.b.leave_if(Cond::Eq, tested, 0, exit.take());
+        let absent = self.leave(exit);
+        self.b.leave_if(Cond::Eq, tested, 0, absent);
         value.into()
     }
 
@@ -520,6 +565,8 @@ fn never_null(pointer: &Node) -> bool {
             | NodeKind::Address { .. }
             | NodeKind::ContextAddress { .. }
             | NodeKind::Gathered { .. }
+            | NodeKind::Item(_)
+            | NodeKind::Found(_)
     )
 }
 
@@ -540,7 +587,12 @@ fn null_at(pointer: &Node) -> Option<u32> {
 pub fn is_number(pointer: &Node) -> bool {
     match &pointer.kind {
         NodeKind::Load { access, .. } => *access != Access::Direct,
-        NodeKind::Context { .. } | NodeKind::Fetched { .. } | NodeKind::Cast(_) | NodeKind::Element { .. } => true,
+        NodeKind::Context { .. }
+        | NodeKind::Fetched { .. }
+        | NodeKind::Cast(_)
+        | NodeKind::Element { .. }
+        | NodeKind::Absent => true,
+        NodeKind::Kfunc(call) => !matches!(call.gives, Gives::Owned { .. }),
         NodeKind::Argument { .. } => matches!(pointer.ty, Type::Pointer { origin: Origin::Kernel | Origin::User, .. }),
         _ => false,
     }

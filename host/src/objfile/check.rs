@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 
 use super::btf::BtfError;
-use super::{Function, MapDef, Object, Role};
+use super::{Function, Object, Role};
 use crate::bpf::Target;
 
 /// Why an object could not be written.
@@ -27,11 +27,6 @@ pub enum WriteError {
     UnknownReason { function: String, reason: u32 },
     #[error("function `{function}` calls the program `{callee}` at slot {slot}; only subprograms can be called")]
     CallsEntry { function: String, slot: u32, callee: String },
-    /// libbpf relocates addresses of values only in the maps that it makes for `.data`, `.rodata` and `.bss`.
-    #[error(
-        "function `{function}` takes the address of a value of map `{map}` at slot {slot}, which libbpf cannot relocate"
-    )]
-    MapValueAddress { function: String, slot: u32, map: String },
     #[error("could not build BTF")]
     Btf(#[from] BtfError),
     #[error("could not write ELF")]
@@ -109,10 +104,7 @@ fn check_target(object: &Object, function: &Function, slot: u32, target: Target)
     let unknown = || WriteError::UnknownTarget { function: name(), slot, target };
     match target {
         Target::Map(map) => object.maps.get(map.0 as usize).map(|_| ()).ok_or_else(unknown),
-        Target::MapValue(map, _) => {
-            let MapDef { name: map, .. } = object.maps.get(map.0 as usize).ok_or_else(unknown)?;
-            Err(WriteError::MapValueAddress { function: name(), slot, map: map.clone() })
-        }
+        Target::Data(offset) => object.data.get(offset as usize).map(|_| ()).ok_or_else(unknown),
         Target::Kfunc(kfunc) => object.kfuncs.get(kfunc.0 as usize).map(|_| ()).ok_or_else(unknown),
         Target::Function(callee) => {
             let callee = object.functions.get(callee.0 as usize).ok_or_else(unknown)?;

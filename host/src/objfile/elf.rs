@@ -17,6 +17,7 @@ pub(super) fn write(object: &Object, layout: &Layout<'_>, types: &Types) -> Resu
     let sections: Vec<SectionId> = layout.sections.iter().map(|section| writer.code(section)).collect();
     writer.maps(&types.maps);
     writer.kfuncs();
+    writer.read_only();
     // Relocations refer to symbols, so they come when all are there.
     for (section, &id) in layout.sections.iter().zip(&sections) {
         writer.relocations(section, id)?;
@@ -37,12 +38,20 @@ struct Writer<'a> {
     functions: Vec<Option<SymbolId>>,
     maps: Vec<SymbolId>,
     kfuncs: Vec<SymbolId>,
+    data: Option<SymbolId>,
 }
 
 impl<'a> Writer<'a> {
     fn new(object: &'a Object) -> Self {
         let elf = out::Object::new(BinaryFormat::Elf, Architecture::Bpf, Endianness::Little);
-        Self { object, elf, functions: vec![None; object.functions.len()], maps: Vec::new(), kfuncs: Vec::new() }
+        Self {
+            object,
+            elf,
+            functions: vec![None; object.functions.len()],
+            maps: Vec::new(),
+            kfuncs: Vec::new(),
+            data: None,
+        }
     }
 
     fn data(&mut self, name: &str, kind: SectionKind, content: &[u8], align: u64) -> SectionId {
@@ -87,6 +96,13 @@ impl<'a> Writer<'a> {
         }
     }
 
+    fn read_only(&mut self) {
+        if !self.object.data.is_empty() {
+            let section = self.data(".rodata", SectionKind::ReadOnlyData, &self.object.data, 8);
+            self.data = Some(self.elf.section_symbol(section));
+        }
+    }
+
     fn relocations(&mut self, section: &Section<'_>, id: SectionId) -> Result<(), WriteError> {
         let object = self.object;
         for placed in &section.functions {
@@ -105,7 +121,8 @@ impl<'a> Writer<'a> {
     /// The symbol of a target and the type of relocation: 64 bits for an immediate, 32 for a call.
     fn resolve(&self, target: Target) -> Option<(SymbolId, u32)> {
         match target {
-            Target::Map(map) | Target::MapValue(map, _) => Some((*self.maps.get(map.0 as usize)?, elf::R_BPF_64_64)),
+            Target::Map(map) => Some((*self.maps.get(map.0 as usize)?, elf::R_BPF_64_64)),
+            Target::Data(_) => Some((self.data?, elf::R_BPF_64_64)),
             Target::Function(function) => Some(((*self.functions.get(function.0 as usize)?)?, elf::R_BPF_64_32)),
             Target::Kfunc(kfunc) => Some((*self.kfuncs.get(kfunc.0 as usize)?, elf::R_BPF_64_32)),
         }

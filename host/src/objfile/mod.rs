@@ -15,7 +15,7 @@ mod ext;
 mod layout;
 mod types;
 
-use crate::bpf::{Code, Names, Reason, disassemble_named};
+use crate::bpf::{Code, Kfunc, Names, Reason, disassemble_named};
 
 pub use check::WriteError;
 
@@ -29,7 +29,9 @@ pub struct Object {
     /// What [`MapIndex`](crate::bpf::MapIndex) counts.
     pub maps: Vec<MapDef>,
     /// What [`KfuncIndex`](crate::bpf::KfuncIndex) counts.
-    pub kfuncs: Vec<KfuncRef>,
+    pub kfuncs: Vec<Kfunc>,
+    /// What nothing can change, by its offset: the section `.rodata`.
+    pub data: Vec<u8>,
     /// What [`ReasonId`](crate::bpf::ReasonId) counts.
     pub reasons: Vec<Reason>,
 }
@@ -102,33 +104,6 @@ pub enum MapKind {
     UserRingBuf,
     /// Needs the flag `BPF_F_MMAPABLE`.
     Arena,
-}
-
-/// A function of the kernel that the object's functions call.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct KfuncRef {
-    pub name: String,
-    /// libbpf compares these and the result with the running kernel's BTF, by their kinds; see [`CType`].
-    pub parameters: Vec<CType>,
-    pub result: CType,
-}
-
-/// A type of C, as far as libbpf looks at it when it compares prototypes (`bpf_core_types_are_compat`): the sizes of integers and
-/// the names and members of what a pointer points to make no difference, qualifiers and typedefs are looked through.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub enum CType {
-    Void,
-    Int {
-        bytes: u8,
-        signed: bool,
-    },
-    Bool,
-    Enum(String),
-    Struct(String),
-    Union(String),
-    /// A struct that the kernel's BTF declares but does not define.
-    Forward(String),
-    Pointer(Box<CType>),
 }
 
 /// The bytes of the object file.

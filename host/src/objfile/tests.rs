@@ -7,7 +7,7 @@ use super::*;
 use crate::bpf::Reg::*;
 use crate::bpf::Size::*;
 use crate::bpf::Width::*;
-use crate::bpf::{AluOp, Cond, FunctionIndex, Insn, Item, KfuncIndex, Label, MapIndex, ReasonId, assemble};
+use crate::bpf::{AluOp, CType, Cond, FunctionIndex, Insn, Item, KfuncIndex, Label, MapIndex, ReasonId, assemble};
 use crate::kernel::KernelFacts;
 use crate::load::perf::open_tracepoint;
 
@@ -90,6 +90,7 @@ fn sample() -> Object {
         ],
         maps: vec![map("counts", MapKind::Array, (4, 8), 1), map("events", MapKind::RingBuf, (0, 0), 4096)],
         kfuncs: Vec::new(),
+        data: Vec::new(),
         reasons: vec![reason("pid == 1", 7), reason("@counts[0]", 9)],
     }
 }
@@ -249,8 +250,8 @@ fn faults_of_the_compiler_are_told() {
             "function `on_enter` calls the program `on_exit` at slot 0; only subprograms can be called",
         ),
         (
-            &calls(Insn::load_map_value(R1, MapIndex(0), 8)),
-            "function `on_enter` takes the address of a value of map `counts` at slot 0, which libbpf cannot relocate",
+            &calls(Insn::load_data(R1, 8)),
+            "function `on_enter` refers to Data(8) at slot 0, which the object does not have",
         ),
     ];
     for (change, message) in table {
@@ -386,11 +387,8 @@ fn root_kfuncs_are_found_by_their_prototypes() {
     let pointer = |to: CType| CType::Pointer(Box::new(to));
     let task = || pointer(CType::Struct("task_struct".into()));
     let int = |bytes, signed| CType::Int { bytes, signed };
-    let kfunc = |name: &str, result, parameters: &[CType]| KfuncRef {
-        name: name.into(),
-        parameters: parameters.to_vec(),
-        result,
-    };
+    let kfunc =
+        |name: &str, result, parameters: &[CType]| Kfunc { name: name.into(), parameters: parameters.to_vec(), result };
     let out = Label(0);
     let program = [
         Insn::call_helper(GET_CURRENT_PID_TGID).into(),

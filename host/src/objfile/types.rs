@@ -5,7 +5,8 @@ use std::collections::HashMap;
 use super::btf::{Btf, BtfError, FunctionLinkage, IntEncoding, Placement, TypeId};
 use super::ext::{self, FuncInfo, LineInfo, SectionInfo};
 use super::layout::{Layout, Placed, Section};
-use super::{CType, Function, KfuncRef, Linkage, MapDef, MapKind, Object, Role};
+use super::{Function, Linkage, MapDef, MapKind, Object, Role};
+use crate::bpf::{CType, Kfunc};
 
 /// What the sections `.BTF` and `.BTF.ext` contain, and where maps are in `.maps`.
 pub(super) struct Types {
@@ -95,7 +96,7 @@ impl<'a> Builder<'a> {
         Ok(())
     }
 
-    fn kfunc(&mut self, kfunc: &KfuncRef) -> Result<TypeId, BtfError> {
+    fn kfunc(&mut self, kfunc: &Kfunc) -> Result<TypeId, BtfError> {
         let result = self.c_type(&kfunc.result)?;
         let parameters = kfunc.parameters.iter().map(|ty| self.c_type(ty)).collect::<Result<Vec<_>, _>>()?;
         let prototype = self.prototype(result, &parameters)?;

@@ -4,7 +4,7 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use crate::plan::layout::{CUT, FieldKind, LENGTH, PRESENCE, SCHEMA, Schema, TIME};
+use crate::plan::layout::{CUT, FieldKind, LENGTH, PRESENCE, SCHEMA, Schema, TIME, WALK_CUT};
 use crate::plugin::{Row, Value};
 
 /// A row for each record.
@@ -14,7 +14,7 @@ pub fn rows<'a>(records: &'a [u8], schemas: &'a [Schema]) -> impl Iterator<Item 
         let length = number(rest, LENGTH, 4) as usize;
         let record = rest.get(..length).filter(|r| !r.is_empty())?;
         rest = &rest[length..];
-        let schema = schemas.get(number(record, SCHEMA, 2) as usize)?;
+        let schema = schemas.get(usize::from(number(record, SCHEMA, 2) as u16 & !WALK_CUT))?;
         Some(row(record, schema))
     })
 }
@@ -25,7 +25,11 @@ fn row(record: &[u8], schema: &Schema) -> Row {
         let value = if presence & (1 << bit) == 0 { Value::Absent } else { value(record, &field.kind, field.offset) };
         (field.name.clone(), value)
     });
-    Row { name: schema.name.clone(), time: Some(number(record, TIME, 8)), columns: columns.collect() }
+    // What a row tells by its values alone would not tell that one of them is no more than a lower bound.
+    let cut = number(record, SCHEMA, 2) as u16 & WALK_CUT != 0;
+    let cut = cut.then(|| ("walk_cut".to_owned(), Value::Boolean(true)));
+    let columns = columns.chain(cut).collect();
+    Row { name: schema.name.clone(), time: Some(number(record, TIME, 8)), columns }
 }
 
 fn value(record: &[u8], kind: &FieldKind, at: u32) -> Value {
@@ -87,6 +91,18 @@ mod tests {
         let shown = |number: i64| value(&number.to_le_bytes(), &kind, 0);
         assert_eq!([shown(1), shown(-1)], [Value::Text("ONE".into()), Value::Text("BAD".into())]);
         assert_eq!(shown(1 << 40), Value::Signed(1 << 40));
+    }
+
+    #[test]
+    fn a_walk_that_was_cut_short_is_told() {
+        let schema = Schema::new(0, "p", "e", [("n".to_owned(), FieldKind::Unsigned(8))]);
+        let mut record = vec![0; 32];
+        (record[0], record[16], record[HEADER as usize]) = (32, 1, 7);
+        let columns = |record: &[u8]| rows(record, std::slice::from_ref(&schema)).next().unwrap().columns;
+        assert_eq!(columns(&record), [("n".to_owned(), Value::Unsigned(7))]);
+        record[SCHEMA as usize + 1] = 0x80;
+        let cut = ("walk_cut".to_owned(), Value::Boolean(true));
+        assert_eq!(columns(&record), [("n".to_owned(), Value::Unsigned(7)), cut]);
     }
 
     #[test]

@@ -9,14 +9,17 @@
 //! Invariants: a [`Node`] that leaves here has operands of the types its kind asks for. Constants are folded. Every fault names what would work.
 
 mod calls;
+mod kfunc;
 mod memory;
 mod names;
 mod operators;
 mod path;
 mod places;
+mod trust;
 mod types;
+mod walk;
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 
 use super::attach::Value;
@@ -24,9 +27,12 @@ use super::diagnostic::{Fault, Span, did_you_mean};
 use super::familiar;
 use super::points::Points;
 use super::syntax::{Expr, ExprKind, UnaryOp};
+use super::uses::Uses;
 use super::{AttachPoint, Builtin, Names, Node, NodeKind, Origin, PointName, Target, Type};
 use crate::kernel::{Btf, KernelFacts, TypeId};
 pub use places::target;
+pub use trust::Trust;
+use walk::Item;
 
 /// Bytes of `str(pointer)` at most, where no other number is given.
 pub const STR_DEFAULT: u32 = 256;
@@ -72,7 +78,15 @@ pub struct Checker<'a> {
     number: i64,
     /// What `bind` steps named; none where the value was faulty, which has been told.
     bindings: HashMap<String, (u32, Option<Type>)>,
+    /// How far the verifier trusts each of them, by its number.
+    trusted: Vec<Trust>,
+    /// The objects at hand of the walks that the expression at hand stands in.
+    items: RefCell<Vec<Item>>,
+    /// The kfuncs that the declaration lists.
+    uses: &'a Uses,
     reads_registers: Cell<bool>,
+    walks: Cell<bool>,
+    sleeps: Cell<bool>,
 }
 
 /// A path while it is walked.
@@ -103,8 +117,26 @@ impl From<Value> for Walk {
 
 impl<'a> Checker<'a> {
     /// `number` is that of `attach` among the probe's attach points.
-    pub fn new(facts: &'a KernelFacts, attach: &'a AttachPoint, points: &'a Points, number: i64) -> Checker<'a> {
-        Checker { facts, attach, points, number, bindings: HashMap::new(), reads_registers: Cell::new(false) }
+    pub fn new(
+        facts: &'a KernelFacts,
+        attach: &'a AttachPoint,
+        points: &'a Points,
+        number: i64,
+        uses: &'a Uses,
+    ) -> Checker<'a> {
+        Checker {
+            facts,
+            attach,
+            points,
+            number,
+            bindings: HashMap::new(),
+            trusted: Vec::new(),
+            items: RefCell::default(),
+            uses,
+            reads_registers: Cell::new(false),
+            walks: Cell::new(false),
+            sleeps: Cell::new(false),
+        }
     }
 
     /// How many values have been bound.
@@ -117,10 +149,21 @@ impl<'a> Checker<'a> {
         self.reads_registers.get()
     }
 
-    /// Names a value for the expressions to come. `ty` is none where the value was faulty.
-    pub fn bind(&mut self, name: &str, ty: Option<Type>) -> u32 {
+    /// Whether something is called that may sleep.
+    pub fn sleeps(&self) -> bool {
+        self.sleeps.get()
+    }
+
+    /// Whether something has been walked over.
+    pub fn walks(&self) -> bool {
+        self.walks.get()
+    }
+
+    /// Names a value for the expressions to come: none where it was faulty.
+    pub fn bind(&mut self, name: &str, value: Option<&Node>) -> u32 {
         let local = self.bindings.len() as u32;
-        self.bindings.insert(name.to_owned(), (local, ty));
+        self.trusted.push(value.map_or(Trust::Nothing, |node| self.trust(node)));
+        self.bindings.insert(name.to_owned(), (local, value.map(|node| node.ty.clone())));
         local
     }
 
@@ -128,6 +171,15 @@ impl<'a> Checker<'a> {
     pub fn value(&self, expr: &Expr) -> Checked<Node> {
         let walk = self.walk(expr)?;
         self.finish(walk, expr.span)
+    }
+
+    /// Refuses an expression that would sleep where it must not.
+    pub fn awake(&self, node: Node) -> Checked<Node> {
+        if !self.sleeps.get() || !node.sleeps() || !node.needs_rcu() {
+            return Ok(node);
+        }
+        let fault = Fault::new(node.span, "this may sleep while it uses what RCU protects, which would be gone then");
+        Err(one(fault.help("a `bind` step for one of the two, and an expression of its own for the other")))
     }
 
     /// The expression as something that is 0 or not.
@@ -187,6 +239,9 @@ impl<'a> Checker<'a> {
             // A faulty binding has been told where it stands; what uses it says nothing more.
             let ty = ty.clone().ok_or_else(Vec::new)?;
             return Ok(Walk::Value(Node { kind: NodeKind::Local(*local), ty, span }));
+        }
+        if let Some(item) = self.item(name, span) {
+            return Ok(Walk::Value(item));
         }
         let integer = |bytes, signed| Type::Integer { bytes, signed };
         let ty = match name {

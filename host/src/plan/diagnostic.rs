@@ -47,6 +47,12 @@ impl Fault {
         self
     }
 
+    /// Adds a line that says more.
+    pub fn note(mut self, note: impl Into<String>) -> Fault {
+        self.notes.push(note.into());
+        self
+    }
+
     /// Places the fault in a probe.
     pub fn within(self, probe: &str, place: &str, text: &str) -> Diagnostic {
         Diagnostic {

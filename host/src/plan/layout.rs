@@ -10,6 +10,8 @@ pub const HEADER: u32 = 24;
 pub const LENGTH: u32 = 0;
 /// Offset of the schema's id, u16.
 pub const SCHEMA: u32 = 4;
+/// The bit of the schema's id that tells that a walk has been cut short for this record.
+pub const WALK_CUT: u16 = 0x8000;
 /// Offset of the CPU, u16.
 pub const CPU: u32 = 6;
 /// Offset of the time, u64 nanoseconds since boot.

@@ -12,15 +12,18 @@ mod check;
 mod constants;
 mod diagnostic;
 mod familiar;
+pub mod kfunc;
 pub mod layout;
 mod named;
 mod node;
 mod points;
 mod probe;
+mod prototype;
 mod shared;
 pub mod syntax;
 mod syscalls;
 mod together;
+mod uses;
 mod validate;
 
 use std::collections::HashSet;
@@ -46,6 +49,7 @@ use crate::kernel::KernelFacts;
 use attach::Search;
 use layout::Schema;
 use probe::Parsed;
+use uses::Uses;
 
 /// The type of an expression at an attach point, if it is a value there.
 ///
@@ -54,7 +58,8 @@ use probe::Parsed;
 pub fn type_of(expression: &str, attach: &AttachPoint, facts: &KernelFacts) -> Result<Type, Vec<Fault>> {
     let expression = syntax::parse(expression).map_err(|fault| vec![fault])?;
     let points = points::Points::new(std::slice::from_ref(attach));
-    Ok(check::Checker::new(facts, attach, &points, 0).value(&expression)?.ty)
+    let uses = Uses::default();
+    Ok(check::Checker::new(facts, attach, &points, 0, &uses).value(&expression)?.ty)
 }
 
 /// A declaration that has been checked. What it says can be compiled and loaded on the kernel whose facts it was checked against.
@@ -63,8 +68,22 @@ pub struct Plan {
     pub probes: Vec<ProbePlan>,
     /// One for each probe that emits, by id.
     pub schemas: Vec<Schema>,
+    /// The kfuncs that it lists, in the order of their names.
+    pub kfuncs: Vec<UsedKfunc>,
     /// Time between calls of `on-tick`.
     pub tick: Option<Duration>,
+}
+
+/// A kfunc that a declaration lists.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct UsedKfunc {
+    pub name: String,
+    /// What it changes that is not the plugin's own.
+    pub effect: Option<&'static str>,
+    /// Whether this kernel lacks it, so that what calls it is absent.
+    pub missing: bool,
+    /// Whether what it does with ownership is known by the plugin's claim alone.
+    pub claimed: bool,
 }
 
 impl Plan {
@@ -103,6 +122,10 @@ pub struct PointPlan {
     pub number: i64,
     /// Whether it reads registers by their names.
     pub reads_registers: bool,
+    /// Whether it calls what may sleep, so that its program is one that may.
+    pub sleeps: bool,
+    /// Whether it walks over objects of the kernel's.
+    pub walks: bool,
     /// The attach point of the same probe whose program serves this one, too, which is for several functions; the first of those that share one names itself.
     pub shares: Option<usize>,
 }
@@ -142,16 +165,34 @@ pub enum PlanStep {
     /// A record, fields in the order of the schema's.
     Emit(Vec<Typed>),
 }
-/// Checks a declaration against a kernel.
+
+/// What a run allows.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Policy {
+    /// Calls of kfuncs that change what is not the plugin's own: signals sent, attributes of files written, …
+    pub effects: bool,
+}
+
+/// Checks a declaration against a kernel, for a run that allows no effects.
 ///
 /// # Errors
 /// All faults of the declaration, never an empty list.
 pub fn plan(declaration: &Declaration, facts: &KernelFacts) -> Result<Plan, Diagnostics> {
+    plan_under(declaration, facts, &Policy::default())
+}
+
+/// Checks a declaration against a kernel and what the run allows.
+///
+/// # Errors
+/// All faults of the declaration, never an empty list.
+pub fn plan_under(declaration: &Declaration, facts: &KernelFacts, policy: &Policy) -> Result<Plan, Diagnostics> {
     validate::bounds(declaration)?;
     let (mut faults, mut names) = (Vec::new(), HashSet::new());
-    let mut plan = Plan { probes: Vec::new(), schemas: Vec::new(), tick: None };
+    let mut plan = Plan { probes: Vec::new(), schemas: Vec::new(), kfuncs: Vec::new(), tick: None };
     validate::beside(declaration, &mut faults);
     plan.tick = declaration.tick.map(|ms| Duration::from_millis(u64::from(ms)));
+    let uses = Uses::of(declaration, facts, policy, &mut faults);
+    plan.kfuncs = uses.used();
     let search = Search::new(facts);
     let (mut read, mut points) = (Vec::new(), Vec::new());
     for probe in &declaration.probes {
@@ -167,7 +208,7 @@ pub fn plan(declaration: &Declaration, facts: &KernelFacts) -> Result<Plan, Diag
     faults.extend(unbounded);
     for (parsed, mut here) in read {
         if let Some((checked, schema)) =
-            bounded.then(|| parsed.check(plan.schemas.len() as u16, &search, &mut here)).flatten()
+            bounded.then(|| parsed.check(plan.schemas.len() as u16, &search, &uses, &mut here)).flatten()
         {
             plan.probes.push(checked);
             plan.schemas.push(schema);

@@ -1,6 +1,7 @@
 //! Typed expressions.
 
 use super::arithmetic;
+use super::kfunc::{Argument, Call, Found, Walk};
 use super::named::Names;
 use super::{PointName, Span};
 use crate::kernel::TypeId;
@@ -62,6 +63,15 @@ pub enum NodeKind {
     Gathered {
         offsets: [u32; 2],
     },
+    /// A function of the kernel is called.
+    Kfunc(Box<Call>),
+    /// The pointer as one that the verifier vouches for.
+    Found(Box<Found>),
+    /// The object at hand of the walk that stands in so many others.
+    Item(u32),
+    Walk(Box<Walk>),
+    /// What this kernel does not have.
+    Absent,
     /// The value as the type says: its lowest bytes, extended, or all of them as a pointer.
     Cast(Box<Node>),
     /// The value's lowest bytes, as many as the type has (2, 4 or 8), in the opposite order.
@@ -168,6 +178,84 @@ pub struct Mounts {
     /// From the `struct vfsmount` to members of the `struct mount`: that in which it is mounted, and the dentry there.
     pub outer: i32,
     pub point: i32,
+}
+
+impl Node {
+    /// Whether this holds of the node, or of one that it is made of.
+    pub fn any(&self, holds: &dyn Fn(&Node) -> bool) -> bool {
+        let of_arguments =
+            |arguments: &[Argument]| arguments.iter().any(|a| a.node().is_some_and(|node| node.any(holds)));
+        holds(self)
+            || match &self.kind {
+                NodeKind::Load { base, .. } | NodeKind::Address { base, .. } => base.any(holds),
+                NodeKind::Cast(a)
+                | NodeKind::ByteSwap(a)
+                | NodeKind::Not(a)
+                | NodeKind::Complement(a)
+                | NodeKind::Negate(a)
+                | NodeKind::In { value: a, .. }
+                | NodeKind::Match { text: a, .. }
+                | NodeKind::Str { pointer: a, .. }
+                | NodeKind::Path { at: a, .. } => a.any(holds),
+                NodeKind::Arithmetic { left, right, .. }
+                | NodeKind::And(left, right)
+                | NodeKind::Or(left, right)
+                | NodeKind::SameText(left, right)
+                | NodeKind::Element { base: left, index: right, .. } => left.any(holds) || right.any(holds),
+                NodeKind::Conditional { condition, then, otherwise } => {
+                    condition.any(holds) || then.any(holds) || otherwise.any(holds)
+                }
+                NodeKind::Kfunc(call) => of_arguments(&call.arguments),
+                NodeKind::Found(found) => found.pointer.any(holds),
+                NodeKind::Walk(walk) => {
+                    of_arguments(&walk.over.arguments)
+                        || walk.condition.iter().chain(&walk.value).any(|node| node.any(holds))
+                }
+                NodeKind::Constant(_)
+                | NodeKind::Builtin(_)
+                | NodeKind::Context { .. }
+                | NodeKind::Argument { .. }
+                | NodeKind::Fetched { .. }
+                | NodeKind::Local(_)
+                | NodeKind::ContextAddress { .. }
+                | NodeKind::Gathered { .. }
+                | NodeKind::Item(_)
+                | NodeKind::Absent
+                | NodeKind::Literal(_)
+                | NodeKind::Comm
+                | NodeKind::ContextText { .. }
+                | NodeKind::LocatedText { .. } => false,
+            }
+    }
+
+    /// Whether a kfunc that may sleep is called for it.
+    pub fn sleeps(&self) -> bool {
+        self.any(&|node| matches!(&node.kind, NodeKind::Kfunc(call) if call.sleeps))
+    }
+
+    /// Whether it uses what only RCU protects: what some members lead to, and what some walks give.
+    pub fn needs_rcu(&self) -> bool {
+        self.any(&|node| match &node.kind {
+            NodeKind::Walk(walk) => walk.over.rcu,
+            NodeKind::Load { access: Access::Direct, .. } => {
+                matches!(node.ty, Type::Pointer { origin: Origin::Trusted, .. })
+            }
+            _ => false,
+        })
+    }
+
+    /// Bound pointers that are not null where this is true.
+    pub fn never_null_where_true(&self) -> Vec<u32> {
+        match &self.kind {
+            NodeKind::Local(local) => vec![*local],
+            NodeKind::And(left, right) => [left.never_null_where_true(), right.never_null_where_true()].concat(),
+            NodeKind::Arithmetic { op: arithmetic::Op::NotEqual, left, right, .. } => match (&left.kind, &right.kind) {
+                (NodeKind::Local(local), NodeKind::Constant(0)) => vec![*local],
+                _ => Vec::new(),
+            },
+            _ => Vec::new(),
+        }
+    }
 }
 
 /// How a text is compared with one that is known.

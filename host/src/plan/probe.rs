@@ -9,6 +9,7 @@ use super::layout::{FieldKind, MAX_RECORD, Schema, fixed_size};
 use super::points::Points;
 use super::syntax::{self, Expr};
 use super::together::{Forms, Gathered, Kinds};
+use super::uses::Uses;
 use super::{AttachPoint, Node, PlanStep, PointPlan, ProbePlan, Typed, largest_record, shared, validate};
 use crate::declare::{Probe, Step};
 
@@ -96,6 +97,7 @@ impl<'a> Parsed<'a> {
         &self,
         id: u16,
         search: &Search<'_>,
+        uses: &Uses,
         faults: &mut Vec<Diagnostic>,
     ) -> Option<(ProbePlan, Schema)> {
         let before = faults.len();
@@ -108,7 +110,7 @@ impl<'a> Parsed<'a> {
         let mut kinds: Vec<Kinds> = fields.iter().map(|(name, _)| Kinds::new(name)).collect();
         for attach in found {
             let mut here = Vec::new();
-            if let Some(point) = self.check_at(attach, &forms, &mut here) {
+            if let Some(point) = self.check_at(attach, (&forms, uses), &mut here) {
                 let at = point.attach.to_string();
                 for (kinds, value) in kinds.iter_mut().zip(point.fields()) {
                     kinds.add(forms.of(&value.node.ty), &at);
@@ -143,18 +145,23 @@ impl<'a> Parsed<'a> {
         found
     }
 
-    fn check_at(&self, attach: AttachPoint, forms: &Forms<'_>, faults: &mut Vec<Diagnostic>) -> Option<PointPlan> {
+    fn check_at(
+        &self,
+        attach: AttachPoint,
+        (forms, uses): (&Forms<'_>, &Uses),
+        faults: &mut Vec<Diagnostic>,
+    ) -> Option<PointPlan> {
         let before = faults.len();
         let at = attach.to_string();
         let number = forms.points.number(&at);
-        let mut checker = Checker::new(forms.facts, &attach, forms.points, number);
+        let mut checker = Checker::new(forms.facts, &attach, forms.points, number, uses);
         let mut steps = Vec::new();
         for step in &self.steps {
             match step {
                 ParsedStep::Bind(name, text) => {
                     let value = self.typed(&mut checker, text, &at, faults, |c, e| c.value(e));
                     // An expression that failed still binds its name, lest each use of it be reported as unknown.
-                    let local = checker.bind(name, value.as_ref().map(|v| v.node.ty.clone()));
+                    let local = checker.bind(name, value.as_ref().map(|v| &v.node));
                     steps.extend(value.map(|value| PlanStep::Bind { local, value }));
                 }
                 ParsedStep::When(text) => {
@@ -171,8 +178,8 @@ impl<'a> Parsed<'a> {
             }
         }
         let locals = checker.locals();
-        let reads_registers = checker.reads_registers();
-        let point = PointPlan { attach, locals, steps, reads_registers, number, shares: None };
+        let (reads_registers, walks, sleeps) = (checker.reads_registers(), checker.walks(), checker.sleeps());
+        let point = PointPlan { attach, locals, steps, reads_registers, sleeps, walks, number, shares: None };
         (faults.len() == before && self.whole).then_some(point)
     }
 
@@ -184,7 +191,7 @@ impl<'a> Parsed<'a> {
         faults: &mut Vec<Diagnostic>,
         check: impl FnOnce(&mut Checker<'_>, &Expr) -> Result<Node, Vec<Fault>>,
     ) -> Option<Typed> {
-        match check(checker, text.expr.as_ref()?) {
+        match check(checker, text.expr.as_ref()?).and_then(|node| checker.awake(node)) {
             Ok(node) => Some(Typed { node, text: text.text.to_owned(), step: text.step }),
             Err(found) => {
                 faults.extend(found.into_iter().map(|fault| Diagnostic {

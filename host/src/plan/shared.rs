@@ -63,6 +63,12 @@ impl PointPlan {
     pub fn section(&self) -> String {
         match (self.shares, probed(self)) {
             (Some(_), Some(function)) => format!("{}.multi", function.kind.name()),
+            _ if self.sleeps => {
+                // As libbpf marks it, behind the kind.
+                let section = self.attach.section();
+                let (kind, rest) = section.split_at(section.find('/').unwrap_or(section.len()));
+                format!("{kind}.s{rest}")
+            }
             _ => self.attach.section(),
         }
     }

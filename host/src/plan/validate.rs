@@ -55,9 +55,6 @@ pub fn beside(declaration: &Declaration, faults: &mut Vec<Diagnostic>) {
     if let Some(tick) = declaration.tick.filter(|tick| !TICK.contains(tick)) {
         refuse(format!("its tick is {tick} ms; it can be from {} to {} ms", TICK.start(), TICK.end()));
     }
-    if !declaration.kfuncs.is_empty() {
-        refuse("kfuncs are not there yet; its list of kfuncs must be empty".to_owned());
-    }
     if !declaration.maps.is_empty() {
         refuse("maps are not there yet; its list of maps must be empty".to_owned());
     }

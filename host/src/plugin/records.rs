@@ -54,7 +54,7 @@ impl Shapes {
         if bytes.len() < layout::HEADER as usize {
             return Err(RecordError::Truncated { at });
         }
-        let id = u16_at(bytes, layout::SCHEMA as usize);
+        let id = u16_at(bytes, layout::SCHEMA as usize) & !layout::WALK_CUT;
         let shape = self.0.get(&id).ok_or(RecordError::Schema { at, id })?;
         let length = u32_at(bytes, layout::LENGTH as usize) as usize;
         if !length.is_multiple_of(8) || length < shape.size || length > layout::MAX_RECORD as usize {

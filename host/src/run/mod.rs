@@ -21,7 +21,7 @@ use crate::events::{Batch, Ring, RingError};
 use crate::kernel::KernelFacts;
 use crate::load::{Attached, Leftover, LoadError, Loaded, Refusal, load, report_directories};
 use crate::output::{self, Closed, Output, Renderer};
-use crate::plan::{Diagnostics, Plan, Shown, plan};
+use crate::plan::{Diagnostics, Plan, Policy, Shown, plan_under};
 use crate::plugin::{Limits, Plugin, PluginError, Runtime};
 
 pub use account::{Account, ProbeAccount, Usage};
@@ -103,7 +103,7 @@ pub async fn declare(
     path: &Path,
     args: &[String],
     limits: Limits,
-    facts: &KernelFacts,
+    (facts, policy): (&KernelFacts, &Policy),
 ) -> Result<Declared, RunError> {
     let watch = Stopwatch::start();
     let component = runtime.load(path)?;
@@ -114,7 +114,7 @@ pub async fn declare(
     })?;
     let mut stages = Stages { declare: watch.stop(), ..Stages::default() };
     let watch = Stopwatch::start();
-    let plan = plan(&declaration, facts)?;
+    let plan = plan_under(&declaration, facts, policy)?;
     stages.plan = watch.stop();
     Ok(Declared { name: component.name().to_owned(), plugin, declaration, plan, stages })
 }

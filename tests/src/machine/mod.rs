@@ -201,7 +201,7 @@ impl Machine {
     /// # Panics
     /// Where the record breaks a rule of `wit/events.wit`.
     pub fn decode(&self, record: &[u8]) -> Vec<(String, Value)> {
-        let schema = &self.schemas[usize::from(record::u16_at(record, layout::SCHEMA))];
+        let schema = &self.schemas[usize::from(record::u16_at(record, layout::SCHEMA) & !layout::WALK_CUT)];
         record::decode(schema, record)
     }
 }

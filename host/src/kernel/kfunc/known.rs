@@ -83,6 +83,13 @@ flags! {
 }
 
 impl Flags {
+    /// Those of a kfunc whose result must be released, may be null, or that may sleep, as a plugin says of it.
+    pub fn claimed(owned: bool, may_be_null: bool, may_sleep: bool) -> Flags {
+        let bits = [(owned, "acquire"), (may_be_null, "ret_null"), (may_sleep, "sleepable")];
+        let bit = |word: &str| WORDS.iter().find(|(name, _)| *name == word).map_or(0, |(_, bit)| *bit);
+        Flags(bits.into_iter().filter(|(is, _)| *is).fold(0, |flags, (_, word)| flags | bit(word)))
+    }
+
     /// The words that [`Flags`] displays as; none where one is none of them.
     pub fn parse(words: &str) -> Option<Flags> {
         let bit = |word: &str| match word {

@@ -8,6 +8,7 @@ use super::search::{Meant, Name, Search};
 use super::{Spec, no_facts, typed};
 use crate::kernel::{Btf, KernelFacts, Kind, TypeId};
 use crate::plan::Node;
+use crate::plan::check::Trust;
 use crate::plan::diagnostic::{Fault, Span};
 
 /// The kinds that need to be told nothing but their name.
@@ -115,7 +116,26 @@ fn again(btf: &Btf) -> Option<Again> {
     Some(Again { pos: offset("pos")?, pos_mod_end: offset("pos_mod_end")? })
 }
 
+/// Arguments of iterators that the verifier trusts: the kind, and the argument's name. All others it knows by type alone.
+const TRUSTED: [(&str, &str); 8] = [
+    ("task", "task"),
+    ("task_file", "file"),
+    ("cgroup", "cgroup"),
+    ("bpf_map", "map"),
+    ("tcp", "sk_common"),
+    ("udp", "udp_sk"),
+    ("unix", "unix_sk"),
+    ("kmem_cache", "s"),
+];
+
 impl Iter {
+    /// Whether the verifier takes what this argument points to for alive.
+    pub fn vouches_for(&self, argument: u32) -> Trust {
+        let name = self.params.get(argument as usize).map(|(name, _)| name.as_str());
+        let trusted = TRUSTED.iter().any(|(kind, trusted)| *kind == self.kind && Some(*trusted) == name);
+        if trusted { Trust::Full } else { Trust::Nothing }
+    }
+
     /// `args.name`; none where there is no such argument.
     pub fn argument(&self, name: &str, facts: &KernelFacts, span: Span) -> Option<Result<Node, Fault>> {
         let index = self.params.iter().position(|(n, _)| n == name)?;

@@ -29,9 +29,11 @@ pub use search::{MAX_COMPARED_NAMES, Meant, Search};
 pub use tracepoint::readable_fields;
 pub use user::{Location, UserKind, UserPoint};
 
+use super::check::Trust;
 use super::diagnostic::{Fault, Span, did_you_mean};
 use super::validate::MAX_ATTACH_LENGTH;
 use super::{Node, familiar};
+use crate::kernel::kfunc::ProgramKind;
 use crate::kernel::{FactError, Feature, KernelFacts, RawTracepoint, TracepointFormat, TypeId};
 use search::Name;
 
@@ -154,6 +156,46 @@ impl AttachPoint {
             AttachPoint::Function(function) => Some(&function.name),
             AttachPoint::User(point) => point.function.as_deref(),
             _ => None,
+        }
+    }
+
+    /// Whether its programs may be ones that sleep.
+    pub fn may_sleep(&self) -> bool {
+        match self {
+            AttachPoint::Function(function) => function.kind == FunctionKind::Lsm,
+            AttachPoint::Iter(_) | AttachPoint::User(_) => true,
+            _ => false,
+        }
+    }
+
+    /// What its programs are, where the kernel decides what they may call; `sleeps`: one that may sleep.
+    pub fn program_kind(&self, sleeps: bool) -> ProgramKind {
+        match self {
+            AttachPoint::Function(function) if sleeps && function.kind == FunctionKind::Lsm => {
+                ProgramKind::LsmSleepable
+            }
+            AttachPoint::Iter(_) if sleeps => ProgramKind::IterSleepable,
+            AttachPoint::User(_) if sleeps => ProgramKind::UprobeSleepable,
+            AttachPoint::Tracepoint(_) => ProgramKind::Tracepoint,
+            AttachPoint::RawTracepoint(_) => ProgramKind::Tracing,
+            AttachPoint::Perf(_) => ProgramKind::PerfEvent,
+            AttachPoint::Iter(_) => ProgramKind::Iter,
+            AttachPoint::Function(function) => match function.kind {
+                FunctionKind::Lsm => ProgramKind::Lsm,
+                kind if kind.is_typed() => ProgramKind::Tracing,
+                _ => ProgramKind::Kprobe,
+            },
+            AttachPoint::User(_) => ProgramKind::Kprobe,
+        }
+    }
+
+    /// Whether the verifier takes what this argument points to for alive (kernel/bpf/btf.c: prog_args_trusted, and the `ctx_arg_info` of iterators).
+    pub fn vouches_for(&self, argument: u32) -> Trust {
+        match self {
+            AttachPoint::RawTracepoint(_) => Trust::Full,
+            AttachPoint::Function(function) if function.kind == FunctionKind::Lsm => Trust::Full,
+            AttachPoint::Iter(iter) => iter.vouches_for(argument),
+            _ => Trust::Nothing,
         }
     }
 

@@ -6,7 +6,7 @@ use super::super::syntax::{Expr, ExprKind};
 use super::super::{Access, AttachPoint, Match, Names, Node, NodeKind, Origin, Type};
 use super::operators::matching;
 use super::types::converted;
-use super::{BUILTINS, Checked, Checker, STR_DEFAULT, STR_MAX, both, one};
+use super::{BUILTINS, Checked, Checker, STR_DEFAULT, STR_MAX, both, one, walk};
 
 /// Functions whose arguments are expressions.
 #[rustfmt::skip]
@@ -39,7 +39,15 @@ impl Checker<'_> {
             "starts_with" => Match::StartsWith,
             "ends_with" => Match::EndsWith,
             "contains" => Match::Contains,
-            _ => return Err(one(self.unknown_function(name, at))),
+            word => {
+                if let Some(called) = self.kfunc(word, at, arguments, span) {
+                    return called;
+                }
+                return match walk::asked(word) {
+                    Some(asked) => self.walked(word, asked, arguments, span),
+                    None => Err(one(self.unknown_function(word, at))),
+                };
+            }
         };
         let [text, with] = arguments else {
             return Err(one(Fault::new(span, format!("`{name}` takes a text and what is looked for"))));
@@ -147,6 +155,9 @@ impl Checker<'_> {
             || matches!(name, "comm" | "args");
         if is_value {
             return fault.help(format!("`{name}` is a value, without parentheses"));
+        }
+        if let Some(fault) = self.not_listed(name, at) {
+            return fault;
         }
         let help = familiar::function(name).or_else(|| did_you_mean(name, FUNCTIONS.iter().copied().chain(OF_TYPES)));
         fault.help(help.unwrap_or_else(|| {

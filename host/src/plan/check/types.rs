@@ -1,7 +1,7 @@
 //! Types by their C names: casts, `sizeof`, `offsetof`, `container_of`.
 
 use super::super::diagnostic::{Fault, Span, did_you_mean};
-use super::super::syntax::{Expr, TypeBase, TypeName};
+use super::super::syntax::{self, Expr, ExprKind, TypeBase, TypeName};
 use super::super::{AttachPoint, Names, Node, NodeKind, Origin, Target, Type};
 use super::places::{bytes_of, element, size_of, target};
 use super::{Checked, Checker, Walk, both, one};
@@ -99,6 +99,17 @@ impl Checker<'_> {
         back.kind = NodeKind::Constant(-i64::from(offset));
         let ty = Type::Pointer { target: Target::Type(id), origin };
         Ok(Node { ty, span, ..element(node, back, 1, None) })
+    }
+
+    /// What a function gives whose prototype is written so, as far as this kernel has such a type.
+    pub(super) fn type_of_prototype(&self, prototype: &str, function: &str) -> Option<Type> {
+        let ty = prototype.split_once(function)?.0.trim().trim_start_matches("const ");
+        let ExprKind::SizeOfType(ty) = syntax::parse(&format!("sizeof({ty})")).ok()?.kind else { return None };
+        match self.named(&ty).ok()? {
+            Named::Void => Some(Type::Boolean),
+            Named::Scalar(ty) => Some(ty),
+            _ => None,
+        }
     }
 
     /// The type as one that has fields.
@@ -247,6 +258,11 @@ fn narrowed(value: i64, bytes: u8, signed: bool) -> i64 {
 
 fn number(value: u32, span: Span) -> Node {
     Node { kind: NodeKind::Constant(value.into()), ty: Type::Integer { bytes: 8, signed: true }, span }
+}
+
+/// The type as that of a value; none where it is `void`, or a structure.
+pub(super) fn meaning_of(btf: &Btf, ty: TypeId) -> Option<Type> {
+    if let Named::Scalar(ty) = meaning(btf, ty) { Some(ty) } else { None }
 }
 
 fn meaning(btf: &Btf, ty: TypeId) -> Named {

@@ -1,0 +1,406 @@
+//! Calls of kernel functions in expressions, and walks: loaded, fired, and compared with what is known beforehand.
+//!
+//! Each kfunc that a plugin may call at a tracepoint stands in [`CALLS`], with what its call gives. What a kernel does not have is left out there, and told.
+
+use std::collections::BTreeSet;
+use std::fs;
+
+use porthole::compile::compile;
+use porthole::declare::{Declaration, KfuncUse};
+use porthole::kernel::kfunc::{ProgramKind, Usage, known};
+use porthole::kernel::{Answer, KernelFacts};
+use porthole::load::check_privileges;
+use porthole::plan::{Policy, plan_under};
+use porthole_tests::kernel::Object;
+use porthole_tests::live::{self, trace};
+use porthole_tests::machine::Value;
+
+const ACCESS: &str = "tracepoint:syscalls:sys_enter_access";
+
+/// What a call gives, where that is known beforehand.
+enum Gives {
+    Is(&'static str),
+    /// A number or text that depends on the machine.
+    Something,
+    /// A value on some machines, and none on others.
+    Anything,
+    /// The program ends there.
+    Nothing,
+}
+
+use Gives::{Anything, Is, Nothing, Something};
+
+/// Kfuncs that are listed beside the one which is called, for what it is passed or to look at what it gives.
+const BESIDE: [&str; 3] = ["bpf_cpumask_create", "bpf_cpumask_weight", "bpf_cgroup_from_id"];
+
+/// A kfunc, an expression that calls it, and what that gives where this thread calls access(2) with `/nowhere`.
+#[rustfmt::skip]
+const CALLS: &[(&str, &str, Gives)] = &[
+    ("bpf_cgroup_acquire", "bpf_cgroup_acquire(task.cgroups.dfl_cgrp) == task.cgroups.dfl_cgrp", Is("true")),
+    ("bpf_cgroup_ancestor", "bpf_cgroup_ancestor(task.cgroups.dfl_cgrp, 0).level", Is("0")),
+    ("bpf_cgroup_ancestor", "bpf_cgroup_ancestor(task.cgroups.dfl_cgrp, 4000).level", Is("absent")),
+    ("bpf_cgroup_from_id", "bpf_cgroup_from_id(cgroup).kn.id == cgroup", Is("true")),
+    ("bpf_cgroup_read_xattr", "bpf_cgroup_read_xattr(task.cgroups.dfl_cgrp, \"user.porthole-none\")", Is("absent")),
+    ("bpf_cpumask_acquire", "bpf_cpumask_weight(bpf_cpumask_acquire(bpf_cpumask_create()))", Is("0")),
+    ("bpf_cpumask_and", "bpf_cpumask_and(bpf_cpumask_create(), task.cpus_ptr, task.cpus_ptr)", Is("true")),
+    ("bpf_cpumask_any_and_distribute", "bpf_cpumask_any_and_distribute(task.cpus_ptr, task.cpus_ptr)", Something),
+    ("bpf_cpumask_any_distribute", "bpf_cpumask_any_distribute(task.cpus_ptr)", Something),
+    ("bpf_cpumask_clear", "bpf_cpumask_clear(bpf_cpumask_create())", Is("true")),
+    ("bpf_cpumask_clear_cpu", "bpf_cpumask_clear_cpu(1, bpf_cpumask_create())", Is("true")),
+    ("bpf_cpumask_copy", "bpf_cpumask_copy(bpf_cpumask_create(), task.cpus_ptr)", Is("true")),
+    ("bpf_cpumask_create", "bpf_cpumask_weight(bpf_cpumask_create())", Is("0")),
+    ("bpf_cpumask_empty", "bpf_cpumask_empty(task.cpus_ptr)", Is("false")),
+    ("bpf_cpumask_empty", "bpf_cpumask_empty(bpf_cpumask_create())", Is("true")),
+    ("bpf_cpumask_equal", "bpf_cpumask_equal(task.cpus_ptr, task.cpus_ptr)", Is("true")),
+    ("bpf_cpumask_equal", "bpf_cpumask_equal(task.cpus_ptr, bpf_cpumask_create())", Is("false")),
+    ("bpf_cpumask_first", "bpf_cpumask_first(task.cpus_ptr)", Something),
+    ("bpf_cpumask_first_and", "bpf_cpumask_first_and(task.cpus_ptr, task.cpus_ptr)", Something),
+    ("bpf_cpumask_first_zero", "bpf_cpumask_first_zero(bpf_cpumask_create())", Is("0")),
+    ("bpf_cpumask_full", "bpf_cpumask_full(bpf_cpumask_create())", Is("false")),
+    ("bpf_cpumask_intersects", "bpf_cpumask_intersects(task.cpus_ptr, task.cpus_ptr)", Is("true")),
+    ("bpf_cpumask_or", "bpf_cpumask_or(bpf_cpumask_create(), task.cpus_ptr, task.cpus_ptr)", Is("true")),
+    ("bpf_cpumask_populate", "bpf_cpumask_populate(bpf_cpumask_create(), 3, 8)", Is("0")),
+    ("bpf_cpumask_set_cpu", "bpf_cpumask_set_cpu(0, bpf_cpumask_create())", Is("true")),
+    ("bpf_cpumask_setall", "bpf_cpumask_setall(bpf_cpumask_create())", Is("true")),
+    ("bpf_cpumask_subset", "bpf_cpumask_subset(bpf_cpumask_create(), task.cpus_ptr)", Is("true")),
+    ("bpf_cpumask_test_and_clear_cpu", "bpf_cpumask_test_and_clear_cpu(0, bpf_cpumask_create())", Is("false")),
+    ("bpf_cpumask_test_and_set_cpu", "bpf_cpumask_test_and_set_cpu(0, bpf_cpumask_create())", Is("false")),
+    ("bpf_cpumask_test_cpu", "bpf_cpumask_test_cpu(cpu, task.cpus_ptr)", Is("true")),
+    ("bpf_cpumask_weight", "bpf_cpumask_weight(task.cpus_ptr) == task.nr_cpus_allowed", Is("true")),
+    ("bpf_cpumask_xor", "bpf_cpumask_xor(bpf_cpumask_create(), task.cpus_ptr, task.cpus_ptr)", Is("true")),
+    ("bpf_dynptr_adjust", "bpf_dynptr_adjust(\"abcd\", 1, 3)", Is("0")),
+    ("bpf_dynptr_adjust", "bpf_dynptr_adjust(\"abcd\", 3, 1)", Is("-22")),
+    ("bpf_dynptr_clone", "bpf_dynptr_clone(\"abcd\")", Is("0")),
+    ("bpf_dynptr_copy", "bpf_dynptr_copy(\"abcd\", 0, \"efgh\", 0, 2)", Is("0")),
+    ("bpf_dynptr_is_null", "bpf_dynptr_is_null(\"abcd\")", Is("false")),
+    ("bpf_dynptr_is_rdonly", "bpf_dynptr_is_rdonly(\"abcd\")", Is("false")),
+    ("bpf_dynptr_memset", "bpf_dynptr_memset(\"abcd\", 0, 2, 65)", Is("0")),
+    ("bpf_dynptr_size", "bpf_dynptr_size(str(args.filename))", Is("8")),
+    ("bpf_dynptr_slice", "str(bpf_dynptr_slice(\"abcdef\", 1, 3), 5)", Is("\"bcdef\"")),
+    ("bpf_get_kmem_cache", "str(bpf_get_kmem_cache(task).name)", Is("\"task_struct\"")),
+    ("bpf_lookup_system_key", "bpf_lookup_system_key(1).key != 0", Anything),
+    ("bpf_probe_read_kernel_dynptr", "bpf_probe_read_kernel_dynptr(0, 4, &task.comm)", Is("\"root\"")),
+    ("bpf_probe_read_kernel_str_dynptr", "bpf_probe_read_kernel_str_dynptr(0, 40, &task.comm)", Is("\"root_each_kfunc\"")),
+    ("bpf_probe_read_user_dynptr", "bpf_probe_read_user_dynptr(0, 4, args.filename)", Is("\"/now\"")),
+    ("bpf_probe_read_user_str_dynptr", "bpf_probe_read_user_str_dynptr(0, 40, args.filename)", Is("\"/nowhere\"")),
+    ("bpf_probe_read_user_str_dynptr", "bpf_probe_read_user_str_dynptr(0, 4, args.filename)", Is("\"/now\"…")),
+    ("bpf_rdonly_cast", "bpf_rdonly_cast((u64)task, \"task_struct\").tgid == pid", Is("true")),
+    ("bpf_send_signal_task", "bpf_send_signal_task(task, 0, PIDTYPE_PID, 0)", Is("0")),
+    ("bpf_strcasecmp", "bpf_strcasecmp(\"ABC\", \"abc\")", Is("0")),
+    ("bpf_strchr", "bpf_strchr(\"abc\", 'c')", Is("2")),
+    ("bpf_strchrnul", "bpf_strchrnul(\"abc\", 'x')", Is("3")),
+    ("bpf_strcmp", "bpf_strcmp(str(args.filename), \"/nowhere\")", Is("0")),
+    ("bpf_strcspn", "bpf_strcspn(\"abc\", \"c\")", Is("2")),
+    ("bpf_strlen", "bpf_strlen(&task.comm)", Is("15")),
+    ("bpf_strlen", "bpf_strlen(str(args.filename))", Is("8")),
+    ("bpf_strnchr", "bpf_strnchr(\"abc\", 3, 'c')", Is("2")),
+    ("bpf_strnlen", "bpf_strnlen(\"abc\", 2)", Is("2")),
+    ("bpf_strnstr", "bpf_strnstr(\"abc\", \"bc\", 3)", Is("1")),
+    ("bpf_strrchr", "bpf_strrchr(\"abcabc\", 'b')", Is("4")),
+    ("bpf_strspn", "bpf_strspn(\"aab\", \"a\")", Is("2")),
+    ("bpf_strstr", "bpf_strstr(\"abc\", \"bc\")", Is("1")),
+    ("bpf_strcasestr", "bpf_strcasestr(\"aBC\", \"bc\")", Is("1")),
+    ("bpf_strncasecmp", "bpf_strncasecmp(\"ABC\", \"abd\", 2)", Is("0")),
+    ("bpf_strncasestr", "bpf_strncasestr(\"aBC\", \"bc\", 3)", Is("1")),
+    ("bpf_task_acquire", "bpf_task_acquire(task) == task", Is("true")),
+    ("bpf_task_acquire", "bpf_task_acquire(task.real_parent).tgid == task.real_parent.tgid", Is("true")),
+    ("bpf_task_from_pid", "bpf_task_from_pid(task.pid).comm", Is("\"root_each_kfunc\"")),
+    ("bpf_task_from_pid", "bpf_task_from_pid(-5).comm", Is("absent")),
+    ("bpf_task_from_vpid", "bpf_task_from_vpid(tid) == task", Anything),
+    ("bpf_task_get_cgroup1", "bpf_task_get_cgroup1(task, 1).level >= 0", Anything),
+    ("bpf_task_under_cgroup", "bpf_task_under_cgroup(task, task.cgroups.dfl_cgrp)", Is("1")),
+    ("bpf_throw", "bpf_throw(0)", Nothing),
+    ("css_rstat_updated", "css_rstat_updated(&bpf_cgroup_from_id(cgroup).self, 0)", Is("true")),
+    ("cgroup_rstat_updated", "cgroup_rstat_updated(bpf_cgroup_from_id(cgroup), 0)", Is("true")),
+];
+
+/// A declaration that lists these kfuncs.
+fn listing<'a>(kfuncs: impl IntoIterator<Item = &'a str>, declaration: Declaration) -> Declaration {
+    let names: BTreeSet<&str> = kfuncs.into_iter().collect();
+    let listed = |name: &str| KfuncUse { name: name.to_owned(), required: true, claim: None };
+    Declaration { kfuncs: names.into_iter().map(listed).collect(), ..declaration }
+}
+
+fn has(facts: &KernelFacts, kfunc: &str) -> bool {
+    facts.kfunc(kfunc).expect("facts").is_some()
+}
+
+fn this_thread() -> i64 {
+    // SAFETY: it takes nothing and cannot fail.
+    unsafe { libc::syscall(libc::SYS_gettid) }
+}
+
+/// Calls access(2).
+fn access() {
+    // SAFETY: the path ends in a 0.
+    unsafe { libc::syscall(libc::SYS_access, c"/nowhere".as_ptr(), libc::F_OK) };
+}
+
+fn shown(value: &Value) -> String {
+    match value {
+        Value::Absent => "absent".to_owned(),
+        Value::Boolean(value) => value.to_string(),
+        Value::Signed(value) => value.to_string(),
+        Value::Unsigned(value) => value.to_string(),
+        Value::Text { bytes, cut } => {
+            format!("{:?}{}", String::from_utf8_lossy(bytes), if *cut { "…" } else { "" })
+        }
+        other => format!("{other:?}"),
+    }
+}
+
+#[test]
+fn root_each_kfunc_gives_what_it_should() {
+    if let Err(error) = check_privileges() {
+        println!("skipped: {error}");
+        return;
+    }
+    let facts = KernelFacts::running();
+    let (mut called, mut lacking) = (BTreeSet::new(), BTreeSet::new());
+    for (kfunc, expression, gives) in CALLS {
+        if !has(&facts, kfunc) || facts.may_call(kfunc, ProgramKind::Tracepoint) != Answer::Yes {
+            lacking.insert(*kfunc);
+            continue;
+        }
+        called.insert(*kfunc);
+        let beside = BESIDE.into_iter().filter(|name| has(&facts, name));
+        let probe = live::probe(&[ACCESS], &format!("tid == {}", this_thread()), &[*expression]);
+        let seen = trace(&listing(beside.chain([*kfunc]), probe), access);
+        let values: Vec<String> = seen.rows.iter().flatten().map(shown).collect();
+        match (gives, &values[..]) {
+            (Is(value), [got]) => assert_eq!(got, value, "{expression}"),
+            (Something, [got]) => assert_ne!(got, "absent", "{expression}"),
+            (Anything, [_]) | (Nothing, []) => {}
+            (_, got) => panic!("{expression}: {got:?}"),
+        }
+    }
+    if !lacking.is_empty() {
+        println!("skipped: this kernel does not let tracepoints call {lacking:?}");
+    }
+    called.extend(ELSEWHERE.iter().flat_map(|(kfuncs, ..)| kfuncs.split(' ')));
+    let callable = |name: &String| {
+        known(name).is_some_and(|known| known.usage == Usage::Call)
+            && facts.may_call(name, ProgramKind::Tracepoint) == Answer::Yes
+    };
+    let untested: Vec<String> = facts
+        .kfunc_names()
+        .unwrap()
+        .into_iter()
+        .filter(callable)
+        .filter(|name| !called.contains(name.as_str()))
+        .collect();
+    assert!(untested.is_empty(), "plugins may call them, and no test does: {untested:?}");
+    println!("{} kfuncs were called", called.len());
+}
+
+/// Walks and what surrounds them: each is true.
+#[rustfmt::skip]
+const TRUTHS: &[&str] = &[
+    "count(tasks()) > 3 && count(tasks()) <= count(threads())",
+    "count(tasks(), t, t.tgid == task.tgid) == 1",
+    "count(threads(), t, t.tgid == task.tgid) == count(threads(task))",
+    "any(tasks(), t, t.tgid == task.tgid) && !any(tasks(), t, t.tgid == -7)",
+    "all(threads(task), t, t.tgid == task.tgid) && !all(tasks(), t, t.tgid == task.tgid)",
+    "first(threads(task), t, t.pid == task.pid, t.tgid) == pid",
+    "first(threads(task), t, t.pid == task.pid, t.comm) == comm",
+    "first(threads(task), t, t.pid == task.pid, t) == task",
+    "sum(numbers(1, 11), n, n) == 55 && count(numbers(3, 3)) == 0",
+    "max(numbers(-5, 11), n, n) == 10 && min(numbers(-5, 11), n, n % 2 == 0, n) == -4",
+    "max(numbers(-5, -2), n, n) == -3",
+    "sum(numbers(0, 4), n, count(numbers(0, 10), m, m < n)) == 6",
+    "sum(numbers(0, 3), n, 6 / n) == 9",
+    "count(vmas(task)) == task.mm.map_count",
+    "sum(vmas(task), v, v.vm_end - v.vm_start) >> 12 == task.mm.total_vm",
+    "any(vmas(task, task.mm.start_code), v, v.vm_start == task.mm.start_code || v.vm_start < task.mm.end_code)",
+    "count(ancestors(task.cgroups.dfl_cgrp)) == task.cgroups.dfl_cgrp.level + 1",
+    "count(descendants(bpf_cgroup_ancestor(task.cgroups.dfl_cgrp, 0))) >= 1",
+    "first(ancestors(task.cgroups.dfl_cgrp), c, c.cgroup.level == 0, c.cgroup.kn.id) == bpf_cgroup_ancestor(task.cgroups.dfl_cgrp, 0).kn.id",
+    "count(bits(&task.pid, 1), n, n < 32) > 0",
+    "bpf_task_acquire(task.real_parent.real_parent).tgid == task.real_parent.real_parent.tgid",
+    "bpf_task_under_cgroup(bpf_task_from_pid(task.pid), bpf_cgroup_from_id(cgroup)) == 1",
+    "(bpf_task_from_pid(-9) ? 1 : 2) == 2 && (bpf_task_from_pid(task.pid) ? 1 : 2) == 1",
+    "!bpf_task_from_pid(-9) && bpf_task_from_pid(task.pid) != 0",
+    "bpf_task_from_pid(task.pid).real_parent.comm == task.real_parent.comm",
+    "count(threads(task), t, bpf_task_acquire(t).pid == t.pid) == count(threads(task))",
+];
+
+const OF_TRUTHS: [&str; 9] = [
+    "bpf_cgroup_ancestor",
+    "bpf_cgroup_from_id",
+    "bpf_iter_bits_new",
+    "bpf_iter_css_new",
+    "bpf_iter_num_new",
+    "bpf_iter_task_new",
+    "bpf_iter_task_vma_new",
+    "bpf_task_acquire",
+    "bpf_task_from_pid",
+];
+
+#[test]
+fn root_walks_find_what_is_there() {
+    if let Err(error) = check_privileges() {
+        println!("skipped: {error}");
+        return;
+    }
+    let facts = KernelFacts::running();
+    if let Some(lacking) = OF_TRUTHS.iter().find(|name| !has(&facts, name)) {
+        println!("skipped: this kernel does not have {lacking}");
+        return;
+    }
+    for truth in TRUTHS {
+        let probe = live::probe(&[ACCESS], &format!("tid == {}", this_thread()), &[*truth]);
+        let seen = trace(&listing(OF_TRUTHS.into_iter().chain(["bpf_task_under_cgroup"]), probe), access);
+        assert_eq!(seen.rows, [[Value::Boolean(true)]], "{truth}");
+    }
+}
+
+/// What a walk counts is what /proc has: the process is this one, and its threads and areas stand still.
+#[test]
+fn root_walks_agree_with_proc() {
+    if let Err(error) = check_privileges() {
+        println!("skipped: {error}");
+        return;
+    }
+    let kfuncs = ["bpf_iter_task_new", "bpf_iter_task_vma_new"];
+    let facts = KernelFacts::running();
+    if let Some(lacking) = kfuncs.iter().find(|name| !has(&facts, name)) {
+        println!("skipped: this kernel does not have {lacking}");
+        return;
+    }
+    let values = ["count(threads(task))", "count(vmas(task))", "sum(vmas(task), v, v.vm_end - v.vm_start)"];
+    let probe = live::probe(&[ACCESS], &format!("tid == {}", this_thread()), &values);
+    let mut truth = Vec::new();
+    let seen = trace(&listing(kfuncs, probe), || {
+        // Its own memory may change what it measures: until nothing does.
+        let read = || {
+            let maps = fs::read_to_string("/proc/self/maps").unwrap();
+            // The last area of all is the kernel's, and no vma.
+            let areas: Vec<u64> = maps.lines().filter(|line| !line.ends_with("[vsyscall]")).map(bytes_of).collect();
+            let threads = fs::read_dir("/proc/self/task").unwrap().count();
+            [threads as u64, areas.len() as u64, areas.iter().sum()]
+        };
+        for _ in 0..20 {
+            let before = read();
+            access();
+            truth.push((before, read()));
+        }
+    });
+    let rows: Vec<[u64; 3]> = seen.rows.iter().map(|row| [0, 1, 2].map(|n| number(&row[n]))).collect();
+    assert_eq!(rows.len(), truth.len());
+    let still: Vec<_> = rows.iter().zip(&truth).filter(|(_, (before, after))| before == after).collect();
+    assert!(!still.is_empty(), "nothing stood still: {truth:?}");
+    for (row, (before, _)) in still {
+        assert_eq!(row, before);
+    }
+}
+
+fn bytes_of(line: &str) -> u64 {
+    let (start, end) = line.split_once(' ').unwrap().0.split_once('-').unwrap();
+    u64::from_str_radix(end, 16).unwrap() - u64::from_str_radix(start, 16).unwrap()
+}
+
+fn number(value: &Value) -> u64 {
+    match value {
+        Value::Unsigned(number) => *number,
+        Value::Signed(number) => *number as u64,
+        other => panic!("{other:?}"),
+    }
+}
+
+/// A walk that is longer than its bound ends there, and the record tells so.
+#[test]
+fn root_a_walk_ends_at_its_bound_and_says_so() {
+    if let Err(error) = check_privileges() {
+        println!("skipped: {error}");
+        return;
+    }
+    if !has(&KernelFacts::running(), "bpf_iter_num_new") {
+        println!("skipped: this kernel does not have bpf_iter_num_new");
+        return;
+    }
+    let when = format!("tid == {}", this_thread());
+    for (count, expected, cut) in [(1000, 1000, false), (1 << 14, 1 << 14, false), (100_000, 1 << 14, true)] {
+        let probe = live::probe(&[ACCESS], &when, &[&format!("count(numbers(0, {count}))"), "1"]);
+        let seen = trace(&listing(["bpf_iter_num_new"], probe), access);
+        assert_eq!(seen.rows, [[Value::Unsigned(expected), Value::Signed(1)]]);
+        let shown = seen.shown();
+        assert_eq!(shown[0].get("walk_cut").is_some(), cut, "{shown:?}");
+    }
+    // All walks of a hit share it.
+    let walks = ["count(numbers(0, 10000))", "count(numbers(0, 10000))"];
+    let seen = trace(&listing(["bpf_iter_num_new"], live::probe(&[ACCESS], &when, &walks)), access);
+    assert_eq!(seen.rows, [[Value::Unsigned(10000), Value::Unsigned((1 << 14) - 10000)]]);
+}
+
+/// Kfuncs that may sleep are called from programs that may.
+#[test]
+fn root_sleeping_kfuncs_read_what_is_not_in_memory_yet() {
+    if let Err(error) = check_privileges() {
+        println!("skipped: {error}");
+        return;
+    }
+    let facts = KernelFacts::running();
+    for (kfunc, expression, value) in [
+        ("bpf_copy_from_user_str", "bpf_copy_from_user_str(64, arg0, 0)", "\"PORTHOLE_X\""),
+        ("bpf_copy_from_user_str", "bpf_copy_from_user_str(8, arg0, 0)", "\"PORTHOLE\"…"),
+        ("bpf_copy_from_user_str", "bpf_copy_from_user_str(64, 9, 0)", "absent"),
+        ("bpf_copy_from_user_dynptr", "bpf_copy_from_user_dynptr(0, 4, arg0)", "\"PORT\""),
+        ("bpf_copy_from_user_str_dynptr", "bpf_copy_from_user_str_dynptr(0, 40, arg0)", "\"PORTHOLE_X\""),
+        ("bpf_copy_from_user_task_str", "bpf_copy_from_user_task_str(64, arg0, task, 0)", "\"PORTHOLE_X\""),
+        ("bpf_copy_from_user_task_dynptr", "bpf_copy_from_user_task_dynptr(0, 4, arg0, task)", "\"PORT\""),
+        (
+            "bpf_copy_from_user_task_str_dynptr",
+            "bpf_copy_from_user_task_str_dynptr(0, 40, arg0, task)",
+            "\"PORTHOLE_X\"",
+        ),
+    ] {
+        if !has(&facts, kfunc) || facts.may_call(kfunc, ProgramKind::UprobeSleepable) != Answer::Yes {
+            println!("skipped: this kernel does not let uprobes call {kfunc}");
+            continue;
+        }
+        let probe = live::probe(&["uprobe:libc:getenv"], &format!("tid == {}", this_thread()), &[expression]);
+        let seen = trace(&listing([kfunc], probe), || {
+            // SAFETY: the name ends in a 0, and nothing changes the environment meanwhile that the result could matter to.
+            unsafe { libc::getenv(c"PORTHOLE_X".as_ptr()) };
+        });
+        assert_eq!(seen.rows.iter().flatten().map(shown).collect::<Vec<_>>(), [value], "{expression}");
+    }
+}
+
+/// Programs of other kinds, which are loaded: a kfunc, where, a condition, and a value.
+#[rustfmt::skip]
+const ELSEWHERE: &[(&str, &str, &str, &str)] = &[
+    ("css_rstat_flush", "iter:cgroup", "args.cgroup.level == 0", "css_rstat_flush(&args.cgroup.self)"),
+    ("bpf_iter_css_task_new", "iter:cgroup", "true", "count(css_tasks(args.cgroup))"),
+    ("bpf_iter_css_new", "iter:cgroup", "true", "count(descendants(args.cgroup), d, d.cgroup.level == args.cgroup.level + 1)"),
+    ("css_rstat_flush bpf_cgroup_from_id bpf_task_under_cgroup", "iter:task", "css_rstat_flush(&bpf_cgroup_from_id(cgroup).self)", "bpf_task_under_cgroup(args.task, args.task.cgroups.dfl_cgrp)"),
+    ("bpf_map_sum_elem_count", "iter:bpf_map", "true", "bpf_map_sum_elem_count(args.map)"),
+    ("bpf_task_acquire", "iter:task_file", "true", "bpf_task_acquire(args.task).tgid"),
+    ("bpf_sock_destroy", "iter:tcp", "args.uid == 4711", "bpf_sock_destroy(args.sk_common)"),
+    ("bpf_lookup_user_key", "iter:task", "true", "bpf_lookup_user_key(-1, 0).key"),
+    ("bpf_task_from_pid", "rawtracepoint:sched_switch", "true", "bpf_task_from_pid(args.next.pid).comm"),
+    ("bpf_task_acquire", "rawtracepoint:sched_switch", "true", "bpf_task_acquire(args.next).comm"),
+    ("bpf_task_from_pid", "profile:hz:97", "true", "bpf_task_from_pid(task.pid).comm"),
+    ("bpf_strlen", "uprobe:libc:getenv", "true", "bpf_strlen(str(arg0))"),
+    ("bpf_iter_task_new", "uprobe:libc:getenv", "true", "count(tasks())"),
+    ("bpf_copy_from_user_str bpf_iter_task_new", "uprobe:libc:getenv", "bpf_copy_from_user_str(5, arg0, 0) == \"PORTH\"", "count(tasks(), t, t.tgid == pid)"),
+];
+
+#[test]
+fn root_kfuncs_load_in_programs_of_other_kinds() {
+    if let Err(error) = check_privileges() {
+        println!("skipped: {error}");
+        return;
+    }
+    let facts = KernelFacts::running();
+    for (kfuncs, attach, condition, expression) in ELSEWHERE {
+        if let Some(lacking) = kfuncs.split(' ').find(|name| !has(&facts, name)) {
+            println!("skipped: this kernel does not have {lacking}");
+            continue;
+        }
+        let declaration = listing(kfuncs.split(' '), live::probe(&[attach], condition, &[expression]));
+        let plan = plan_under(&declaration, &facts, &Policy { effects: true }).unwrap_or_else(|e| panic!("{e}"));
+        let (loaded, verdicts) = Object::load(&compile(&plan, "test", 1 << 16).unwrap().bytes);
+        assert!(loaded.is_ok(), "{attach}: {expression}: {verdicts:#?}");
+    }
+}

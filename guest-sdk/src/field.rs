@@ -11,18 +11,20 @@ use crate::record::{Cell, Record};
 ///
 /// | type | holds |
 /// |---|---|
-/// | `u8` `u16` `u32` `u64` | unsigned integers of at most its width, `bool`; `u32` also stack ids, `u64` also addresses in kernel and user space |
+/// | `u8` `u16` `u32` `u64` | unsigned integers of at most its width, `bool`; `u64` also addresses that have names |
 /// | `i8` `i16` `i32` `i64` | signed integers of at most its width, narrower unsigned ones, `bool`; `i64` also values of kernel enumerations |
 /// | `bool` | `bool` |
 /// | [`Text<'a>`](Text) | text, in place |
 /// | [`Comm`] | text of at most 16 bytes, such as a thread's name; what is longer is cut |
 /// | `String` | text, copied; what is not UTF-8 in it becomes U+FFFD |
 /// | `&'a [u8]`, `Vec<u8>` | bytes or text |
+/// | [`KernelSymbol`] [`UserSymbol`] | an address, which rows show by the name of what lies there; `u64` holds the number alone |
+/// | [`KernelStack`] [`UserStack`] | the calls that led to the probe |
 /// | `Option<T>` | what `T` holds, or `None` where it is absent |
 #[diagnostic::on_unimplemented(
     message = "an event's field cannot be of type `{Self}`",
     label = "not a type for an event's field",
-    note = "there are u8 to u64, i8 to i64, bool, Text<'a>, Comm, String, &'a [u8], Vec<u8>, and Option of each"
+    note = "there are u8 to u64, i8 to i64, bool, Text<'a>, Comm, String, &'a [u8], Vec<u8>, KernelSymbol, UserSymbol, KernelStack, UserStack, and Option of each"
 )]
 pub trait Field<'a>: Sized {
     /// What the type can hold.
@@ -48,6 +50,14 @@ pub enum Kind {
     Text,
     /// Bytes, and text as bytes.
     Bytes,
+    /// An address of the kernel.
+    KernelSymbol,
+    /// An address of a process.
+    UserSymbol,
+    /// Calls of the kernel.
+    KernelStack,
+    /// Calls of a process.
+    UserStack,
 }
 
 impl Kind {
@@ -60,7 +70,8 @@ impl Kind {
             (Kind::Signed(width), FieldKind::Enumeration(_)) => width == 8,
             (Kind::Unsigned(width), FieldKind::Unsigned(given)) => *given <= width,
             (Kind::Unsigned(width), FieldKind::KernelSymbol | FieldKind::UserSymbol) => width == 8,
-            (Kind::Unsigned(width), FieldKind::KernelStack | FieldKind::UserStack) => width >= 4,
+            (Kind::KernelSymbol, FieldKind::KernelSymbol) | (Kind::UserSymbol, FieldKind::UserSymbol) => true,
+            (Kind::KernelStack, FieldKind::KernelStack) | (Kind::UserStack, FieldKind::UserStack) => true,
             (Kind::Text | Kind::Bytes, FieldKind::Text) => true,
             (Kind::Bytes, FieldKind::Bytes) => true,
             _ => false,
@@ -75,6 +86,10 @@ impl Kind {
             Kind::Unsigned(width) => integer_name(false, width),
             Kind::Text => "text",
             Kind::Bytes => "bytes",
+            Kind::KernelSymbol => "KernelSymbol",
+            Kind::UserSymbol => "UserSymbol",
+            Kind::KernelStack => "KernelStack",
+            Kind::UserStack => "UserStack",
         }
     }
 }
@@ -389,8 +404,11 @@ mod tests {
         let held = |kind: Kind| given.iter().map(|g| if kind.holds(g) { 'y' } else { '.' }).collect::<String>();
         assert_eq!(held(Kind::Boolean), "y..........");
         assert_eq!(held(Kind::Unsigned(2)), "y..........");
-        assert_eq!(held(Kind::Unsigned(4)), "y..y......y");
-        assert_eq!(held(Kind::Unsigned(8)), "y..yy....yy");
+        assert_eq!(held(Kind::Unsigned(4)), "y..y.......");
+        assert_eq!(held(Kind::Unsigned(8)), "y..yy....y.");
+        assert_eq!(held(Kind::KernelSymbol), ".........y.");
+        assert_eq!(held(Kind::KernelStack), "...........");
+        assert_eq!(held(Kind::UserStack), "..........y");
         assert_eq!(held(Kind::Signed(4)), "yy.........");
         assert_eq!(held(Kind::Signed(8)), "yyyy.y.....");
         assert_eq!(held(Kind::Text), "......y....");

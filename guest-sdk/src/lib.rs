@@ -120,6 +120,7 @@ mod plugin;
 mod record;
 mod runtime;
 mod schema;
+mod symbol;
 #[cfg(not(target_family = "wasm"))]
 pub mod testing;
 mod text;
@@ -134,10 +135,12 @@ pub use output::{NewRow, Output};
 pub use plugin::{Batch, Plugin};
 pub use porthole_guest_derive::Event;
 pub use record::{Cell, Record};
+pub use symbol::{KernelStack, KernelSymbol, UserStack, UserSymbol};
 
 /// What nearly each plugin uses.
 pub mod prelude {
     pub use crate::{Args, Batch, Comm, Declaration, Event, Level, Output, Plugin, Text, Value, quote};
+    pub use crate::{KernelStack, KernelSymbol, UserStack, UserSymbol};
 }
 
 /// What the macros need of this crate, and nobody else.

@@ -74,6 +74,11 @@ impl<'a> Output<'a> {
         host::log(level, text);
     }
 
+    /// The names of an address or of a stack's frames, as rows show them: for a handler that goes by them. In [tests](crate::testing) each address is its own name.
+    pub fn names<'v>(&self, value: impl Into<Value<'v>>) -> Vec<String> {
+        host::names(value.into())
+    }
+
     /// Ends the plugin's run when the present call returns.
     pub fn finish(&mut self) {
         host::finish(Ok(()));

@@ -117,9 +117,11 @@ fn cell(field: &FieldSpec, schema: &Schema) -> Result<Cell, String> {
         FieldKind::Signed(width) => (width, true),
         FieldKind::Unsigned(width) => (width, false),
         FieldKind::Enumeration(_) => (8, true),
-        FieldKind::KernelSymbol | FieldKind::UserSymbol => (8, false),
+        FieldKind::KernelSymbol => (8, false),
+        FieldKind::UserSymbol => (16, false),
         FieldKind::Address => (20, false),
-        FieldKind::Text | FieldKind::Bytes | FieldKind::KernelStack | FieldKind::UserStack => (4, false),
+        FieldKind::Text | FieldKind::Bytes | FieldKind::KernelStack => (4, false),
+        FieldKind::UserStack => (8, false),
     };
     let offset = *offset as usize;
     let end = offset.checked_add(usize::from(width));
@@ -145,8 +147,8 @@ fn describe(kind: &FieldKind) -> &'static str {
         FieldKind::Address => "an IP address",
         FieldKind::KernelSymbol => "an address in the kernel",
         FieldKind::UserSymbol => "an address in user space",
-        FieldKind::KernelStack => "the id of a kernel stack",
-        FieldKind::UserStack => "the id of a user stack",
+        FieldKind::KernelStack => "a call stack of the kernel",
+        FieldKind::UserStack => "a call stack of a process",
     }
 }
 
@@ -160,7 +162,9 @@ fn suitable(kind: &FieldKind) -> Option<&'static str> {
         FieldKind::Text => "Text<'a>, Comm or String",
         FieldKind::Bytes => "&'a [u8]",
         FieldKind::Address => return None,
-        FieldKind::KernelSymbol | FieldKind::UserSymbol => "u64",
-        FieldKind::KernelStack | FieldKind::UserStack => "u32",
+        FieldKind::KernelSymbol => "KernelSymbol or u64",
+        FieldKind::UserSymbol => "UserSymbol or u64",
+        FieldKind::KernelStack => "KernelStack",
+        FieldKind::UserStack => "UserStack",
     })
 }

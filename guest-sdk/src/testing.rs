@@ -29,7 +29,8 @@ use std::cell::RefCell;
 
 pub use crate::bindings::porthole::trace::events::{FieldKind, FieldLayout, Schema};
 pub use crate::bindings::porthole::trace::host::ValueResult as OwnedValue;
-use crate::bindings::porthole::trace::{declarations::Step, events, host::Level};
+use crate::bindings::porthole::trace::host::{FramesParam, FramesResult, Level};
+use crate::bindings::porthole::trace::{declarations::Step, events};
 use crate::record::HEADER;
 use crate::runtime::Runtime;
 use crate::{Declaration, Event, FieldSpec, Kind, Plugin, Value};
@@ -164,14 +165,23 @@ pub fn encode(schema: &Schema, time_ns: u64, cpu: u16, fields: &[(&str, Value<'_
         let size = size as usize;
         let fixed = match (kind, value.clone()) {
             (_, Value::Absent) => continue,
-            (FieldKind::Boolean, Value::Boolean(value)) => u64::from(value),
-            (FieldKind::Text, Value::Text(text)) => append(&mut record, text.as_bytes()),
-            (FieldKind::Text | FieldKind::Bytes, Value::Bytes(bytes)) => append(&mut record, bytes),
-            (FieldKind::Address | FieldKind::Text | FieldKind::Bytes, _) => {
-                panic!("field `{name}` takes no such value")
+            (FieldKind::Boolean, Value::Boolean(value)) => u128::from(value),
+            (FieldKind::Text, Value::Text(text)) => append(&mut record, text.as_bytes(), false),
+            (FieldKind::Text | FieldKind::Bytes, Value::Bytes(bytes)) => append(&mut record, bytes, false),
+            (FieldKind::KernelSymbol, Value::KernelSymbol(address)) => address.into(),
+            (FieldKind::UserSymbol, Value::UserSymbol((process, address))) => {
+                u128::from(process) << 64 | u128::from(address)
             }
-            (_, Value::Unsigned(value)) => value,
-            (_, Value::Signed(value)) => value as u64,
+            (FieldKind::KernelStack, Value::KernelStack(frames)) => append_frames(&mut record, &frames),
+            (FieldKind::UserStack, Value::UserStack((process, frames))) => {
+                u128::from(process) << 32 | append_frames(&mut record, &frames)
+            }
+            (FieldKind::Signed(_) | FieldKind::Unsigned(_) | FieldKind::KernelSymbol, Value::Unsigned(value)) => {
+                value.into()
+            }
+            (FieldKind::Signed(_) | FieldKind::Unsigned(_) | FieldKind::Enumeration(_), Value::Signed(value)) => {
+                value as u64 as u128
+            }
             _ => panic!("field `{name}` takes no such value"),
         };
         record[at..at + size].copy_from_slice(&fixed.to_le_bytes()[..size]);
@@ -187,19 +197,26 @@ pub fn encode(schema: &Schema, time_ns: u64, cpu: u16, fields: &[(&str, Value<'_
     record
 }
 
-/// Puts the bytes at the record's end; gives the slot that tells where they are.
-fn append(record: &mut Vec<u8>, bytes: &[u8]) -> u64 {
-    let slot = record.len() as u64 | (bytes.len() as u64) << 16;
+/// Puts the bytes at the record's end; gives the slot that tells where they are, and whether there were more.
+fn append(record: &mut Vec<u8>, bytes: &[u8], cut: bool) -> u128 {
+    let slot = record.len() as u128 | (bytes.len() as u128) << 16 | u128::from(cut) << 31;
     record.extend_from_slice(bytes);
     slot
+}
+
+fn append_frames(record: &mut Vec<u8>, frames: &FramesParam<'_>) -> u128 {
+    let bytes: Vec<u8> = frames.addresses.iter().flat_map(|address| address.to_le_bytes()).collect();
+    append(record, &bytes, frames.cut)
 }
 
 fn size_and_alignment(kind: &FieldKind) -> (u32, u32) {
     match *kind {
         FieldKind::Boolean => (1, 1),
         FieldKind::Signed(width) | FieldKind::Unsigned(width) => (width.into(), width.into()),
-        FieldKind::Enumeration(_) | FieldKind::KernelSymbol | FieldKind::UserSymbol => (8, 8),
-        FieldKind::Text | FieldKind::Bytes | FieldKind::KernelStack | FieldKind::UserStack => (4, 4),
+        FieldKind::Enumeration(_) | FieldKind::KernelSymbol => (8, 8),
+        FieldKind::UserSymbol => (16, 8),
+        FieldKind::Text | FieldKind::Bytes | FieldKind::KernelStack => (4, 4),
+        FieldKind::UserStack => (8, 4),
         FieldKind::Address => (20, 4),
     }
 }
@@ -224,6 +241,10 @@ fn natural_kind(field: &FieldSpec) -> FieldKind {
         Kind::Unsigned(width) => FieldKind::Unsigned(width),
         Kind::Text => FieldKind::Text,
         Kind::Bytes => FieldKind::Bytes,
+        Kind::KernelSymbol => FieldKind::KernelSymbol,
+        Kind::UserSymbol => FieldKind::UserSymbol,
+        Kind::KernelStack => FieldKind::KernelStack,
+        Kind::UserStack => FieldKind::UserStack,
     }
 }
 
@@ -236,7 +257,15 @@ fn owned(value: &Value<'_>) -> OwnedValue {
         Value::Float(value) => OwnedValue::Float(value),
         Value::Text(value) => OwnedValue::Text(value.to_owned()),
         Value::Bytes(value) => OwnedValue::Bytes(value.to_vec()),
+        Value::KernelSymbol(address) => OwnedValue::KernelSymbol(address),
+        Value::UserSymbol(address) => OwnedValue::UserSymbol(address),
+        Value::KernelStack(ref frames) => OwnedValue::KernelStack(owned_frames(frames)),
+        Value::UserStack((process, ref frames)) => OwnedValue::UserStack((process, owned_frames(frames))),
     }
+}
+
+fn owned_frames(frames: &FramesParam<'_>) -> FramesResult {
+    FramesResult { addresses: frames.addresses.to_vec(), cut: frames.cut }
 }
 
 thread_local! {
@@ -257,6 +286,16 @@ pub(crate) mod host {
 
     pub(crate) fn log(level: Level, text: &str) {
         keep(Sent::Log(level, text.to_owned()));
+    }
+
+    /// Nothing is known of any address here.
+    pub(crate) fn names(value: Value<'_>) -> Vec<String> {
+        let addresses = match value {
+            Value::KernelSymbol(ref address) | Value::UserSymbol((_, ref address)) => std::slice::from_ref(address),
+            Value::KernelStack(ref frames) | Value::UserStack((_, ref frames)) => frames.addresses,
+            _ => &[],
+        };
+        addresses.iter().map(|address| format!("{address:#x}")).collect()
     }
 
     pub(crate) fn finish(outcome: Result<(), &str>) {

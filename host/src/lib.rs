@@ -20,3 +20,4 @@ pub mod output;
 pub mod plan;
 pub mod plugin;
 pub mod run;
+pub mod symbols;

@@ -23,6 +23,8 @@ mod paths;
 mod random;
 #[path = "expressions/reference.rs"]
 mod reference;
+#[path = "expressions/symbols.rs"]
+mod symbols;
 #[path = "expressions/texts.rs"]
 mod texts;
 #[path = "expressions/values.rs"]

@@ -20,7 +20,7 @@ type Shape = (&'static str, &'static str, usize, fn(usize) -> Parts);
 type Parts = (Vec<Step>, Vec<String>);
 const GETENV: &str = "uprobe:libc:getenv";
 
-const SHAPES: [Shape; 42] = [
+const SHAPES: [Shape; 46] = [
     ("sums", OPENAT, 64, |n| (vec![], vec![chain("nsecs", "+", 256); n])),
     ("conditions", OPENAT, 127, |n| (vec![Step::When(chain("nsecs", "||", 250)); n], vec![])),
     ("unlike conditions", OPENAT, 127, |n| (whens(n, |i| format!("tid % {} != {}", i + 2, i)), vec![])),
@@ -96,6 +96,19 @@ const SHAPES: [Shape; 42] = [
         (vec![], (0..n).map(path).collect())
     }),
     ("paths in user code", GETENV, 40, |n| (vec![], vec!["path(task.fs.pwd.dentry, 500)".to_owned(); n])),
+    ("stacks", OPENAT, 64, |n| (vec![], (0..n).map(|i| format!("{}stack({})", ["k", "u"][i % 2], 20 + i)).collect())),
+    ("whole stacks", SWITCH, 64, |n| (vec![], (0..n).map(|i| ["kstack", "ustack"][i % 2].to_owned()).collect())),
+    ("symbols", SWITCH, 64, |n| {
+        (
+            vec![],
+            (0..n)
+                .map(|i| ["ksym(args.prev.real_parent)", "usym(args.prev.mm.start_code)"][i % 2].to_owned())
+                .collect(),
+        )
+    }),
+    ("stacks in user code", GETENV, 64, |n| {
+        (vec![], (0..n).map(|i| format!("{}stack(50)", ["k", "u"][i % 2])).collect())
+    }),
     ("conditions in user code", GETENV, 127, |n| (vec![Step::When(chain("arg0", "||", 250)); n], vec![])),
     ("texts in user code", GETENV, 64, |n| (vec![], vec!["str(arg0)".to_owned(); n])),
     ("chosen texts in user code", GETENV, 40, |n| {

@@ -72,13 +72,7 @@ impl Binaries {
     fn open(&self, target: &str) -> Result<Binary, BinaryError> {
         let path = self.root.find(target)?;
         let file = self.root.real(&path);
-        let bytes = find::read(&file).map_err(|source| match source.kind() {
-            io::ErrorKind::InvalidInput => {
-                BinaryError::NotElf { path: path.clone(), why: "it is no regular file, or too large" }
-            }
-            _ => BinaryError::Unreadable { path: path.clone(), source: Arc::new(source) },
-        })?;
-        elf::read(path, file, &bytes)
+        Binary::read(path, file)
     }
 }
 
@@ -105,6 +99,17 @@ struct Segment {
 }
 
 impl Binary {
+    /// What `file`, which users know as `path`, says of itself.
+    pub fn read(path: String, file: PathBuf) -> Result<Binary, BinaryError> {
+        let bytes = find::read(&file).map_err(|source| match source.kind() {
+            io::ErrorKind::InvalidInput => {
+                BinaryError::NotElf { path: path.clone(), why: "it is no regular file, or too large" }
+            }
+            _ => BinaryError::Unreadable { path: path.clone(), source: Arc::new(source) },
+        })?;
+        elf::read(path, file, &bytes)
+    }
+
     /// The function of that name, as the file or as a source in C++ or Rust writes it.
     pub fn function(&self, name: &str) -> Found {
         self.functions.find(name)
@@ -128,6 +133,19 @@ impl Binary {
     /// Where in the file the instruction at this address is; none where the file has no instructions for it.
     pub fn code_offset(&self, address: u64) -> Option<u64> {
         offset(self.segments.iter().filter(|s| s.executable), address)
+    }
+
+    /// The address of what lies there in the file.
+    pub fn address(&self, offset: u64) -> Option<u64> {
+        self.segments.iter().find_map(|s| {
+            let inside = offset.checked_sub(s.offset).filter(|inside| *inside < s.size)?;
+            s.address.checked_add(inside)
+        })
+    }
+
+    /// The function in which this address is, as sources name it, and the bytes from where it begins.
+    pub fn name_at(&self, address: u64) -> Option<(&str, u64)> {
+        self.functions.at(address)
     }
 
     /// Where in the file what lies at this address is.

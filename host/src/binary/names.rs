@@ -40,11 +40,13 @@ pub struct Functions {
     named: Vec<Named>,
     /// Of each its name in the source, where that is another. Read on first use: about a microsecond for each.
     demangled: OnceLock<Vec<Option<Demangled>>>,
+    /// Numbers of functions by their addresses, one for each. Made on first use.
+    sorted: OnceLock<Vec<usize>>,
 }
 
 impl Functions {
     pub fn new(named: Vec<Named>) -> Functions {
-        Functions { named, demangled: OnceLock::new() }
+        Functions { named, demangled: OnceLock::new(), sorted: OnceLock::new() }
     }
 
     pub fn find(&self, name: &str) -> Found {
@@ -81,6 +83,30 @@ impl Functions {
             .collect::<BTreeSet<_>>()
             .into_iter()
             .collect()
+    }
+
+    /// The function in which this address is, as sources name it, and the bytes from where it begins.
+    pub fn at(&self, address: u64) -> Option<(&str, u64)> {
+        let sorted = self.sorted.get_or_init(|| {
+            let mut sorted: Vec<usize> = (0..self.named.len()).collect();
+            // Of several names the one that is most likely called so in a source.
+            let worse = |n: &usize| {
+                let Named { name, function, label, .. } = &self.named[*n];
+                (function.address, *label, function.size == 0, name.starts_with('_'), name.len(), name)
+            };
+            sorted.sort_by(|a, b| worse(a).cmp(&worse(b)));
+            sorted.dedup_by_key(|n| self.named[*n].function.address);
+            sorted
+        });
+        let behind = sorted.partition_point(|n| self.named[*n].function.address <= address);
+        let number = *sorted.get(behind.checked_sub(1)?)?;
+        let Named { name, function, .. } = &self.named[number];
+        let inside = address - function.address;
+        if function.size > 0 && inside >= function.size {
+            return None;
+        }
+        let demangled = self.demangled.get_or_init(|| self.named.iter().map(|f| demangled(&f.name)).collect());
+        Some((demangled[number].as_ref().map_or(name, |demangled| &demangled.short), inside))
     }
 
     /// Names as sources write them.

@@ -203,6 +203,8 @@ fn shown(ty: &Type, facts: &KernelFacts) -> String {
         Type::Boolean => "boolean".to_owned(),
         Type::Enumeration { names, .. } => names.shown(facts).replace('`', ""),
         Type::Text { max } => format!("text of at most {max} bytes"),
+        Type::Symbol(memory) => format!("{memory:?} symbol").to_lowercase(),
+        Type::Stack { of, frames } => format!("{of:?} stack of at most {frames} frames").to_lowercase(),
         Type::Point(plan::PointName::Probe) => "attach point".to_owned(),
         Type::Point(plan::PointName::Function) => "function".to_owned(),
         Type::Pointer { target, origin } => {

@@ -9,7 +9,7 @@ use super::value::Exit;
 use super::{Counter, EVENTS, Lower, helper};
 use crate::ir::{Address, AluOp, Cond, Operand, Register, Size, SlotId, Space};
 use crate::plan::layout::{self, FieldKind, FieldLayout, Schema};
-use crate::plan::{Builtin, Node, NodeKind, PointPlan, Span, Type, Typed};
+use crate::plan::{Builtin, Memory, NodeKind, PointPlan, Span, Type, Typed};
 
 /// Bytes of a record that is put together on the stack at most: half of what a program has.
 const ON_STACK: u32 = 256;
@@ -32,13 +32,9 @@ impl Place {
 
 /// Bytes of scratch that a record of this body needs: none for one that fits on the stack.
 pub fn record_room(schema: &Schema, body: &PointPlan) -> u32 {
-    let texts: u32 = body.fields().iter().filter(|f| is_text(&f.node)).map(|f| text::room(&f.node)).sum();
+    let texts: u32 = body.fields().iter().filter(|f| text::is_tail(&f.node)).map(|f| text::room(&f.node)).sum();
     // Up to 7 bytes of padding behind the last text are cleared by one store of 8.
     schema.size.next_multiple_of(8) + texts + 8
-}
-
-fn is_text(node: &Node) -> bool {
-    matches!(node.ty, Type::Text { .. })
 }
 
 /// Whether a record of these fields is put together on the stack.
@@ -49,7 +45,7 @@ pub fn fits_stack(schema: &Schema, fields: &[Typed]) -> bool {
 /// Bytes of the record, where it fits on the stack.
 fn stack_size(schema: &Schema, fields: &[Typed]) -> Option<u32> {
     let names = fields.iter().filter(|f| f.node.kind == NodeKind::Comm).count();
-    let others = fields.iter().filter(|f| is_text(&f.node)).count() - names;
+    let others = fields.iter().filter(|f| text::is_tail(&f.node)).count() - names;
     let size = schema.size.next_multiple_of(8) + COMM * names as u32;
     (others == 0 && size <= ON_STACK).then_some(size)
 }
@@ -85,7 +81,7 @@ impl Lower<'_> {
             let (exit, depth) = (self.exit_to(absent), self.depth());
             self.open_section(&typed.node);
             match place {
-                Place::Stack(slot) if is_text(&typed.node) => {
+                Place::Stack(slot) if text::is_tail(&typed.node) => {
                     let to = self.b.address_of(slot, fixed_cursor);
                     let found = self.text_into(&typed.node, to, Space::Stack, &exit);
                     let up = self.b.alu(AluOp::Lsh, found.length, 16);
@@ -93,7 +89,7 @@ impl Lower<'_> {
                     self.b.store(place.at(field.offset), slot_value, Size::B4);
                     fixed_cursor += COMM;
                 }
-                Place::Scratch(base) if is_text(&typed.node) => {
+                Place::Scratch(base) if text::is_tail(&typed.node) => {
                     let at = first.take().map_or(cursor.into(), |at| Operand::Constant(at as i32));
                     self.emit_text(typed, field, base, (at, cursor), &exit);
                 }
@@ -103,10 +99,22 @@ impl Lower<'_> {
                 }
             }
             self.close_section(depth);
+            match typed.node.ty {
+                // Whose addresses they are.
+                Type::Symbol(Memory::User) => {
+                    let process = self.builtin(Builtin::Pid);
+                    self.b.store(place.at(field.offset + 8), process, Size::B8);
+                }
+                Type::Stack { of: Memory::User, .. } => {
+                    let process = self.builtin(Builtin::Pid);
+                    self.b.store(place.at(field.offset + 4), process, Size::B4);
+                }
+                _ => {}
+            }
             self.b.jump(join);
             if exit.used() {
                 self.b.enter(exit.block());
-                self.b.store(place.at(field.offset), 0, field_size(&field.kind));
+                self.clear(place, field);
                 self.mark_absent(presence, bit);
                 self.b.jump(join);
                 self.forget_all_but(known);
@@ -126,6 +134,14 @@ impl Lower<'_> {
             (None, Place::Stack(_)) => Operand::Constant(0),
         };
         self.send(place, length, presence);
+    }
+
+    /// Writes 0 to where the field is.
+    fn clear(&mut self, place: Place, field: &FieldLayout) {
+        let (size, align) = field.kind.size_align();
+        for at in (0..size).step_by(align as usize) {
+            self.b.store(place.at(field.offset + at), 0, Size::from_bytes(align).unwrap_or(Size::B8));
+        }
     }
 
     /// Clears the words that fields do not fill.

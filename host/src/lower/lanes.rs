@@ -10,7 +10,7 @@
 use super::{COUNTERS_END, Counter, Lower, SCRATCH, emit, text};
 use crate::ir::{Address, AluOp, AtomicOp, Cond, Register, Size, Space};
 use crate::plan::layout::Schema;
-use crate::plan::{AttachPoint, PlanStep, PointPlan, Type};
+use crate::plan::{AttachPoint, PlanStep, PointPlan};
 
 /// Lanes of a program on each CPU.
 pub const LANES: u32 = 4;
@@ -42,7 +42,7 @@ pub fn entries(body: &PointPlan) -> u32 {
 /// Whether any step of the body needs scratch.
 fn needs_scratch(body: &PointPlan, schema: &Schema) -> bool {
     body.steps.iter().any(|step| match step {
-        PlanStep::Bind { value, .. } => matches!(value.node.ty, Type::Text { .. }) || text::needs_scratch(&value.node),
+        PlanStep::Bind { value, .. } => text::is_tail(&value.node) || text::needs_scratch(&value.node),
         PlanStep::When(condition) => text::needs_scratch(&condition.node),
         PlanStep::Emit(fields) => {
             !emit::fits_stack(schema, fields) || fields.iter().any(|f| text::needs_scratch(&f.node))

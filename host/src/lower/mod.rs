@@ -21,6 +21,7 @@ mod iter;
 mod kfunc;
 mod lanes;
 mod path;
+mod stack;
 mod text;
 mod value;
 
@@ -31,7 +32,7 @@ use crate::ir::{
     Register, Size, SlotId, Space,
 };
 use crate::plan::layout::Schema;
-use crate::plan::{Builtin, Plan, PlanStep, PointPlan, Shown, Span, Type, Typed};
+use crate::plan::{Builtin, Plan, PlanStep, PointPlan, Shown, Span, Typed};
 use fault::Faults;
 use held::Holding;
 pub use path::STEPS;
@@ -85,6 +86,7 @@ mod helper {
     pub const GET_CURRENT_PID_TGID: u32 = 14;
     pub const GET_CURRENT_UID_GID: u32 = 15;
     pub const GET_CURRENT_COMM: u32 = 16;
+    pub const GET_STACK: u32 = 67;
     pub const GET_CURRENT_CGROUP_ID: u32 = 80;
     pub const PROBE_READ_USER: u32 = 112;
     pub const PROBE_READ_KERNEL: u32 = 113;
@@ -402,7 +404,7 @@ impl<'a> Lower<'a> {
         let (absent, join) = (self.b.block(), self.b.block());
         let exit = self.exit_to(absent);
         let (present, result, cut) = (self.b.register(), self.b.register(), self.b.register());
-        let text = matches!(value.node.ty, Type::Text { .. }).then(|| {
+        let text = text::is_tail(&value.node).then(|| {
             self.open_scratch();
             self.reserve(text::room(&value.node))
         });

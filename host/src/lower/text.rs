@@ -2,7 +2,7 @@
 
 use super::fault::Root;
 use super::value::Exit;
-use super::{Local, Lower, helper, path};
+use super::{Local, Lower, helper, path, stack};
 use crate::ir::{Address, AluOp, BlockId, Cond, Operand, Register, Size, Space};
 use crate::plan::kfunc::Argument;
 use crate::plan::layout::CUT;
@@ -20,18 +20,21 @@ pub struct Found {
     pub cut: Register,
 }
 
-/// Bytes at most of a text.
+/// Whether this is a text, or what else is of no fixed size.
+pub fn is_tail(node: &Node) -> bool {
+    node.ty.tail().is_some()
+}
+
+/// Bytes at most of a text or a stack.
 pub fn max(node: &Node) -> u32 {
-    match node.ty {
-        Type::Text { max } => max,
-        _ => 0,
-    }
+    node.ty.tail().unwrap_or(0)
 }
 
 /// Bytes that reading a text may write: its terminating 0, and one more byte to see whether it was cut; of a path a whole name more.
 pub fn room(node: &Node) -> u32 {
     match &node.kind {
         NodeKind::Path { .. } => path::room(max(node)),
+        NodeKind::Stack(_) => max(node) + stack::FRAME,
         NodeKind::Conditional { then, otherwise, .. } => room(then).max(room(otherwise)),
         _ => (max(node) + 2).max(COMM),
     }
@@ -56,10 +59,11 @@ pub fn needs_scratch(node: &Node) -> bool {
         NodeKind::Conditional { condition, then, otherwise } => {
             needs_scratch(condition) || needs_scratch(then) || needs_scratch(otherwise)
         }
-        NodeKind::Local(_) => matches!(node.ty, Type::Text { .. }),
+        NodeKind::Local(_) => is_tail(node),
         NodeKind::Literal(_)
         | NodeKind::Str { .. }
         | NodeKind::Path { .. }
+        | NodeKind::Stack(_)
         | NodeKind::ContextText { .. }
         | NodeKind::LocatedText { .. } => true,
         // A name in a record is small, and a `bind` step reserves for itself.
@@ -126,6 +130,7 @@ impl Lower<'_> {
                 let root = self.root(pointer, from, false);
                 self.str_into(to, from, max(node), (*access, root), *array, exit)
             }
+            NodeKind::Stack(of) => self.stack_into(*of, to, max(node) / stack::FRAME, exit),
             NodeKind::Path { at, way } => self.path_into(at, way, (to, space), max(node), exit),
             NodeKind::ContextText { offset } => {
                 let from = self.b.alu(AluOp::Add, self.context, *offset as i32);

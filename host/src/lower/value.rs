@@ -154,6 +154,7 @@ impl Lower<'_> {
             | NodeKind::Comm
             | NodeKind::Str { .. }
             | NodeKind::Path { .. }
+            | NodeKind::Stack(_)
             | NodeKind::ContextText { .. }
             | NodeKind::LocatedText { .. } => self.b.constant(0),
         }

@@ -99,6 +99,11 @@ impl Serialize for Json<'_> {
                 }
                 (None, _) => serializer.serialize_none(),
             },
+            Value::Names(names) => serializer.collect_seq(names),
+            // Names stand in their place by now.
+            Value::KernelSymbol(_) | Value::UserSymbol(..) | Value::KernelStack(_) | Value::UserStack(..) => {
+                serializer.serialize_none()
+            }
         }
     }
 }

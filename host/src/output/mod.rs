@@ -15,6 +15,7 @@ use tokio::sync::mpsc;
 
 use crate::plan::layout::Schema;
 use crate::plugin::{Emitted, Level, Row, Value};
+use crate::symbols::Symbols;
 pub use escape::{bytes as escape_bytes, terminal as escape_terminal};
 pub use json::line as json_line;
 
@@ -72,6 +73,7 @@ pub struct Renderer {
     plugin: String,
     schemas: Vec<Schema>,
     sink: Sink,
+    symbols: Symbols,
 }
 
 impl Renderer {
@@ -82,17 +84,23 @@ impl Renderer {
             Format::Text => Sink::Text(text::Table::new(several.then(|| escape_terminal(plugin)), start)),
             Format::Json => Sink::Json { plugin: plugin.to_owned() },
         };
-        Renderer { plugin: plugin.to_owned(), schemas, sink }
+        Renderer { plugin: plugin.to_owned(), schemas, sink, symbols: Symbols::default() }
     }
 
     /// Rows and records as bytes for the writer; log lines go to stderr at once.
     pub fn render(&mut self, sent: Vec<Emitted>) -> Vec<u8> {
         let mut bytes = Vec::new();
+        // Processes come and go, and load what they did not have.
+        self.symbols.forget_processes();
         for item in sent {
             match item {
-                Emitted::Row(row) => self.sink.row(&row, &mut bytes),
+                Emitted::Row(mut row) => {
+                    self.symbols.name(&mut row);
+                    self.sink.row(&row, &mut bytes);
+                }
                 Emitted::Forward(records) => {
-                    for row in record::rows(&records, &self.schemas) {
+                    for mut row in record::rows(&records, &self.schemas) {
+                        self.symbols.name(&mut row);
                         self.sink.row(&row, &mut bytes);
                     }
                 }

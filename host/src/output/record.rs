@@ -5,7 +5,7 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use crate::plan::layout::{CUT, FieldKind, LENGTH, PRESENCE, SCHEMA, Schema, TIME, WALK_CUT};
-use crate::plugin::{Row, Value};
+use crate::plugin::{Frames, Row, Value};
 
 /// A row for each record.
 pub fn rows<'a>(records: &'a [u8], schemas: &'a [Schema]) -> impl Iterator<Item = Row> + 'a {
@@ -43,18 +43,31 @@ fn value(record: &[u8], kind: &FieldKind, at: u32) -> Value {
             name.map_or(Value::Signed(value), Value::Text)
         }
         FieldKind::Text | FieldKind::Bytes => {
-            let (start, length) = (number(record, at, 2) as usize, number(record, at + 2, 2) as u16);
-            let bytes = record.get(start..start + usize::from(length & !CUT)).unwrap_or_default();
+            let (bytes, cut) = slot(record, at);
             let mut bytes = bytes.to_vec();
-            if length & CUT != 0 {
+            if cut {
                 bytes.extend_from_slice("…".as_bytes());
             }
             Value::Bytes(bytes)
         }
         FieldKind::Address => Value::Text(address(record, at).to_string()),
-        FieldKind::KernelSymbol | FieldKind::UserSymbol => Value::Unsigned(number(record, at, 8)),
-        FieldKind::KernelStack | FieldKind::UserStack => Value::Unsigned(number(record, at, 4)),
+        FieldKind::KernelSymbol => Value::KernelSymbol(number(record, at, 8)),
+        FieldKind::UserSymbol => Value::UserSymbol(number(record, at + 8, 4) as u32, number(record, at, 8)),
+        FieldKind::KernelStack => Value::KernelStack(frames(record, at)),
+        FieldKind::UserStack => Value::UserStack(number(record, at + 4, 4) as u32, frames(record, at)),
     }
+}
+
+/// What a slot leads to, and whether it has been cut.
+fn slot(record: &[u8], at: u32) -> (&[u8], bool) {
+    let (start, length) = (number(record, at, 2) as usize, number(record, at + 2, 2) as u16);
+    (record.get(start..start + usize::from(length & !CUT)).unwrap_or_default(), length & CUT != 0)
+}
+
+fn frames(record: &[u8], at: u32) -> Frames {
+    let (bytes, cut) = slot(record, at);
+    let addresses = bytes.chunks_exact(8).map(|frame| number(frame, 0, 8)).collect();
+    Frames { addresses, cut }
 }
 
 fn address(record: &[u8], at: u32) -> IpAddr {

@@ -100,7 +100,16 @@ fn shown(value: &Value) -> String {
         (None, Value::Unsigned(value)) => value.to_string(),
         (None, Value::Float(value)) => value.to_string(),
         (None, Value::Bytes(bytes)) => escape_terminal(&escape_bytes(bytes)),
-        (None, Value::Text(_)) => String::new(),
+        (None, Value::Names(names)) => escape_terminal(&names.join(" < ")),
+        // Names stand in their place by now.
+        (
+            None,
+            Value::Text(_)
+            | Value::KernelSymbol(_)
+            | Value::UserSymbol(..)
+            | Value::KernelStack(_)
+            | Value::UserStack(..),
+        ) => String::new(),
     }
 }
 

@@ -15,6 +15,7 @@ mod names;
 mod operators;
 mod path;
 mod places;
+mod symbols;
 mod trust;
 mod types;
 mod walk;
@@ -40,6 +41,8 @@ pub const STR_DEFAULT: u32 = 256;
 pub const STR_MAX: u32 = 4096;
 /// Bytes of `path(file)` at most, where no other number is given.
 pub const PATH_DEFAULT: u32 = 1024;
+/// Addresses of a call stack at most: as many as the kernel collects (include/uapi/linux/perf_event.h: PERF_MAX_STACK_DEPTH).
+pub const FRAMES: u32 = 127;
 /// Bytes of a thread's name, its terminating 0 included (include/linux/sched.h: TASK_COMM_LEN).
 pub const COMM: u32 = 16;
 /// The structure behind `task`.
@@ -190,6 +193,7 @@ impl<'a> Checker<'a> {
                 Err(one(Fault::new(expr.span, "a text is neither true nor false").help("compare it: `… == \"…\"`")))
             }
             Type::Point(_) => Err(self.no_condition(&node)),
+            Type::Symbol(_) | Type::Stack { .. } => Err(self.only_sent(&node)),
             _ => Ok(node),
         }
     }
@@ -261,6 +265,7 @@ impl<'a> Checker<'a> {
                 let fault = Fault::new(span, "this attach point is at no function that has a name");
                 return Err(one(fault.help("`probe` is the attach point's own name")));
             }
+            "kstack" | "ustack" => return self.stack(name, &[], span).map(Walk::Value),
             "pid" | "tid" | "uid" | "gid" | "cpu" => integer(4, false),
             "nsecs" | "cgroup" => integer(8, false),
             "task" => {
@@ -352,6 +357,8 @@ impl<'a> Checker<'a> {
             }
             Type::Enumeration { names, .. } => names.shown(self.facts),
             Type::Text { .. } => "a text".to_owned(),
+            Type::Symbol(_) => "an address with its name".to_owned(),
+            Type::Stack { .. } => "a call stack".to_owned(),
             Type::Point(PointName::Probe) => "the name of an attach point".to_owned(),
             Type::Point(PointName::Function) => "the name of a function".to_owned(),
             Type::Pointer { target, origin } => {

@@ -1,9 +1,8 @@
 //! What users of bpftrace and C try because they know it from there, and what to write here instead.
 
 /// What is not there yet, by the names that bpftrace gives it.
-const LATER: [(&str, &[&str]); 5] = [
-    ("stacks", &["kstack", "ustack"]),
-    ("symbols", &["ksym", "usym", "uaddr"]),
+const LATER: [(&str, &[&str]); 4] = [
+    ("addresses of programs' symbols", &["uaddr"]),
     ("IP and hardware addresses", &["ntop", "pton", "macaddr"]),
     ("bytes", &["buf"]),
     (
@@ -79,7 +78,8 @@ pub fn function(name: &str) -> Option<String> {
         "time" | "errorf" | "debugf" | "warnf" => {
             "an `emit` step sends values to the plugin, and its handlers do the rest"
         }
-        "zero" | "stack_len" => "maps and stacks are not there yet",
+        "zero" => "maps are not there yet",
+        "stack_len" => "a handler counts a stack's frames",
         "strcmp" => "`==` and `!=` compare texts",
         "strncmp" | "strprefix" => "`starts_with(text, \"…\")`",
         "strcontains" | "strstr" => "`contains(text, \"…\")`",

@@ -67,15 +67,21 @@ pub enum FieldKind {
 }
 
 impl FieldKind {
+    /// Whether its bytes begin with a slot, which tells where the rest of it is.
+    pub fn has_slot(&self) -> bool {
+        matches!(self, FieldKind::Text | FieldKind::Bytes | FieldKind::KernelStack | FieldKind::UserStack)
+    }
+
     /// Bytes among the fixed fields, and their alignment.
     pub fn size_align(&self) -> (u32, u32) {
         match self {
             FieldKind::Boolean => (1, 1),
             FieldKind::Signed(n) | FieldKind::Unsigned(n) => (u32::from(*n), u32::from(*n)),
-            FieldKind::Enumeration(_) | FieldKind::KernelSymbol | FieldKind::UserSymbol => (8, 8),
-            FieldKind::Text | FieldKind::Bytes => (4, 4),
+            FieldKind::Enumeration(_) | FieldKind::KernelSymbol => (8, 8),
+            FieldKind::UserSymbol => (16, 8),
+            FieldKind::Text | FieldKind::Bytes | FieldKind::KernelStack => (4, 4),
+            FieldKind::UserStack => (8, 4),
             FieldKind::Address => (20, 4),
-            FieldKind::KernelStack | FieldKind::UserStack => (4, 4),
         }
     }
 }

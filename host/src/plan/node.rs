@@ -124,6 +124,8 @@ pub enum NodeKind {
         at: Box<Node>,
         way: Directories,
     },
+    /// The addresses of the calls that led here, the innermost first; as many as the type says.
+    Stack(Memory),
     /// A text in the program's context: an array that may be full.
     ContextText {
         offset: u32,
@@ -223,6 +225,7 @@ impl Node {
                 | NodeKind::Absent
                 | NodeKind::Literal(_)
                 | NodeKind::Comm
+                | NodeKind::Stack(_)
                 | NodeKind::ContextText { .. }
                 | NodeKind::LocatedText { .. } => false,
             }
@@ -303,9 +306,25 @@ pub enum Type {
     Text {
         max: u32,
     },
+    /// An address that is shown by the name of what lies there.
+    Symbol(Memory),
+    /// At most so many addresses; longer stacks are cut.
+    Stack {
+        of: Memory,
+        frames: u32,
+    },
 }
 
 impl Type {
+    /// Bytes at most of what is of no fixed size, and stands behind the fixed fields of a record.
+    pub fn tail(&self) -> Option<u32> {
+        match *self {
+            Type::Text { max } => Some(max),
+            Type::Stack { frames, .. } => Some(8 * frames),
+            _ => None,
+        }
+    }
+
     /// Bytes and signedness of an integer.
     pub fn integer(&self) -> Option<(u8, bool)> {
         match *self {
@@ -313,6 +332,13 @@ impl Type {
             _ => None,
         }
     }
+}
+
+/// Whose addresses they are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Memory {
+    Kernel,
+    User,
 }
 
 /// What a pointer points to.

@@ -10,7 +10,7 @@ use std::rc::Rc;
 use super::diagnostic::{Diagnostic, Span, few, shortened};
 use super::layout::FieldKind;
 use super::points::Points;
-use super::{Names, PointName, Type, kind_name};
+use super::{Memory, Names, PointName, Type, kind_name};
 use crate::kernel::KernelFacts;
 
 /// Names of an enumeration of the kernel's at most: the values of one with more are sent without names.
@@ -46,6 +46,10 @@ impl<'a> Forms<'a> {
             Type::Boolean => Rc::new(FieldKind::Boolean),
             Type::Pointer { .. } => Rc::new(FieldKind::Unsigned(8)),
             Type::Text { .. } => Rc::new(FieldKind::Text),
+            Type::Symbol(Memory::Kernel) => Rc::new(FieldKind::KernelSymbol),
+            Type::Symbol(Memory::User) => Rc::new(FieldKind::UserSymbol),
+            Type::Stack { of: Memory::Kernel, .. } => Rc::new(FieldKind::KernelStack),
+            Type::Stack { of: Memory::User, .. } => Rc::new(FieldKind::UserStack),
         }
     }
 

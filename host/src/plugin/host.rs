@@ -9,13 +9,17 @@ use super::budget::Interrupted;
 use super::limits::{Limits, Memory};
 use super::outbox::{Full, Outbox, cut};
 use super::records::{RecordError, Shapes};
-use super::row::{Emitted, Level, Row, Value};
+use super::row::{Emitted, Frames, Level, Row, Value};
 use super::wasi::Shell;
+use crate::plan::FRAMES;
+use crate::symbols::Symbols;
 
 /// Bytes of a row's name at most, as wit/host.wit promises.
 const NAME: usize = 64;
 /// Columns of a row at most, as wit/host.wit promises.
 const COLUMNS: usize = 256;
+/// Names that a plugin may ask for in one call, as wit/host.wit promises.
+const NAMES: usize = 1 << 16;
 
 /// A plugin's state outside of its own memory.
 pub struct State {
@@ -26,6 +30,9 @@ pub struct State {
     pub shapes: Option<Shapes>,
     /// What the plugin gave to `finish`.
     pub finished: Option<Result<(), String>>,
+    pub symbols: Symbols,
+    /// Names that the plugin has asked for in this call.
+    pub named: usize,
     /// Made when it is first used; most plugins never do.
     wasi: Option<Box<Shell>>,
 }
@@ -41,6 +48,8 @@ pub enum Refusal {
     Name(String),
     #[error("row: {0} columns, and at most {COLUMNS} are allowed")]
     Columns(usize),
+    #[error("names: more than {NAMES} names in one call")]
+    Names,
     #[error("forward: called before `start`")]
     NotStarted,
     #[error("forward: {0}")]
@@ -56,6 +65,8 @@ impl State {
             interrupted: Interrupted::default(),
             shapes: None,
             finished: None,
+            symbols: Symbols::default(),
+            named: 0,
             wasi: None,
         }
     }
@@ -93,6 +104,12 @@ impl host::Host for State {
         let shapes = self.shapes.as_ref().ok_or(Refusal::NotStarted)?;
         shapes.check(&records).map_err(Refusal::Record)?;
         Ok(self.outbox.push(Emitted::Forward(records)).map_err(Refusal::from)?)
+    }
+
+    fn names(&mut self, value: host::Value) -> wasmtime::Result<Vec<String>> {
+        let names = self.symbols.names(&value.into());
+        self.named += names.len();
+        if self.named > NAMES { Err(Refusal::Names.into()) } else { Ok(names) }
     }
 
     fn log(&mut self, level: host::Level, text: String) -> wasmtime::Result<()> {
@@ -150,7 +167,20 @@ impl From<host::Value> for Value {
             host::Value::Float(value) => Value::Float(value),
             host::Value::Text(value) => Value::Text(value),
             host::Value::Bytes(value) => Value::Bytes(value),
+            host::Value::KernelSymbol(address) => Value::KernelSymbol(address),
+            host::Value::UserSymbol((process, address)) => Value::UserSymbol(process, address),
+            host::Value::KernelStack(frames) => Value::KernelStack(frames.into()),
+            host::Value::UserStack((process, frames)) => Value::UserStack(process, frames.into()),
         }
+    }
+}
+
+impl From<host::Frames> for Frames {
+    fn from(frames: host::Frames) -> Frames {
+        let host::Frames { mut addresses, cut } = frames;
+        let longer = addresses.len() > FRAMES as usize;
+        addresses.truncate(FRAMES as usize);
+        Frames { addresses, cut: cut || longer }
     }
 }
 

@@ -141,6 +141,8 @@ impl Confined {
         self.ready = false;
         let state = self.store.data_mut();
         state.outbox.begin();
+        state.symbols.forget_processes();
+        state.named = 0;
         state.memory.take_exceeded();
         let interrupted = state.interrupted.clone();
         self.store.set_epoch_deadline(1);

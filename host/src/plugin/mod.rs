@@ -34,5 +34,5 @@ mod tests;
 pub use error::{Handler, PluginError};
 pub use instance::Plugin;
 pub use limits::Limits;
-pub use row::{Emitted, Level, Output, Row, Value};
+pub use row::{Emitted, Frames, Level, Output, Row, Value};
 pub use runtime::{Component, Runtime, RuntimeOptions};

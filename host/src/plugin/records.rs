@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use thiserror::Error;
 
-use crate::plan::layout::{self, FieldKind, Schema};
+use crate::plan::layout::{self, Schema};
 
 /// What a check needs to know of a plugin's schemas, by their ids.
 #[derive(Debug, Default)]
@@ -67,8 +67,7 @@ impl Shapes {
 
 impl Shape {
     fn new(schema: &Schema) -> Shape {
-        let has_slot = |kind: &FieldKind| matches!(kind, FieldKind::Text | FieldKind::Bytes);
-        let slots = schema.fields.iter().filter(|field| has_slot(&field.kind)).map(|field| field.offset as usize);
+        let slots = schema.fields.iter().filter(|field| field.kind.has_slot()).map(|field| field.offset as usize);
         Shape { size: schema.size as usize, slots: slots.collect() }
     }
 
@@ -97,6 +96,7 @@ fn u32_at(bytes: &[u8], offset: usize) -> u32 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::plan::layout::FieldKind;
 
     fn shapes() -> Shapes {
         let text = ["first", "second"].map(|name| (name.to_owned(), FieldKind::Text));

@@ -37,6 +37,23 @@ pub enum Value {
     Text(String),
     /// Bytes, or text that is not UTF-8.
     Bytes(Vec<u8>),
+    /// An address of the kernel.
+    KernelSymbol(u64),
+    /// A process, and an address of its memory.
+    UserSymbol(u32, u64),
+    KernelStack(Frames),
+    /// A process, and its calls.
+    UserStack(u32, Frames),
+    /// Names that have been found: of a stack's frames.
+    Names(Vec<String>),
+}
+
+/// The addresses of calls, the innermost first.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Frames {
+    pub addresses: Vec<u64>,
+    /// Whether there were more.
+    pub cut: bool,
 }
 
 /// How much a log line matters.
@@ -73,6 +90,8 @@ impl Value {
         match self {
             Value::Text(text) => text.len(),
             Value::Bytes(bytes) => bytes.len(),
+            Value::KernelStack(frames) | Value::UserStack(_, frames) => size_of_val(&frames.addresses[..]),
+            Value::Names(names) => names.iter().map(|name| size_of::<String>() + name.len()).sum(),
             _ => 0,
         }
     }

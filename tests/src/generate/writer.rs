@@ -85,7 +85,28 @@ impl<'a> Writer<'a> {
     }
 
     pub fn field(&mut self, depth: u32) -> String {
-        match self.random.below(8) {
+        match self.random.below(10) {
+            8 => {
+                let address = match self.random.below(3) {
+                    0 => self.pointer(depth).map_or_else(|| "nsecs".to_owned(), |word| word.text),
+                    1 => self
+                        .random
+                        .pick(&["task", "task.mm", "(u64)task.stack", "nsecs", "task.mm.exe_file.f_op"])
+                        .to_owned(),
+                    _ => format!("(u64)({})", self.number(depth)),
+                };
+                let is_user = self.random.below(2) == 0;
+                if is_user { format!("usym({address})") } else { format!("ksym(kernel({address}))") }
+            }
+            9 if !self.vocabulary.attach[0].starts_with("iter:") => {
+                let stack = self.random.pick(&["kstack", "ustack"]);
+                let frames = self.random.pick(&[1, 2, 3, 16, 100, 126, 127]);
+                let one = if self.random.below(3) == 0 { stack.to_owned() } else { format!("{stack}({frames})") };
+                match self.random.below(4) {
+                    0 => format!("({} ? {one} : {one})", self.condition(depth)),
+                    _ => one,
+                }
+            }
             0 | 1 => {
                 let longest = self.random.pick(&[16, 100, 300, 300, 4096]);
                 self.text(depth, longest)

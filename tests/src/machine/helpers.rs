@@ -42,7 +42,7 @@ fn with<T>(f: impl FnOnce(&mut Run) -> T) -> T {
 type Helper = fn(u64, u64, u64, u64, u64) -> u64;
 
 /// By their numbers in include/uapi/linux/bpf.h.
-pub const HELPERS: [(u32, Helper); 13] = [
+pub const HELPERS: [(u32, Helper); 14] = [
     (1, |map, key, _, _, _| {
         let key = u64::from(u32_at(&own(key, 4), 0));
         with(|run| {
@@ -59,6 +59,16 @@ pub const HELPERS: [(u32, Helper); 13] = [
         name.resize(size as usize, 0);
         store(to, &name);
         0
+    }),
+    (67, |_, to, size, flags, _| {
+        assert!(size > 0 && size.is_multiple_of(8) && matches!(flags, 0 | 0x100), "size {size}, flags {flags:#x}");
+        let stack = with(|run| if flags == 0 { Some(run.world.calls) } else { run.world.calls_of_process });
+        store(to, &vec![0; size as usize]);
+        let Some(stack) = stack else { return FAULT };
+        let bytes: Vec<u8> = stack.iter().take(127).flat_map(|address| address.to_le_bytes()).collect();
+        let bytes = &bytes[..bytes.len().min(size as usize)];
+        store(to, bytes);
+        bytes.len() as u64
     }),
     (80, |_, _, _, _, _| with(|run| run.world.cgroup)),
     (112, |to, size, from, _, _| read(to, size, user(from, size))),

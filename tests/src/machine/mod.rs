@@ -48,6 +48,10 @@ pub struct World {
     /// Address of the running thread's `task_struct`.
     pub task: u64,
     pub memory: Memory,
+    /// What the kernel's calls go on with, the innermost first.
+    pub calls: &'static [u64],
+    /// What the process's do; none for a thread of the kernel's.
+    pub calls_of_process: Option<&'static [u64]>,
     /// Whether the ring has no room.
     pub full: bool,
 }
@@ -108,6 +112,8 @@ impl World {
             comm: "cat",
             task: 0,
             memory: Memory::default(),
+            calls: &[0xffff_ffff_8100_0112, 0xffff_ffff_8100_0207, 0xffff_ffff_8100_0300],
+            calls_of_process: Some(&[0x5600_1010, 0x5600_2020]),
             full: false,
         }
     }

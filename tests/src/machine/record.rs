@@ -17,6 +17,15 @@ pub enum Value {
         bytes: Vec<u8>,
         cut: bool,
     },
+    /// An address of the kernel.
+    Kernel(u64),
+    /// A process, and an address of its memory.
+    User(u32, u64),
+    Stack {
+        process: Option<u32>,
+        addresses: Vec<u64>,
+        cut: bool,
+    },
 }
 
 impl fmt::Display for Value {
@@ -28,6 +37,13 @@ impl fmt::Display for Value {
             Value::Unsigned(value) => write!(f, "{value}"),
             Value::Enumeration(_, Some(name)) => f.write_str(name),
             Value::Enumeration(value, None) => write!(f, "{value}"),
+            Value::Kernel(address) => write!(f, "{address:#x}"),
+            Value::User(process, address) => write!(f, "{address:#x} of {process}"),
+            Value::Stack { process, addresses, cut } => {
+                let addresses: Vec<String> = addresses.iter().map(|address| format!("{address:#x}")).collect();
+                write!(f, "{}{}", addresses.join(" < "), if *cut { " < …" } else { "" })?;
+                process.map_or(Ok(()), |process| write!(f, " of {process}"))
+            }
             Value::Text { bytes, cut } => write!(f, "\"{}\"{}", bytes.escape_ascii(), if *cut { "…" } else { "" }),
         }
     }
@@ -55,8 +71,20 @@ pub fn decode(schema: &Schema, record: &[u8]) -> Vec<(String, Value)> {
             continue;
         }
         let mut wide = [0; 8];
-        wide[..bytes.len()].copy_from_slice(bytes);
+        wide[..bytes.len().min(8)].copy_from_slice(&bytes[..bytes.len().min(8)]);
         let word = u64::from_le_bytes(wide);
+        let mut tail = |slot: &[u8]| {
+            let (start, length) = (u16_at(slot, 0) as usize, u16_at(slot, 2));
+            let (cut, length) = (length & layout::CUT != 0, usize::from(length & !layout::CUT));
+            assert!(
+                start >= texts_end,
+                "what belongs to {} begins at {start}, in another that ends at {texts_end}",
+                field.name
+            );
+            texts_end = start + length;
+            used[start..start + length].fill(true);
+            (record[start..start + length].to_vec(), cut)
+        };
         let value = match field.kind {
             FieldKind::Boolean => {
                 assert!(word <= 1, "field {} is the boolean {word}", field.name);
@@ -73,16 +101,20 @@ pub fn decode(schema: &Schema, record: &[u8]) -> Vec<(String, Value)> {
                 Value::Enumeration(value, name)
             }
             FieldKind::Text => {
-                let (start, length) = (u16_at(bytes, 0) as usize, u16_at(bytes, 2));
-                let (cut, length) = (length & layout::CUT != 0, usize::from(length & !layout::CUT));
-                assert!(
-                    start >= texts_end,
-                    "the text of {} begins at {start}, in another that ends at {texts_end}",
-                    field.name
-                );
-                texts_end = start + length;
-                used[start..start + length].fill(true);
-                Value::Text { bytes: record[start..start + length].to_vec(), cut }
+                let (bytes, cut) = tail(bytes);
+                Value::Text { bytes, cut }
+            }
+            FieldKind::KernelSymbol => Value::Kernel(word),
+            FieldKind::UserSymbol => {
+                assert_eq!(u32_at(bytes, 12), 0, "padding");
+                Value::User(u32_at(bytes, 8), u64_at(bytes, 0))
+            }
+            FieldKind::KernelStack | FieldKind::UserStack => {
+                let (addresses, cut) = tail(bytes);
+                assert!(addresses.len().is_multiple_of(8), "{} has bytes that are no address", field.name);
+                let addresses = addresses.chunks(8).map(|bytes| u64_at(bytes, 0)).collect();
+                let process = (field.kind == FieldKind::UserStack).then(|| u32_at(bytes, 4));
+                Value::Stack { process, addresses, cut }
             }
             ref other => panic!("no expression makes {other:?}"),
         };

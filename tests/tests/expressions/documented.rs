@@ -225,6 +225,7 @@ fn limits_are_those_of_the_compiler() {
         plan::PATH_DEFAULT.to_string(),
         to(plan::STR_MAX as usize),
         format!("1 to {STEPS}"),
+        to(plan::FRAMES as usize),
         plan::MAX_VALUE_NAMES.to_string(),
         plan::MAX_ALL_VALUE_NAMES.to_string(),
         MAX_RECORD.to_string(),

@@ -98,7 +98,7 @@ fn program(random: &mut Random, (point, task): (&Point, i64), facts: &KernelFact
                 Value::Boolean(value) => Some(i64::from(value)),
                 Value::Signed(value) | Value::Enumeration(value, _) => Some(value),
                 Value::Unsigned(value) => Some(value as i64),
-                Value::Text { .. } => panic!("{told}: a text"),
+                other => panic!("{told}: {other}"),
             };
             let told = || format!("{told}: {text}\n{:#?}\n{context:x?}\n{:?}", program.bindings, scope.known);
             assert_eq!(got, scope.evaluate(tree), "{}", told());

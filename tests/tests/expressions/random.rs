@@ -92,7 +92,7 @@ fn program(random: &mut Random, members: &Members, tally: &mut Tally, replay: &s
                 Value::Boolean(value) => Some(i64::from(value)),
                 Value::Signed(value) | Value::Enumeration(value, _) => Some(value),
                 Value::Unsigned(value) => Some(value as i64),
-                Value::Text { .. } => panic!("{}", told("a text")),
+                other => panic!("{}", told(&other.to_string())),
             };
             assert_eq!(got, scope.evaluate(tree), "{}", told(&format!("{name} = {text}")));
             *(if got.is_some() { &mut tally.values } else { &mut tally.absent }) += 1;
@@ -174,7 +174,7 @@ impl Members {
         for (name, value) in [("true", 1), ("false", 0)] {
             known.insert(name.to_owned(), Known { value: Some(value), unsigned: false });
         }
-        let world = World { pid, tid, uid, gid, cpu, nsecs, cgroup, comm, task, memory, full: false };
+        let world = World { pid, tid, uid, gid, cpu, nsecs, cgroup, comm, task, memory, ..World::new() };
         (record, Rc::new(world), Scope { known, comm })
     }
 

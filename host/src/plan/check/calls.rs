@@ -12,7 +12,7 @@ use super::{BUILTINS, Checked, Checker, STR_DEFAULT, STR_MAX, both, one, walk};
 #[rustfmt::skip]
 const FUNCTIONS: &[&str] = &[
     "str", "path", "reg", "starts_with", "ends_with", "contains", "errno", "signal", "syscall", "bswap", "ntohs", "ntohl",
-    "user", "kernel", "kaddr", "this_cpu", "per_cpu", "per_cpu_ptr",
+    "user", "kernel", "kaddr", "this_cpu", "per_cpu", "per_cpu_ptr", "ksym", "usym", "kstack", "ustack",
 ];
 
 /// Those that take types, which the parser reads.
@@ -27,6 +27,8 @@ impl Checker<'_> {
         let how = match name {
             "str" => return self.str(arguments, span),
             "path" => return self.path(arguments, span),
+            "ksym" | "usym" => return self.symbol_of(name, arguments, span),
+            "kstack" | "ustack" => return self.stack(name, arguments, span),
             "reg" => return self.register(arguments, span),
             "user" => return self.in_memory("user", Origin::User, arguments, span),
             "kernel" => return self.in_memory("kernel", Origin::Kernel, arguments, span),

@@ -5,6 +5,7 @@ use super::super::constants;
 use super::super::diagnostic::{Fault, Span};
 use super::super::syntax::{BinaryOp, Expr, ExprKind, UnaryOp};
 use super::super::{Match, Names, Node, NodeKind, Origin, PointName, Target, Type};
+use super::symbols::is_only_sent;
 use super::{Checked, Checker, both, one};
 
 /// What can be done with texts.
@@ -77,6 +78,9 @@ impl Checker<'_> {
         let (left_node, right_node) = (left_named.unwrap_or(left_node), right_named.unwrap_or(right_node));
         if let Some(compared) = self.points_compared(op, at, &left_node, &right_node, span) {
             return compared;
+        }
+        if let Some(node) = [&left_node, &right_node].into_iter().find(|node| is_only_sent(&node.ty)) {
+            return Err(self.only_sent(node));
         }
         match (&left_node.ty, &right_node.ty) {
             (Type::Text { .. }, Type::Text { .. }) => self.texts(op, at, left_node, right_node, span),
@@ -243,6 +247,9 @@ impl Checker<'_> {
         };
         let members: Vec<Node> = set.iter().filter_map(|expr| keep(member(expr))).collect();
         let Some(value) = value.filter(|_| members.len() == set.len()) else { return Err(faults) };
+        if is_only_sent(&value.ty) {
+            return Err(self.only_sent(&value));
+        }
         let is_text = matches!(value.ty, Type::Text { .. } | Type::Point(_));
         let (mut numbers, mut texts) = (Vec::new(), Vec::new());
         for member in members {
@@ -284,6 +291,9 @@ impl Checker<'_> {
         let ty = match (&then_node.ty, &otherwise_node.ty) {
             (a, b) if a == b => a.clone(),
             (Type::Text { max: a }, Type::Text { max: b }) => Type::Text { max: *a.max(b) },
+            (Type::Stack { of, frames: a }, Type::Stack { of: other, frames: b }) if of == other => {
+                Type::Stack { of: *of, frames: *a.max(b) }
+            }
             (Type::Pointer { target: a, origin: from_a }, Type::Pointer { target: b, origin: from_b })
                 if (*from_a == Origin::User) == (*from_b == Origin::User) =>
             {

@@ -4,6 +4,7 @@ use super::super::diagnostic::{Fault, Span, did_you_mean};
 use super::super::syntax::{self, Expr, ExprKind, TypeBase, TypeName};
 use super::super::{AttachPoint, Names, Node, NodeKind, Origin, Target, Type};
 use super::places::{bytes_of, element, size_of, target};
+use super::symbols::is_only_sent;
 use super::{Checked, Checker, Walk, both, one};
 use crate::kernel::{Btf, Kind, TypeId};
 
@@ -30,6 +31,9 @@ impl Checker<'_> {
         };
         if let Type::Point(_) = node.ty {
             return Err(self.no_number(&node, "cannot be cast"));
+        }
+        if is_only_sent(&node.ty) {
+            return Err(self.only_sent(&node));
         }
         if let Type::Text { .. } = node.ty {
             let fault = Fault::new(value.span, "a text cannot be cast");
@@ -66,7 +70,7 @@ impl Checker<'_> {
             Walk::Place { bits: Some(_), .. } => return Err(one(Fault::new(value.span, "a bit field has no size"))),
             Walk::Place { ty, .. } => size_of(self.btf(span)?, ty),
             walk => match self.finish(walk, value.span)?.ty {
-                Type::Text { .. } | Type::Point(_) => None,
+                Type::Text { .. } | Type::Point(_) | Type::Stack { .. } => None,
                 ty => Some(bytes_of(&ty).into()),
             },
         };
@@ -211,7 +215,9 @@ impl Checker<'_> {
             TypeBase::Of(expr) => match self.walk(expr)? {
                 Walk::Place { ty, bits: None, .. } => Ok(meaning(self.btf(expr.span)?, ty)),
                 walk => match self.finish(walk, expr.span)?.ty {
-                    Type::Point(_) => Err(one(Fault::new(expr.span, "this has no type of the kernel's"))),
+                    Type::Point(_) | Type::Symbol(_) | Type::Stack { .. } => {
+                        Err(one(Fault::new(expr.span, "this has no type of the kernel's")))
+                    }
                     ty => Ok(Named::Scalar(ty)),
                 },
             },

@@ -73,6 +73,12 @@ impl Directory {
 
 impl Drop for Directory {
     fn drop(&mut self) {
+        // What this thread has mounted there would keep it.
+        for point in ["bound", "tmpfs", "nested/a"] {
+            let point = CString::new(self.0.join(point).as_os_str().as_bytes()).unwrap();
+            // SAFETY: the path ends in a 0, and outlives the call, which fails where nothing is mounted.
+            unsafe { libc::umount2(point.as_ptr(), libc::MNT_DETACH) };
+        }
         // Tests that fail leave it in any state.
         let _ = fs::remove_dir_all(&self.0);
     }

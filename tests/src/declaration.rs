@@ -15,10 +15,12 @@
 //!   path = path
 //! ```
 //!
-//! `kfunc NAME`, `map NAME` and `update NAME` make things that are not there yet. For what nobody wants to read, a line that ends in ` × N` stands for N
+//! `kfunc NAME` lists a kernel function, and `kfunc NAME?` one that a kernel may lack. `map NAME` and `update NAME` make things that are not there yet. For what nobody wants to read, a line that ends in ` × N` stands for N
 //! lines, in which `#` is their number from 1; `%{text*N}` is the text N times; and `%{U+1B}` is the character of that code.
 
-use porthole::declare::{Binding, Change, Declaration, Event, Field, KfuncUse, MapKind, MapUse, Probe, Step, Update};
+use porthole::declare::{
+    Binding, Change, Declaration, Event, Field, KfuncClaim, KfuncUse, MapKind, MapUse, Probe, Step, Update,
+};
 
 /// Reads a declaration; the error names the line.
 pub fn parse(text: &str) -> Result<Declaration, String> {
@@ -78,7 +80,7 @@ fn add(declaration: &mut Declaration, line: &str) -> Result<(), String> {
     let (word, rest) = line.split_once(' ').unwrap_or((line, ""));
     match word {
         "tick" => declaration.tick = Some(rest.parse().map_err(|e| format!("{e}"))?),
-        "kfunc" => declaration.kfuncs.push(KfuncUse { name: rest.to_owned(), required: true, claim: None }),
+        "kfunc" => declaration.kfuncs.push(kfunc(rest)?),
         "map" => declaration.maps.push(MapUse { name: rest.to_owned(), kind: MapKind::Count, max_entries: 1 }),
         "probe" => declaration.probes.push(Probe { name: rest.to_owned(), attach: Vec::new(), body: Vec::new() }),
         "attach" => last(declaration)?.attach.push(rest.to_owned()),
@@ -95,6 +97,24 @@ fn add(declaration: &mut Declaration, line: &str) -> Result<(), String> {
         _ => return Err(format!("unknown word `{word}`")),
     }
     Ok(())
+}
+
+/// `NAME`, `NAME?` for one that a kernel may lack, and behind it what is claimed: `owned=RELEASE`, `null`, `sleeps`, or `plain` for none of these.
+fn kfunc(text: &str) -> Result<KfuncUse, String> {
+    let (name, claims) = text.split_once(' ').unwrap_or((text, ""));
+    let (name, required) = name.strip_suffix('?').map_or((name, true), |name| (name, false));
+    let mut claim = KfuncClaim { released_by: None, may_be_null: false, may_sleep: false };
+    for word in claims.split_whitespace() {
+        match word.split_once('=') {
+            Some(("owned", by)) => claim.released_by = Some(by.to_owned()),
+            None if word == "null" => claim.may_be_null = true,
+            None if word == "sleeps" => claim.may_sleep = true,
+            None if word == "plain" => {}
+            _ => return Err(format!("unknown claim `{word}`")),
+        }
+    }
+    let claim = (!claims.is_empty()).then_some(claim);
+    Ok(KfuncUse { name: name.to_owned(), required, claim })
 }
 
 fn field(name: &str, value: &str) -> Field {

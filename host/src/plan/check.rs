@@ -298,7 +298,7 @@ impl<'a> Checker<'a> {
         if let Some(help) = familiar::name(name) {
             return fault.help(help);
         }
-        if calls::is_function(name) {
+        if calls::is_function(name) || self.uses.get(name).is_some() || walk::asked(name).is_some() {
             return Fault::new(span, format!("`{name}` is a function, and takes what it works on in parentheses"));
         }
         if let Some(help) = self.kernels_own(name).or_else(|| self.near_constant(name)) {

@@ -86,7 +86,9 @@ pub fn function(name: &str) -> Option<String> {
         "kptr" => "`kernel(pointer)` is the same address in the kernel's memory",
         "percpu_kaddr" => "`this_cpu(\"name\")` and `per_cpu(\"name\", cpu)` are a CPU's own variable",
         "uptr" => "`user(pointer)` is the same address in the process's memory",
-        _ if name.starts_with("bpf_") => "kfuncs are not there yet, and helpers are called by the host alone",
+        _ if name.starts_with("bpf_") => {
+            "kfuncs can be called (`porthole kfuncs` lists them); helpers the host calls by itself"
+        }
         _ => return None,
     };
     Some(help.to_owned())

@@ -86,6 +86,11 @@ impl Uses {
         self.listed.get(name)
     }
 
+    /// The names of what is listed.
+    pub fn names(&self) -> impl Iterator<Item = &str> {
+        self.listed.keys().map(String::as_str)
+    }
+
     /// What is listed, as it is told of a plan.
     pub fn used(&self) -> Vec<UsedKfunc> {
         let one = |(name, used): (&String, &Used)| UsedKfunc {

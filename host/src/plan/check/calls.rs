@@ -161,6 +161,9 @@ impl Checker<'_> {
         if let Some(fault) = self.not_listed(name, at) {
             return fault;
         }
+        if let Some(help) = did_you_mean(name, self.uses.names()) {
+            return fault.help(help);
+        }
         let help = familiar::function(name).or_else(|| did_you_mean(name, FUNCTIONS.iter().copied().chain(OF_TYPES)));
         fault.help(help.unwrap_or_else(|| {
             let all: Vec<String> = FUNCTIONS.iter().map(|name| format!("`{name}`")).collect();

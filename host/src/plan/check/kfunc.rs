@@ -145,8 +145,11 @@ impl Checker<'_> {
                 1 => "one argument".to_owned(),
                 n => format!("{n} arguments"),
             };
-            let stand =
-                if arguments.len() == 1 { "one stands".to_owned() } else { format!("{} stand", arguments.len()) };
+            let stand = match arguments.len() {
+                0 => "none stands".to_owned(),
+                1 => "one stands".to_owned(),
+                n => format!("{n} stand"),
+            };
             let mut fault = Fault::new(span, format!("`{name}` takes {takes}, and {stand} here"));
             fault = fault.note(Prototype::of(btf, &here.kfunc).text);
             let hidden: Vec<String> = roles

@@ -1,4 +1,4 @@
-//! The command line: `check`, `list` and `doctor`, formats, exit codes, and where output goes.
+//! The command line: `check`, `list`, `kfuncs` and `doctor`, formats, exit codes, and where output goes.
 
 mod e2e;
 
@@ -8,6 +8,8 @@ mod commands;
 mod endings;
 #[path = "cli/formats.rs"]
 mod formats;
+#[path = "cli/kfuncs.rs"]
+mod kfuncs;
 #[path = "cli/list.rs"]
 mod list;
 

@@ -2,16 +2,18 @@
 
 mod e2e;
 
+use std::collections::BTreeMap;
 use std::fmt::Write;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::rc::Rc;
 
+use porthole::kernel::kfunc::{Usage, all_known};
 use porthole::plan::layout::Schema;
 use porthole::plan::{kind_name, plan};
 use porthole_tests::machine::{Machine, Memory, Space, World};
-use porthole_tests::{declaration, facts};
+use porthole_tests::{declaration, facts, golden};
 
 /// docs/records.md: the example's schema, and its record byte by byte.
 #[test]
@@ -101,6 +103,41 @@ fn links_lead_somewhere() {
         }
     }
     assert!(wrong.is_empty(), "{wrong:#?}");
+}
+
+/// docs/kfuncs.md: what plugins do not call, and why, is what the table of kfuncs has.
+#[test]
+fn the_kfuncs_that_plugins_do_not_call_are_those_of_the_table() {
+    let (mut by_the_host, mut by_nobody) = (BTreeMap::<_, Vec<_>>::new(), BTreeMap::<_, Vec<_>>::new());
+    for known in all_known() {
+        match known.usage {
+            Usage::Call => {}
+            Usage::Host(instead) => by_the_host.entry(instead).or_default().push(known.name),
+            Usage::No(why) => by_nobody.entry(why).or_default().push(known.name),
+        }
+    }
+    let table = |head: &str, rows: BTreeMap<&str, Vec<&str>>| {
+        let row = |(why, names): (&str, Vec<&str>)| {
+            let names: Vec<_> = names.into_iter().map(|name| format!("`{name}`")).collect();
+            format!("| {} | {why} |\n", names.join(", "))
+        };
+        format!("| kfuncs | {head} |\n|---|---|\n{}", rows.into_iter().map(row).collect::<String>())
+    };
+    let page = page("docs/kfuncs.md");
+    let sections = ["## Those that the host calls itself\n", "## Those that no plugin can call\n"];
+    let (written, _) = page.split_once(sections[0]).unwrap();
+    let actual = format!(
+        "{written}{}\nA plugin does not call these.\n\n{}\n{}\n{}",
+        sections[0],
+        table("what to write", by_the_host),
+        sections[1],
+        table("why not", by_nobody)
+    );
+    if std::env::var_os(golden::BLESS).is_some() {
+        fs::write(root().join("docs/kfuncs.md"), &actual).unwrap();
+        return;
+    }
+    assert!(actual == page, "docs/kfuncs.md differs from the table; write it anew by {}=1", golden::BLESS);
 }
 
 fn root() -> PathBuf {

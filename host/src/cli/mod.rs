@@ -2,6 +2,7 @@
 
 mod check;
 mod doctor;
+mod kfuncs;
 mod list;
 mod run;
 
@@ -32,6 +33,8 @@ enum Command {
     Check(check::CheckArguments),
     /// List the attach points that there are, and what they pass
     List(list::ListArguments),
+    /// List the kfuncs (functions of the kernel that programs may call), and what may call them
+    Kfuncs(kfuncs::KfuncsArguments),
     /// Tell what this kernel and these privileges allow
     Doctor,
 }
@@ -84,6 +87,7 @@ pub fn main() -> ExitCode {
         Command::Run(arguments) => run::run(&arguments, begun),
         Command::Check(arguments) => check::check(&arguments),
         Command::List(arguments) => list::list(&arguments),
+        Command::Kfuncs(arguments) => kfuncs::kfuncs(&arguments),
         Command::Doctor => doctor::doctor(),
     };
     match result {

@@ -942,6 +942,38 @@ mod tests {
         assert!(error(&made(24, &[9, info(2, false, 0), 0], "\0")).contains("outside of the strings"));
     }
 
+    #[test]
+    fn what_a_module_adds() {
+        let names = "\0int\0";
+        let base =
+            Btf::from_bytes(&made(24, &[name_at(names, "int"), info(1, false, 0), 4, 1 << 24 | 32], names)).unwrap();
+        // Its types and names are counted on from the kernel's: 2 is `int *`, 3 the prototype, 4 the function, 5 its tag, and 6 a tag of its parameter.
+        let more = "kf\0n\0bpf_kfunc\0other\0";
+        let at = |name: &str| size(names.len()) + size(more.find(&format!("{name}\0")).unwrap());
+        let types = [
+            [0, info(2, false, 0), 1].as_slice(),
+            &[0, info(13, false, 1), 2, at("n"), 1],
+            &[at("kf"), info(12, false, 0), 3],
+            &[at("bpf_kfunc"), info(17, false, 0), 4, u32::MAX],
+            &[at("bpf_kfunc"), info(17, false, 0), 4, 0],
+            &[at("other"), info(17, false, 0), 2, u32::MAX],
+        ]
+        .concat();
+        let path = std::env::temp_dir().join(format!("porthole-module-{}", std::process::id()));
+        fs::write(&path, made(24, &types, more)).unwrap();
+        let module = base.module(&path);
+        fs::write(&path, "no BTF").unwrap();
+        let broken = base.module(&path);
+        fs::remove_file(&path).unwrap();
+        let module = module.unwrap();
+        assert_eq!(module.tagged_in_module("bpf_kfunc"), [TypeId(4)]);
+        assert_eq!(module.functions_in_module(|name| name == "kf"), [TypeId(4)]);
+        assert_eq!(module.prototype(TypeId(4)), Some(("kf".to_owned(), "int *kf(int n)".to_owned())));
+        assert_eq!(module.prototype(TypeId(1)), None);
+        assert!(matches!(broken, Err(FactError::BadBtf { .. })));
+        assert!(base.tagged_in_module("bpf_kfunc").is_empty() && base.tagged("bpf_kfunc").is_empty());
+    }
+
     /// The copy is what kernels before 6.16 are read by.
     #[test]
     fn root_a_copy_of_the_kernels_types_reads_as_the_original() {

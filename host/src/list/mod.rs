@@ -5,9 +5,11 @@
 //! offers, and not as each of the five kinds that there are at functions; and programs and libraries, of which there are too many, when they are named.
 
 mod arguments;
+mod kfuncs;
 mod pattern;
 
 pub use arguments::{Argument, Arguments};
+pub use kfuncs::{Callable, KfuncListing, ListedKfunc, kfuncs};
 
 use crate::binary::Binary;
 use crate::kernel::{Answer, FactError, Feature, KernelFacts};

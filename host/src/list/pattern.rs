@@ -34,20 +34,12 @@ impl Pattern {
 
     /// The patterns that one stands for: lists (`{a,b}`) are divided first.
     pub fn parse_all(text: &str) -> Result<Vec<Pattern>, ListError> {
-        match plan::count(text) {
-            ..=MOST => plan::members(text).iter().map(|text| Pattern::parse(text)).collect(),
-            count => {
-                let message = format!("its lists stand for {count} patterns, and {MOST} is the most");
-                Err(ListError::Pattern { text: text.to_owned(), message })
-            }
-        }
+        members(text)?.iter().map(|text| Pattern::parse(text)).collect()
     }
 
     fn parse(text: &str) -> Result<Pattern, ListError> {
         let (of, glob) = Pattern::meant(text)?;
-        let refused = |message: String| ListError::Pattern { text: text.to_owned(), message };
-        let glob = Glob::parse(&glob, Span::default()).map_err(|fault| refused(fault.message))?;
-        Ok(Pattern { text: text.to_owned(), of, glob: Some(glob) })
+        Ok(Pattern { text: text.to_owned(), of, glob: Some(parse(text, &glob)?) })
     }
 
     /// Where to look, and for what.
@@ -97,6 +89,27 @@ impl Pattern {
     pub fn refused(&self, message: &str) -> ListError {
         ListError::Pattern { text: self.text.clone(), message: message.to_owned() }
     }
+}
+
+/// Names that a pattern without kinds is looked for in, anywhere.
+pub fn anywhere(text: &str) -> Result<Vec<Glob>, ListError> {
+    members(text)?.iter().map(|member| parse(text, &format!("*{member}*"))).collect()
+}
+
+/// What its lists stand for.
+fn members(text: &str) -> Result<Vec<String>, ListError> {
+    match plan::count(text) {
+        ..=MOST => Ok(plan::members(text)),
+        count => {
+            let message = format!("its lists stand for {count} patterns, and {MOST} is the most");
+            Err(ListError::Pattern { text: text.to_owned(), message })
+        }
+    }
+}
+
+fn parse(text: &str, glob: &str) -> Result<Glob, ListError> {
+    Glob::parse(glob, Span::default())
+        .map_err(|fault| ListError::Pattern { text: text.to_owned(), message: fault.message })
 }
 
 #[cfg(test)]

@@ -176,7 +176,13 @@ impl KernelFacts {
 
     /// The same for all kinds.
     pub fn callers(&self, name: &str) -> BTreeMap<ProgramKind, Answer> {
-        let answers = ProgramKind::ALL.into_iter().map(|kind| (kind, self.asked(name, kind))).collect();
+        self.callers_of_all([name]).remove(0)
+    }
+
+    /// The same for many, whose answers are kept together.
+    pub fn callers_of_all<'a>(&self, names: impl IntoIterator<Item = &'a str>) -> Vec<BTreeMap<ProgramKind, Answer>> {
+        let of_one = |name| ProgramKind::ALL.into_iter().map(|kind| (kind, self.asked(name, kind))).collect();
+        let answers = names.into_iter().map(of_one).collect();
         self.kfuncs.answers().keep();
         answers
     }

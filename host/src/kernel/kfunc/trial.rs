@@ -66,14 +66,14 @@ pub fn may_call(name: &str, kfunc: TypeId, from: ProgramKind, btf: &Btf) -> Verd
         Ok(()) => Ok(None),
         Err(error) => match error.raw_os_error() {
             Some(number @ (libc::EACCES | libc::EINVAL | libc::EFAULT)) => Ok(Some(number)),
-            _ => Err(Verdict::Untried(untried(from, &error))),
+            _ => Err(Verdict::Untried(untried(&error))),
         },
     };
     let outcome = || -> Result<Verdict, Verdict> {
         if refusal(&calling(kfunc, &[]))? == Some(libc::EACCES) {
             return match refusal(&return_zero())? {
                 None => Ok(Verdict::Refused),
-                Some(number) => Err(Verdict::Untried(untried(from, &io::Error::from_raw_os_error(number)))),
+                Some(number) => Err(Verdict::Untried(untried(&io::Error::from_raw_os_error(number)))),
             };
         }
         // `r2 = 0`.
@@ -85,8 +85,8 @@ pub fn may_call(name: &str, kfunc: TypeId, from: ProgramKind, btf: &Btf) -> Verd
     outcome().unwrap_or_else(|untried| untried)
 }
 
-fn untried(from: ProgramKind, error: &io::Error) -> String {
-    format!("no program for {} can be loaded here: {error}", from.name())
+fn untried(error: &io::Error) -> String {
+    format!("no program of this kind can be loaded here: {error}")
 }
 
 /// A program of that kind, bound to something that every kernel has which offers the kind. The error is what this one lacks.

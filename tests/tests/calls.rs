@@ -11,6 +11,7 @@ use porthole::kernel::kfunc::{ProgramKind, Usage, known};
 use porthole::kernel::{Answer, KernelFacts};
 use porthole::load::check_privileges;
 use porthole::plan::{Policy, plan_under};
+use porthole_tests::declaration;
 use porthole_tests::kernel::Object;
 use porthole_tests::live::{self, trace};
 use porthole_tests::machine::Value;
@@ -403,4 +404,68 @@ fn root_kfuncs_load_in_programs_of_other_kinds() {
         let (loaded, verdicts) = Object::load(&compile(&plan, "test", 1 << 16).unwrap().bytes);
         assert!(loaded.is_ok(), "{attach}: {expression}: {verdicts:#?}");
     }
+}
+
+/// docs/kfuncs.md: its examples have the values that it says, and its declarations load.
+#[test]
+fn root_documented_calls_give_what_the_page_says() {
+    if let Err(error) = check_privileges() {
+        println!("skipped: {error}");
+        return;
+    }
+    let facts = KernelFacts::running();
+    let page = fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/kfuncs.md")).unwrap();
+    let (mut rows, mut within) = (0, false);
+    for line in page.lines() {
+        within = line.starts_with("| at `") || within && line.starts_with('|');
+        let Some(row) = line.strip_prefix("| `").filter(|_| within) else { continue };
+        let cells: Vec<&str> =
+            row.trim_end_matches('|').split(" | ").map(|cell| cell.trim().trim_matches('`')).collect();
+        let [expression, value, listed] = cells[..] else { panic!("{line}") };
+        rows += 1;
+        if let Some(lacking) = listed.split(' ').find(|name| !has(&facts, name)) {
+            println!("skipped: this kernel does not have {lacking}");
+            continue;
+        }
+        let probe = live::probe(&[ACCESS], &format!("tid == {}", this_thread()), &[expression]);
+        let seen = trace(&listing(listed.split(' '), probe), access);
+        let values: Vec<String> = seen.rows.iter().flatten().map(shown).collect();
+        assert_eq!(values, [value.replace('`', "")], "{expression}");
+    }
+    assert!(rows >= 20, "{rows} examples");
+    let blocks: Vec<&str> =
+        page.split("```declaration\n").skip(1).filter_map(|rest| Some(rest.split_once("```")?.0)).collect();
+    assert!(!blocks.is_empty());
+    for block in blocks {
+        let declaration = declaration::parse(block).unwrap_or_else(|e| panic!("{e}"));
+        if let Some(lacking) = declaration.kfuncs.iter().find(|listed| !has(&facts, &listed.name)) {
+            println!("skipped: this kernel does not have {}", lacking.name);
+            continue;
+        }
+        let plan = plan_under(&declaration, &facts, &Policy::default()).unwrap_or_else(|e| panic!("{e}"));
+        let (loaded, verdicts) = Object::load(&compile(&plan, "test", 1 << 16).unwrap().bytes);
+        assert!(loaded.is_ok(), "{block}: {verdicts:#?}");
+    }
+}
+
+/// What a kernel lacks is absent where the declaration is prepared for that, and the rest goes on.
+#[test]
+fn root_what_a_kernel_lacks_is_absent() {
+    if let Err(error) = check_privileges() {
+        println!("skipped: {error}");
+        return;
+    }
+    let facts = KernelFacts::running();
+    // Known to the table, or not; and not of this kernel.
+    let known = ["bpf_strcasestr", "bpf_task_from_vpid", "bpf_cgroup_from_id", "cgroup_rstat_flush"];
+    let lacking: Vec<&str> = known.into_iter().chain(["bpf_not_a_kfunc"]).filter(|name| !has(&facts, name)).collect();
+    let calls: Vec<String> = lacking.iter().map(|name| format!("{name}(1, tid)")).collect();
+    let values: Vec<&str> = calls.iter().map(String::as_str).chain(["1"]).collect();
+    let mut declaration = live::probe(&[ACCESS], &format!("tid == {}", this_thread()), &values);
+    let optional = |name: &&str| KfuncUse { name: (*name).to_owned(), required: false, claim: None };
+    declaration.kfuncs = lacking.iter().map(optional).collect();
+    let seen = trace(&declaration, access);
+    let (last, others) = seen.rows[0].split_last().unwrap();
+    assert_eq!(*last, Value::Signed(1));
+    assert!(others.iter().all(|value| *value == Value::Absent), "{others:?}");
 }

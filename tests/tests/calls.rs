@@ -4,12 +4,14 @@
 
 use std::collections::BTreeSet;
 use std::fs;
+use std::path::Path;
 
 use porthole::compile::compile;
 use porthole::declare::{Declaration, KfuncUse};
 use porthole::kernel::kfunc::{ProgramKind, Usage, known};
 use porthole::kernel::{Answer, KernelFacts};
-use porthole::load::check_privileges;
+use porthole::load::{LoadError, check_privileges, load};
+use porthole::objfile;
 use porthole::plan::{Policy, plan_under};
 use porthole_tests::declaration;
 use porthole_tests::kernel::Object;
@@ -214,6 +216,8 @@ const TRUTHS: &[&str] = &[
     "sum(vmas(task), v, v.vm_end - v.vm_start) >> 12 == task.mm.total_vm",
     "any(vmas(task, task.mm.start_code), v, v.vm_start == task.mm.start_code || v.vm_start < task.mm.end_code)",
     "count(ancestors(task.cgroups.dfl_cgrp)) == task.cgroups.dfl_cgrp.level + 1",
+    "count(children(task.cgroups.dfl_cgrp)) == task.cgroups.dfl_cgrp.nr_descendants || task.cgroups.dfl_cgrp.nr_descendants > 0",
+    "count(children(bpf_cgroup_ancestor(task.cgroups.dfl_cgrp, 0))) == count(descendants(bpf_cgroup_ancestor(task.cgroups.dfl_cgrp, 0)), d, d.cgroup.level == 1)",
     "count(descendants(bpf_cgroup_ancestor(task.cgroups.dfl_cgrp, 0))) >= 1",
     "first(ancestors(task.cgroups.dfl_cgrp), c, c.cgroup.level == 0, c.cgroup.kn.id) == bpf_cgroup_ancestor(task.cgroups.dfl_cgrp, 0).kn.id",
     "count(bits(&task.pid, 1), n, n < 32) > 0",
@@ -468,4 +472,81 @@ fn root_what_a_kernel_lacks_is_absent() {
     let (last, others) = seen.rows[0].split_last().unwrap();
     assert_eq!(*last, Value::Signed(1));
     assert!(others.iter().all(|value| *value == Value::Absent), "{others:?}");
+}
+
+/// Facts of the recorded kernel, in which `bpf_task_from_pid` and `bpf_task_release` have names that the host's table does not know.
+fn renamed() -> KernelFacts {
+    let from = Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures/kernel-6.18");
+    let to = Path::new(env!("CARGO_TARGET_TMPDIR")).join("kernel-renamed");
+    let rename = |bytes: Vec<u8>| {
+        let mut bytes = bytes;
+        for (old, new) in
+            [(&b"bpf_task_from_pid"[..], &b"bpf_task_from_pit"[..]), (b"bpf_task_release", b"bpf_task_releasa")]
+        {
+            let places: Vec<usize> =
+                bytes.windows(old.len()).enumerate().filter(|(_, w)| *w == old).map(|(at, _)| at).collect();
+            assert!(!places.is_empty());
+            places.into_iter().for_each(|at| bytes[at..at + new.len()].copy_from_slice(new));
+        }
+        bytes
+    };
+    fs::create_dir_all(to.join("btf")).unwrap();
+    fs::create_dir_all(to.join("events/sched/sched_switch")).unwrap();
+    for file in ["btf/vmlinux", "kfuncs"] {
+        fs::write(to.join(file), rename(fs::read(from.join(file)).unwrap())).unwrap();
+    }
+    fs::copy(from.join("events/sched/sched_switch/format"), to.join("events/sched/sched_switch/format")).unwrap();
+    KernelFacts::from_dir(&to)
+}
+
+/// A kfunc that the host does not know is owned as the plugin claims, or refused with what is wrong with the claim.
+#[test]
+fn claims_stand_in_for_the_table() {
+    let facts = renamed();
+    let planned = |listed: &str| {
+        let probe = "probe p\nattach tracepoint:sched:sched_switch\nemit e\n  t = bpf_task_from_pit(1).tgid\n";
+        plan_under(&declaration::parse(&format!("kfunc {listed}\n{probe}")).unwrap(), &facts, &Policy::default())
+    };
+    let plan = planned("bpf_task_from_pit owned=bpf_task_releasa null").unwrap_or_else(|e| panic!("{e}"));
+    let compiled = compile(&plan, "test", 1 << 16).unwrap();
+    assert_eq!(compiled.claimed, ["bpf_task_from_pit"]);
+    let called: Vec<&str> = compiled.object.kfuncs.iter().map(|kfunc| kfunc.name.as_str()).collect();
+    assert_eq!(called, ["bpf_task_from_pit", "bpf_task_releasa"], "it is released as claimed");
+    // Not owned: an address, which nothing releases.
+    let compiled = compile(&planned("bpf_task_from_pit plain").unwrap(), "test", 1 << 16).unwrap();
+    assert_eq!(compiled.object.kfuncs.len(), 1);
+    for (listed, message) in [
+        ("bpf_task_from_pit", "the host does not know what it does with what it gives"),
+        ("bpf_task_from_pit owned=bpf_task_releese", "this kernel has no such kfunc"),
+        ("bpf_task_from_pit owned=bpf_cgroup_release", "which does not take what it gives"),
+        ("bpf_task_from_pit sleeps", "may sleep, and programs at this attach point must not"),
+    ] {
+        let told = planned(listed).expect_err(listed).to_string();
+        assert!(told.contains(message), "{told}");
+    }
+}
+
+/// A program that the kernel refuses for a wrong claim is told as that, and nothing is left loaded.
+#[test]
+fn root_a_wrong_claim_is_told() {
+    if let Err(error) = check_privileges() {
+        println!("skipped: {error}");
+        return;
+    }
+    let facts = KernelFacts::running();
+    if !has(&facts, "bpf_task_from_pid") {
+        println!("skipped: this kernel does not have bpf_task_from_pid");
+        return;
+    }
+    // Planned for a kernel in which it has another name, that the host does not know, and loaded under its own.
+    let text = "kfunc bpf_task_from_pit plain\nprobe p\nattach tracepoint:sched:sched_switch\nemit e\n  t = bpf_task_from_pit(1)\n";
+    let plan = plan_under(&declaration::parse(text).unwrap(), &renamed(), &Policy::default())
+        .unwrap_or_else(|e| panic!("{e}"));
+    let mut compiled = compile(&plan, "test", 1 << 16).unwrap();
+    compiled.object.kfuncs[0].name = "bpf_task_from_pid".to_owned();
+    compiled.bytes = objfile::write(&compiled.object).unwrap();
+    match load(&compiled).err() {
+        Some(LoadError::Claimed { kfuncs, .. }) => assert_eq!(kfuncs, ["bpf_task_from_pit"]),
+        other => panic!("{:?}", other.map(|e| e.to_string())),
+    }
 }

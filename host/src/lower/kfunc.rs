@@ -352,6 +352,10 @@ impl Lower<'_> {
         let passed: Vec<Operand> =
             over.arguments.iter().map(|argument| self.number_or_pointer(argument, exit)).collect();
         self.explain_node(node);
+        let start = match (over.below, passed.first()) {
+            (Some(parent), Some(Operand::Register(start))) => Some((parent, self.forgotten(*start))),
+            _ => None,
+        };
         let iterator = self.b.address_of(slot, 0);
         let (new, next, destroy) = (self.kfunc_id(&over.new), self.kfunc_id(&over.next), self.kfunc_id(&over.destroy));
         let arguments: Vec<Operand> = [iterator.into()].into_iter().chain(passed).collect();
@@ -372,6 +376,12 @@ impl Lower<'_> {
         self.b.jump(done);
         self.b.enter(goes_on);
         self.b.alu_to(AluOp::Add, steps, steps, 1);
+        if let Some((parent, start)) = start {
+            let passed_over = self.exit_to(head);
+            let from = self.b.alu(AluOp::Add, object, parent as i32);
+            let parent = self.probe(from, 8, Access::Kernel, Root::Sound, &passed_over);
+            self.b.leave_if(Cond::Ne, parent, start, head);
+        }
         let item = match over.number {
             None => object,
             Some((bytes, signed)) => {

@@ -123,6 +123,8 @@ pub struct Over {
     pub rcu: bool,
     /// What `new` is passed behind the iterator.
     pub arguments: Vec<Argument>,
+    /// Offset of the pointer in an object that must be to where the walk began (what `new` is passed first): others are passed over.
+    pub below: Option<u32>,
     /// Bytes of an integer that `next` points to; none: what it returns is the object itself.
     pub number: Option<(u8, bool)>,
 }

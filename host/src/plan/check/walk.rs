@@ -55,7 +55,7 @@ enum Takes {
 }
 
 #[rustfmt::skip]
-const SOURCES: [Source; 11] = [
+const SOURCES: [Source; 12] = [
     Source { word: "tasks", iterator: "task", takes: &[Takes::Null, Takes::Named("BPF_TASK_ITER_ALL_PROCS")], form: "tasks()", trust: Trust::Rcu },
     Source { word: "threads", iterator: "task", takes: &[Takes::Null, Takes::Named("BPF_TASK_ITER_ALL_THREADS")], form: "threads()", trust: Trust::Rcu },
     Source { word: "threads", iterator: "task", takes: &[Takes::Leader, Takes::Named("BPF_TASK_ITER_PROC_THREADS")], form: "threads(task)", trust: Trust::Rcu },
@@ -63,11 +63,15 @@ const SOURCES: [Source; 11] = [
     Source { word: "vmas", iterator: "task_vma", takes: &[Takes::Task, Takes::Number], form: "vmas(task, address)", trust: Trust::Full },
     Source { word: "descendants", iterator: "css", takes: &[Takes::Css, Takes::Named("BPF_CGROUP_ITER_DESCENDANTS_PRE")], form: "descendants(cgroup)", trust: Trust::Rcu },
     Source { word: "ancestors", iterator: "css", takes: &[Takes::Css, Takes::Named("BPF_CGROUP_ITER_ANCESTORS_UP")], form: "ancestors(cgroup)", trust: Trust::Rcu },
+    Source { word: CHILDREN, iterator: "css", takes: &[Takes::Css, Takes::Named("BPF_CGROUP_ITER_DESCENDANTS_PRE")], form: "children(cgroup)", trust: Trust::Rcu },
     Source { word: "css_tasks", iterator: "css_task", takes: &[Takes::Css, Takes::Zero], form: "css_tasks(cgroup)", trust: Trust::Full },
     Source { word: "css_tasks", iterator: "css_task", takes: &[Takes::Css, Takes::Number], form: "css_tasks(cgroup, flags)", trust: Trust::Full },
     Source { word: "numbers", iterator: "num", takes: &[Takes::Number, Takes::Number], form: "numbers(from, to)", trust: Trust::Nothing },
     Source { word: "bits", iterator: "bits", takes: &[Takes::Address, Takes::Number], form: "bits(address, words)", trust: Trust::Nothing },
 ];
+
+/// Of the descendants those right below: kernels before 7.x have no iterator for them alone.
+const CHILDREN: &str = "children";
 
 /// An object at hand.
 pub struct Item {
@@ -231,7 +235,14 @@ impl Checker<'_> {
             },
             target => (None, Type::Pointer { target, origin: Origin::Trusted }),
         };
+        let below = match (source.word == CHILDREN, &ty) {
+            (true, Type::Pointer { target: Target::Type(id), .. }) => {
+                Some(self.find_member(*id, "parent", *at)?.bit_offset / 8)
+            }
+            _ => None,
+        };
         let over = Over {
+            below,
             new: function(&new)?,
             next: function(&next)?,
             destroy: function(&destroy)?,

@@ -224,6 +224,8 @@ const TRUTHS: &[&str] = &[
     "bpf_task_acquire(task.real_parent.real_parent).tgid == task.real_parent.real_parent.tgid",
     "bpf_task_under_cgroup(bpf_task_from_pid(task.pid), bpf_cgroup_from_id(cgroup)) == 1",
     "(bpf_task_from_pid(-9) ? 1 : 2) == 2 && (bpf_task_from_pid(task.pid) ? 1 : 2) == 1",
+    "(cpu < 4096 ? bpf_task_from_pid(task.pid) : bpf_task_from_pid(-9)).tgid == pid",
+    "(cpu < 4096 ? bpf_task_from_pid(task.pid) : task).tgid == pid && (cpu > 4096 ? bpf_task_from_pid(1) : task) == task",
     "!bpf_task_from_pid(-9) && bpf_task_from_pid(task.pid) != 0",
     "bpf_task_from_pid(task.pid).real_parent.comm == task.real_parent.comm",
     "count(threads(task), t, bpf_task_acquire(t).pid == t.pid) == count(threads(task))",

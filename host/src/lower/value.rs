@@ -258,7 +258,7 @@ impl Lower<'_> {
             NodeKind::Argument { .. } => origin != Origin::Trusted,
             // `value` reads what it loads by a helper.
             NodeKind::Load { .. } | NodeKind::Context { .. } | NodeKind::Fetched { .. } => true,
-            NodeKind::Cast(_) | NodeKind::Element { .. } | NodeKind::Absent => true,
+            NodeKind::Cast(_) | NodeKind::Element { .. } | NodeKind::Absent | NodeKind::Walk(_) => true,
             NodeKind::Kfunc(call) => !matches!(call.gives, Gives::Owned { .. }),
             _ => false,
         }
@@ -592,6 +592,7 @@ pub fn is_number(pointer: &Node) -> bool {
         | NodeKind::Fetched { .. }
         | NodeKind::Cast(_)
         | NodeKind::Element { .. }
+        | NodeKind::Walk(_)
         | NodeKind::Absent => true,
         NodeKind::Kfunc(call) => !matches!(call.gives, Gives::Owned { .. }),
         NodeKind::Argument { .. } => matches!(pointer.ty, Type::Pointer { origin: Origin::Kernel | Origin::User, .. }),

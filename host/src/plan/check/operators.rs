@@ -3,6 +3,7 @@
 use super::super::arithmetic::{self, Op};
 use super::super::constants;
 use super::super::diagnostic::{Fault, Span};
+use super::super::kfunc::Gives;
 use super::super::syntax::{BinaryOp, Expr, ExprKind, UnaryOp};
 use super::super::{Match, Names, Node, NodeKind, Origin, PointName, Target, Type};
 use super::symbols::is_only_sent;
@@ -288,6 +289,8 @@ impl Checker<'_> {
             }
         };
         let condition = condition?;
+        // Which of the two is owned is not known behind the choice: what is chosen is the address, and what it points to is released before.
+        let (then_node, otherwise_node) = (unowned(then_node), unowned(otherwise_node));
         let ty = match (&then_node.ty, &otherwise_node.ty) {
             (a, b) if a == b => a.clone(),
             (Type::Text { max: a }, Type::Text { max: b }) => Type::Text { max: *a.max(b) },
@@ -321,6 +324,22 @@ impl Checker<'_> {
         }
         let (condition, then, otherwise) = (Box::new(condition), Box::new(then_node), Box::new(otherwise_node));
         Ok(Node { kind: NodeKind::Conditional { condition, then, otherwise }, ty, span })
+    }
+}
+
+/// A pointer to what would have to be released, as the address alone.
+fn unowned(node: Node) -> Node {
+    let owned = match &node.kind {
+        NodeKind::Kfunc(call) => matches!(call.gives, Gives::Owned { .. }),
+        NodeKind::Found(_) => true,
+        _ => false,
+    };
+    match &node.ty {
+        Type::Pointer { target, .. } if owned => {
+            let ty = Type::Pointer { target: target.clone(), origin: Origin::Kernel };
+            Node { span: node.span, kind: NodeKind::Cast(Box::new(node)), ty }
+        }
+        _ => node,
     }
 }
 

@@ -339,6 +339,33 @@ fn root_a_walk_ends_at_its_bound_and_says_so() {
     assert_eq!(seen.rows, [[Value::Unsigned(10000), Value::Unsigned((1 << 14) - 10000)]]);
 }
 
+/// What calls and walks need of the stack they need for a while only, however many there are.
+#[test]
+fn root_a_record_full_of_calls_loads() {
+    if let Err(error) = check_privileges() {
+        println!("skipped: {error}");
+        return;
+    }
+    let facts = KernelFacts::running();
+    let kfuncs =
+        ["bpf_dynptr_size", "bpf_cpumask_populate", "bpf_cpumask_create", "bpf_iter_num_new", "bpf_iter_task_new"];
+    if let Some(lacking) = kfuncs.iter().find(|name| !has(&facts, name)) {
+        println!("skipped: this kernel does not have {lacking}");
+        return;
+    }
+    let of_kind = |n: u64| match n % 4 {
+        0 => (format!("bpf_dynptr_size(\"{}\")", "x".repeat(n as usize + 1)), Value::Unsigned(n + 1)),
+        1 => (format!("count(numbers(0, {n}))"), Value::Unsigned(n)),
+        2 => (format!("bpf_cpumask_populate(bpf_cpumask_create(), {n}, 8)"), Value::Signed(0)),
+        _ => ("any(threads(task), t, t.pid == tid)".to_owned(), Value::Boolean(true)),
+    };
+    let (values, expected): (Vec<String>, Vec<Value>) = (0..64).map(of_kind).unzip();
+    let values: Vec<&str> = values.iter().map(String::as_str).collect();
+    let probe = live::probe(&[ACCESS], &format!("tid == {}", this_thread()), &values);
+    let seen = trace(&listing(kfuncs, probe), access);
+    assert_eq!(seen.rows, [expected]);
+}
+
 /// Kfuncs that may sleep are called from programs that may.
 #[test]
 fn root_sleeping_kfuncs_read_what_is_not_in_memory_yet() {

@@ -9,7 +9,7 @@
 use super::fault::Root;
 use super::value::Exit;
 use super::{Counter, Lower, helper, text};
-use crate::ir::{Address, AluOp, BlockId, Callee, Cond, Kfunc, KfuncId, Operand, Register, Size, Space};
+use crate::ir::{Address, AluOp, BlockId, Callee, Cond, Kfunc, KfuncId, Operand, Register, Size, SlotId, Space};
 use crate::plan::kfunc::{Argument, Call, Does, Found, Gives, Length, Over, Walk};
 use crate::plan::layout;
 use crate::plan::{Access, Node, Type};
@@ -89,7 +89,8 @@ impl Lower<'_> {
     /// Calls a kfunc; what it returns. What was held for its arguments is given back. `written` is where it writes, and how much of that counts.
     fn called(&mut self, call: &Call, node: &Node, written: Option<(Register, u32)>, exit: &Exit) -> Register {
         let (depth, used) = (self.depth(), self.scratch.used);
-        let arguments = self.passed(&call.arguments, (call, written), exit);
+        let mut slots = Vec::new();
+        let arguments = self.passed(call, written, &mut slots, exit);
         self.explain_node(node);
         let id = self.kfunc_id(&call.function);
         let value = if call.gives == Gives::Nothing {
@@ -100,19 +101,32 @@ impl Lower<'_> {
         };
         self.release_to(depth);
         self.release(used);
+        slots.into_iter().for_each(|slot| self.spare_slot(slot));
         value
     }
 
+    /// A piece of the stack, which is to be given back by [`Lower::spare_slot`].
+    fn take_slot(&mut self, bytes: u32) -> (u32, SlotId) {
+        let spare = self.spare.get_mut(&bytes).and_then(Vec::pop);
+        (bytes, spare.unwrap_or_else(|| self.b.slot(bytes)))
+    }
+
+    fn spare_slot(&mut self, (bytes, slot): (u32, SlotId)) {
+        self.spare.entry(bytes).or_default().push(slot);
+    }
+
+    /// What is passed; the pieces of the stack that must last until the call is over.
     fn passed(
         &mut self,
-        arguments: &[Argument],
-        (call, written): (&Call, Option<(Register, u32)>),
+        call: &Call,
+        written: Option<(Register, u32)>,
+        slots: &mut Vec<(u32, SlotId)>,
         exit: &Exit,
     ) -> Vec<Operand> {
         // One byte more tells whether a text was cut, and another takes the 0 behind it.
         let room = |max: u32| if call.gives == Gives::Text(Length::Terminated) { max + 2 } else { max };
         let mut passed: Vec<Operand> = Vec::new();
-        for argument in arguments {
+        for argument in &call.arguments {
             passed.push(match argument {
                 Argument::Number(_) | Argument::Pointer(_) => self.number_or_pointer(argument, exit),
                 Argument::Text(node) => {
@@ -124,21 +138,23 @@ impl Lower<'_> {
                 Argument::Fixed(text) => self.fixed(text).into(),
                 Argument::Word(node) => {
                     let number = self.value(node, exit);
-                    let slot = self.b.slot(8);
+                    let (bytes, slot) = self.take_slot(8);
+                    slots.push((bytes, slot));
                     self.b.store(Address::slot(slot, 0), number, Size::B8);
                     self.b.address_of(slot, 0).into()
                 }
                 Argument::Dynptr(node) => {
                     let (to, length) = self.text_for_call(node, exit);
-                    self.dynptr(to, length.into()).into()
+                    self.dynptr(to, length.into(), slots).into()
                 }
                 Argument::NewDynptr => {
-                    let slot = self.b.slot(DYNPTR);
+                    let (bytes, slot) = self.take_slot(DYNPTR);
+                    slots.push((bytes, slot));
                     self.b.address_of(slot, 0).into()
                 }
                 Argument::Written => written.map_or(0.into(), |(to, _)| to.into()),
                 Argument::WrittenDynptr => match written {
-                    Some((to, max)) => self.dynptr(to, (room(max) as i32).into()).into(),
+                    Some((to, max)) => self.dynptr(to, (room(max) as i32).into(), slots).into(),
                     None => 0.into(),
                 },
                 Argument::WrittenBytes => written.map_or(0, |(_, max)| room(max) as i32).into(),
@@ -166,8 +182,9 @@ impl Lower<'_> {
     }
 
     /// The address of a dynptr to so many bytes of the scratch.
-    fn dynptr(&mut self, to: Register, bytes: Operand) -> Register {
-        let slot = self.b.slot(DYNPTR);
+    fn dynptr(&mut self, to: Register, bytes: Operand, slots: &mut Vec<(u32, SlotId)>) -> Register {
+        let (size, slot) = self.take_slot(DYNPTR);
+        slots.push((size, slot));
         let at = self.b.address_of(slot, 0);
         self.b.run(Callee::Helper(helper::DYNPTR_FROM_MEM), &[to.into(), bytes, 0.into(), at.into()]);
         self.b.address_of(slot, 0)
@@ -272,7 +289,7 @@ impl Lower<'_> {
     fn each(&mut self, walk: &Walk, node: &Node, exit: &Exit, body: impl FnOnce(&mut Self, (BlockId, BlockId), &Exit)) {
         let depth = self.depth();
         let done = self.b.block();
-        let next = self.walked_step(&walk.over, node, done, exit);
+        let (next, slot) = self.walked_step(&walk.over, node, done, exit);
         let absent = self.exit_to(next);
         let known = self.known.clone();
         let counted = self.b.block();
@@ -290,6 +307,7 @@ impl Lower<'_> {
         self.items.pop();
         self.b.enter(done);
         self.release_to(depth);
+        self.spare_slot(slot);
     }
 
     /// What is done with an object that counts.
@@ -346,9 +364,9 @@ impl Lower<'_> {
 
     /// Begins a walk, and stands in it with the next object at hand, which is the last of `items`; the block to jump to for the next step. `done` is where
     /// it ends, with the iterator still held.
-    fn walked_step(&mut self, over: &Over, node: &Node, done: BlockId, exit: &Exit) -> BlockId {
+    fn walked_step(&mut self, over: &Over, node: &Node, done: BlockId, exit: &Exit) -> (BlockId, (u32, SlotId)) {
         let (used, steps) = (self.scratch.used, self.walked);
-        let slot = self.b.slot(over.bytes.next_multiple_of(8));
+        let (bytes, slot) = self.take_slot(over.bytes.next_multiple_of(8));
         let passed: Vec<Operand> =
             over.arguments.iter().map(|argument| self.number_or_pointer(argument, exit)).collect();
         self.explain_node(node);
@@ -391,6 +409,6 @@ impl Lower<'_> {
             }
         };
         self.items.push(item);
-        head
+        (head, (bytes, slot))
     }
 }

@@ -258,6 +258,8 @@ struct Lower<'a> {
     holding: Holding,
     /// 16 bytes for a thread's name that is compared.
     comm: Option<SlotId>,
+    /// Pieces of the stack that a call or a walk has needed and does not any more, by their bytes.
+    spare: HashMap<u32, Vec<SlotId>>,
     /// 16 bytes for each structure that is passed in two registers, by these.
     gathered: HashMap<[u32; 2], SlotId>,
     /// What calls without arguments have given, where that is certain to have been computed.
@@ -328,6 +330,7 @@ impl<'a> Lower<'a> {
             faults: Faults::default(),
             holding: Holding::default(),
             comm: None,
+            spare: HashMap::new(),
             gathered: HashMap::new(),
             known: HashMap::new(),
             pid_tgid: None,

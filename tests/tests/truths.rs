@@ -44,7 +44,7 @@ fn truths(pid: u32, tid: i64) -> Vec<(String, bool)> {
         ("container_of(&task.se, struct task_struct, se).pid == tid", true),
         ("*(int *)&task.tgid == pid", true),
         ("((struct task_struct *)(u64)task).tgid == pid", true),
-        ("(u64)task > 0xffff000000000000", true),
+        ("(u64)task > 0xff00000000000000", true),
         ("task.comm[args.mode - 4] == ((u8 *)&task.comm)[0]", true),
         ("task.comm[args.mode + 12] >= 0", false),
         ("task.comm[args.mode - 5] >= 0", false),

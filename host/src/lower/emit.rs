@@ -82,6 +82,9 @@ impl Lower<'_> {
             self.open_section(&typed.node);
             match place {
                 Place::Stack(slot) if text::is_tail(&typed.node) => {
+                    // Linux 6.1 leaves what is behind the name as it was, and all of it is sent.
+                    self.b.store(Address::slot(slot, fixed_cursor as i32), 0, Size::B8);
+                    self.b.store(Address::slot(slot, fixed_cursor as i32 + 8), 0, Size::B8);
                     let to = self.b.address_of(slot, fixed_cursor);
                     let found = self.text_into(&typed.node, to, Space::Stack, &exit);
                     let up = self.b.alu(AluOp::Lsh, found.length, 16);

@@ -118,6 +118,8 @@ pub struct Diagnostics(pub Vec<Diagnostic>);
 
 /// Faults printed at most: a declaration of 10,000 faulty probes needs no 10,000 messages.
 const SHOWN: usize = 50;
+/// Where so many have been found, no more are looked for: each takes a search for what would work, and a declaration can hold 200,000 faults.
+pub const FOUND: usize = 1000;
 
 impl fmt::Display for Diagnostics {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -128,6 +130,7 @@ impl fmt::Display for Diagnostics {
             write!(f, "{fault}")?;
         }
         match self.0.len().checked_sub(SHOWN) {
+            Some(_) if self.0.len() > FOUND => write!(f, "\n(more than {} more)", FOUND - SHOWN),
             Some(more @ 1..) => write!(f, "\n({more} more)"),
             _ => Ok(()),
         }
@@ -295,6 +298,13 @@ mod tests {
             ["sched_switch", "x_switch_y_z"]
         );
         assert!(nearest("pid", ["prev_pid_of_it"]).is_empty(), "too short to be looked for in others");
+    }
+
+    #[test]
+    fn no_more_faults_are_counted_than_are_looked_for() {
+        let fault = |_| Fault::new(Span::new(0, 1), "wrong").within("p", "attach", "x");
+        let ends = |faults: usize, end: &str| Diagnostics((0..faults).map(fault).collect()).to_string().ends_with(end);
+        assert!(ends(FOUND, "\n(950 more)") && ends(FOUND + 1, "\n(more than 950 more)"));
     }
 
     #[test]

@@ -207,6 +207,9 @@ pub fn plan_under(declaration: &Declaration, facts: &KernelFacts, policy: &Polic
     let bounded = unbounded.is_none();
     faults.extend(unbounded);
     for (parsed, mut here) in read {
+        if faults.len() > diagnostic::FOUND {
+            break;
+        }
         if let Some((checked, schema)) =
             bounded.then(|| parsed.check(plan.schemas.len() as u16, &search, &uses, &mut here)).flatten()
         {

@@ -4,7 +4,7 @@ use std::collections::HashSet;
 
 use super::attach::{self, Meant, Search};
 use super::check::Checker;
-use super::diagnostic::{Diagnostic, Fault, shortened};
+use super::diagnostic::{Diagnostic, FOUND, Fault, shortened};
 use super::layout::{FieldKind, MAX_RECORD, Schema, fixed_size};
 use super::points::Points;
 use super::syntax::{self, Expr};
@@ -15,6 +15,9 @@ use crate::declare::{Probe, Step};
 
 /// Names of all enumerations of all fields at most.
 pub const MAX_ALL_VALUE_NAMES: usize = 1 << 16;
+
+/// Faults at all attach points of a probe, after which no further attach point is looked at: at most attach points there can be, each may have some.
+const FOUND_AT_ALL: usize = 16 * FOUND;
 
 /// A probe whose expressions have been read.
 pub(super) struct Parsed<'a> {
@@ -106,9 +109,13 @@ impl<'a> Parsed<'a> {
         let names = Points::new(&found);
         let forms = Forms::new(search.facts, &names);
         let (mut points, mut gathered) = (Vec::new(), Gathered::default());
+        let (mut looked_at, mut found_at_all) = (0, 0);
         let (event, fields) = self.steps.iter().find_map(ParsedStep::emitted).unwrap_or_default();
         let mut kinds: Vec<Kinds> = fields.iter().map(|(name, _)| Kinds::new(name)).collect();
         for attach in found {
+            if found_at_all > FOUND_AT_ALL {
+                break;
+            }
             let mut here = Vec::new();
             if let Some(point) = self.check_at(attach, (&forms, uses), &mut here) {
                 let at = point.attach.to_string();
@@ -117,9 +124,11 @@ impl<'a> Parsed<'a> {
                 }
                 points.push(point);
             }
+            looked_at += 1;
+            found_at_all += here.len();
             gathered.add(here);
         }
-        faults.extend(gathered.told(names.len()));
+        faults.extend(gathered.told(names.len().min(looked_at)));
         let kinds: Vec<_> = kinds.into_iter().filter_map(|kinds| kinds.agreed(&self.probe.name, faults)).collect();
         if !found_all || faults.len() > before || !self.whole || points.is_empty() {
             return None;
@@ -191,6 +200,9 @@ impl<'a> Parsed<'a> {
         faults: &mut Vec<Diagnostic>,
         check: impl FnOnce(&mut Checker<'_>, &Expr) -> Result<Node, Vec<Fault>>,
     ) -> Option<Typed> {
+        if faults.len() > FOUND {
+            return None;
+        }
         match check(checker, text.expr.as_ref()?).and_then(|node| checker.awake(node)) {
             Ok(node) => Some(Typed { node, text: text.text.to_owned(), step: text.step }),
             Err(found) => {

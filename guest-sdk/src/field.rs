@@ -2,29 +2,34 @@
 
 use std::borrow::Cow;
 use std::fmt;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use crate::Value;
 use crate::bindings::porthole::trace::events::FieldKind;
+use crate::bindings::porthole::trace::host::IpAddress;
 use crate::record::{Cell, Record};
 
 /// A type that a field of an event may have:
 ///
 /// | type | holds |
 /// |---|---|
-/// | `u8` `u16` `u32` `u64` | unsigned integers of at most its width, `bool`; `u64` also addresses that have names |
+/// | `u8` `u16` `u32` `u64` | unsigned integers of at most its width, `bool`; `u64` also flags, and addresses that have names |
 /// | `i8` `i16` `i32` `i64` | signed integers of at most its width, narrower unsigned ones, `bool`; `i64` also values of kernel enumerations |
 /// | `bool` | `bool` |
 /// | [`Text<'a>`](Text) | text, in place |
 /// | [`Comm`] | text of at most 16 bytes, such as a thread's name; what is longer is cut |
 /// | `String` | text, copied; what is not UTF-8 in it becomes U+FFFD |
 /// | `&'a [u8]`, `Vec<u8>` | bytes or text |
+/// | [`Bytes<'a>`](Bytes) | the same, in place, with whether they were cut |
+/// | [`std::net::IpAddr`] | an IP address |
+/// | [`Mac`] | a hardware address |
 /// | [`KernelSymbol`] [`UserSymbol`] | an address, which rows show by the name of what lies there; `u64` holds the number alone |
 /// | [`KernelStack`] [`UserStack`] | the calls that led to the probe |
 /// | `Option<T>` | what `T` holds, or `None` where it is absent |
 #[diagnostic::on_unimplemented(
     message = "an event's field cannot be of type `{Self}`",
     label = "not a type for an event's field",
-    note = "there are u8 to u64, i8 to i64, bool, Text<'a>, Comm, String, &'a [u8], Vec<u8>, KernelSymbol, UserSymbol, KernelStack, UserStack, and Option of each"
+    note = "there are u8 to u64, i8 to i64, bool, Text<'a>, Comm, String, &'a [u8], Vec<u8>, Bytes<'a>, IpAddr, Mac, KernelSymbol, UserSymbol, KernelStack, UserStack, and Option of each"
 )]
 pub trait Field<'a>: Sized {
     /// What the type can hold.
@@ -58,6 +63,10 @@ pub enum Kind {
     KernelStack,
     /// Calls of a process.
     UserStack,
+    /// An IP address.
+    Address,
+    /// A hardware address.
+    HardwareAddress,
 }
 
 impl Kind {
@@ -69,11 +78,15 @@ impl Kind {
             (Kind::Signed(width), FieldKind::Unsigned(given)) => *given < width,
             (Kind::Signed(width), FieldKind::Enumeration(_)) => width == 8,
             (Kind::Unsigned(width), FieldKind::Unsigned(given)) => *given <= width,
-            (Kind::Unsigned(width), FieldKind::KernelSymbol | FieldKind::UserSymbol) => width == 8,
+            (Kind::Unsigned(width), FieldKind::Flags(_) | FieldKind::KernelSymbol | FieldKind::UserSymbol) => {
+                width == 8
+            }
             (Kind::KernelSymbol, FieldKind::KernelSymbol) | (Kind::UserSymbol, FieldKind::UserSymbol) => true,
             (Kind::KernelStack, FieldKind::KernelStack) | (Kind::UserStack, FieldKind::UserStack) => true,
             (Kind::Text | Kind::Bytes, FieldKind::Text) => true,
             (Kind::Bytes, FieldKind::Bytes) => true,
+            (Kind::Address, FieldKind::Address) => true,
+            (Kind::HardwareAddress, FieldKind::HardwareAddress) => true,
             _ => false,
         }
     }
@@ -90,6 +103,8 @@ impl Kind {
             Kind::UserSymbol => "UserSymbol",
             Kind::KernelStack => "KernelStack",
             Kind::UserStack => "UserStack",
+            Kind::Address => "an IP address",
+            Kind::HardwareAddress => "a hardware address",
         }
     }
 }
@@ -309,6 +324,83 @@ impl<'a> Field<'a> for Vec<u8> {
     }
 }
 
+/// Bytes of an event, in place.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub struct Bytes<'a> {
+    bytes: &'a [u8],
+    cut: bool,
+}
+
+impl<'a> Bytes<'a> {
+    /// The bytes as they were in memory.
+    pub fn as_bytes(self) -> &'a [u8] {
+        self.bytes
+    }
+
+    /// Whether there were more, and they have been cut.
+    pub fn is_cut(self) -> bool {
+        self.cut
+    }
+}
+
+impl<'a> Field<'a> for Bytes<'a> {
+    const KIND: Kind = Kind::Bytes;
+
+    fn read(record: Record<'a>, cell: Cell) -> Bytes<'a> {
+        let (bytes, cut) = record.slot(cell);
+        Bytes { bytes, cut }
+    }
+
+    fn value(&self) -> Value<'_> {
+        Value::Bytes(self.bytes)
+    }
+}
+
+/// Absent, it is `0.0.0.0`.
+impl<'a> Field<'a> for IpAddr {
+    const KIND: Kind = Kind::Address;
+
+    fn read(record: Record<'a>, cell: Cell) -> IpAddr {
+        const V6: u8 = 6;
+        let (kind, octets): (u8, [u8; 16]) = record.octets(cell, 4);
+        let [a, b, c, d, ..] = octets;
+        if kind == V6 { Ipv6Addr::from(octets).into() } else { Ipv4Addr::new(a, b, c, d).into() }
+    }
+
+    fn value(&self) -> Value<'_> {
+        (*self).into()
+    }
+}
+
+/// A hardware address (MAC, EUI-48), shown as `52:54:00:12:34:56`.
+#[derive(Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Mac(pub [u8; 6]);
+
+impl<'a> Field<'a> for Mac {
+    const KIND: Kind = Kind::HardwareAddress;
+
+    fn read(record: Record<'a>, cell: Cell) -> Mac {
+        Mac(record.octets(cell, 0).1)
+    }
+
+    fn value(&self) -> Value<'_> {
+        (*self).into()
+    }
+}
+
+impl fmt::Display for Mac {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Mac([a, b, c, d, e, g]) = self;
+        write!(f, "{a:02x}:{b:02x}:{c:02x}:{d:02x}:{e:02x}:{g:02x}")
+    }
+}
+
+impl fmt::Debug for Mac {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
 impl<'a, T: Field<'a>> Field<'a> for Option<T> {
     const KIND: Kind = T::KIND;
 
@@ -324,6 +416,33 @@ impl<'a, T: Field<'a>> Field<'a> for Option<T> {
 impl From<bool> for Value<'_> {
     fn from(value: bool) -> Self {
         Value::Boolean(value)
+    }
+}
+
+impl From<IpAddr> for Value<'_> {
+    fn from(value: IpAddr) -> Self {
+        Value::Address(match value {
+            IpAddr::V4(address) => {
+                let [a, b, c, d] = address.octets();
+                IpAddress::Ipv4((a, b, c, d))
+            }
+            IpAddr::V6(address) => {
+                let [a, b, c, d, e, f, g, h] = address.segments();
+                IpAddress::Ipv6((a, b, c, d, e, f, g, h))
+            }
+        })
+    }
+}
+
+impl From<Mac> for Value<'_> {
+    fn from(Mac([a, b, c, d, e, f]): Mac) -> Self {
+        Value::HardwareAddress((a, b, c, d, e, f))
+    }
+}
+
+impl<'v> From<Bytes<'v>> for Value<'v> {
+    fn from(value: Bytes<'v>) -> Self {
+        Value::Bytes(value.bytes)
     }
 }
 
@@ -400,19 +519,23 @@ mod tests {
             Given::Address,
             Given::KernelSymbol,
             Given::UserStack,
+            Given::Flags(Vec::new()),
+            Given::HardwareAddress,
         ];
         let held = |kind: Kind| given.iter().map(|g| if kind.holds(g) { 'y' } else { '.' }).collect::<String>();
-        assert_eq!(held(Kind::Boolean), "y..........");
-        assert_eq!(held(Kind::Unsigned(2)), "y..........");
-        assert_eq!(held(Kind::Unsigned(4)), "y..y.......");
-        assert_eq!(held(Kind::Unsigned(8)), "y..yy....y.");
-        assert_eq!(held(Kind::KernelSymbol), ".........y.");
-        assert_eq!(held(Kind::KernelStack), "...........");
-        assert_eq!(held(Kind::UserStack), "..........y");
-        assert_eq!(held(Kind::Signed(4)), "yy.........");
-        assert_eq!(held(Kind::Signed(8)), "yyyy.y.....");
-        assert_eq!(held(Kind::Text), "......y....");
-        assert_eq!(held(Kind::Bytes), "......yy...");
+        assert_eq!(held(Kind::Boolean), "y............");
+        assert_eq!(held(Kind::Unsigned(2)), "y............");
+        assert_eq!(held(Kind::Unsigned(4)), "y..y.........");
+        assert_eq!(held(Kind::Unsigned(8)), "y..yy....y.y.");
+        assert_eq!(held(Kind::KernelSymbol), ".........y...");
+        assert_eq!(held(Kind::KernelStack), ".............");
+        assert_eq!(held(Kind::UserStack), "..........y..");
+        assert_eq!(held(Kind::Signed(4)), "yy...........");
+        assert_eq!(held(Kind::Signed(8)), "yyyy.y.......");
+        assert_eq!(held(Kind::Text), "......y......");
+        assert_eq!(held(Kind::Bytes), "......yy.....");
+        assert_eq!(held(Kind::Address), "........y....");
+        assert_eq!(held(Kind::HardwareAddress), "............y");
     }
 
     #[test]
@@ -430,5 +553,15 @@ mod tests {
         assert_eq!(Value::from(None::<u8>), Value::Absent);
         assert_eq!(Value::from(Some(-1i32)), Value::Signed(-1));
         assert_eq!(Comm::new(b"caf\xe9").to_string(), "caf\u{fffd}");
+    }
+
+    #[test]
+    fn addresses_go_as_what_they_are() {
+        assert_eq!(Value::from(IpAddr::from([192, 0, 2, 1])), Value::Address(IpAddress::Ipv4((192, 0, 2, 1))));
+        let v6 = IpAddr::from([0x2001, 0xdb8, 0, 0, 0, 0, 0, 1]);
+        assert_eq!(Value::from(v6), Value::Address(IpAddress::Ipv6((0x2001, 0xdb8, 0, 0, 0, 0, 0, 1))));
+        let mac = Mac([0x52, 0x54, 0, 0x0a, 0xbc, 0xff]);
+        assert_eq!(Value::from(mac), Value::HardwareAddress((0x52, 0x54, 0, 0x0a, 0xbc, 0xff)));
+        assert_eq!(mac.to_string(), "52:54:00:0a:bc:ff");
     }
 }

@@ -130,7 +130,7 @@ pub use bindings::porthole::trace::declarations::{Declaration, Probe, Step};
 pub use bindings::porthole::trace::host::{Level, ValueParam as Value};
 pub use declaration::quote;
 pub use event::{Event, FieldSpec, KfuncSpec, ProbeSpec, StepSpec};
-pub use field::{Comm, Field, Kind, Text};
+pub use field::{Bytes, Comm, Field, Kind, Mac, Text};
 pub use output::{NewRow, Output};
 pub use plugin::{Batch, Plugin};
 pub use porthole_guest_derive::Event;
@@ -139,8 +139,9 @@ pub use symbol::{KernelStack, KernelSymbol, UserStack, UserSymbol};
 
 /// What nearly each plugin uses.
 pub mod prelude {
-    pub use crate::{Args, Batch, Comm, Declaration, Event, Level, Output, Plugin, Text, Value, quote};
+    pub use crate::{Args, Batch, Bytes, Comm, Declaration, Event, Level, Mac, Output, Plugin, Text, Value, quote};
     pub use crate::{KernelStack, KernelSymbol, UserStack, UserSymbol};
+    pub use std::net::IpAddr;
 }
 
 /// What the macros need of this crate, and nobody else.

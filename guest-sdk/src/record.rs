@@ -87,6 +87,12 @@ impl<'a> Record<'a> {
         (self.bytes.get(start..start + count).unwrap_or_default(), length & CUT != 0)
     }
 
+    /// The first byte of a field of several, and so many of those behind it, from the one at `at` on.
+    pub(crate) fn octets<const N: usize>(self, cell: Cell, at: usize) -> (u8, [u8; N]) {
+        let [first] = self.array(cell.offset);
+        (first, self.array(cell.offset.saturating_add(at)))
+    }
+
     fn array<const N: usize>(self, offset: usize) -> [u8; N] {
         self.bytes.get(offset..).and_then(|bytes| bytes.first_chunk()).copied().unwrap_or([0; N])
     }

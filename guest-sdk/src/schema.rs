@@ -106,11 +106,8 @@ fn cell(field: &FieldSpec, schema: &Schema) -> Result<Cell, String> {
     };
     let FieldLayout { kind, offset, .. } = &schema.fields[index];
     if !field.kind.holds(kind) {
-        let mut fault = concat(&["the kernel gives ", describe(kind), ", the struct wants ", field.kind.name()]);
-        if let Some(ty) = suitable(kind) {
-            fault.extend(["; ", ty, " holds it"]);
-        }
-        return Err(fault);
+        let (given, wanted, ty) = (describe(kind), field.kind.name(), suitable(kind));
+        return Err(concat(&["the kernel gives ", given, ", the struct wants ", wanted, "; ", ty, " holds it"]));
     }
     let (width, signed) = match *kind {
         FieldKind::Boolean => (1, false),
@@ -122,6 +119,8 @@ fn cell(field: &FieldSpec, schema: &Schema) -> Result<Cell, String> {
         FieldKind::Address => (20, false),
         FieldKind::Text | FieldKind::Bytes | FieldKind::KernelStack => (4, false),
         FieldKind::UserStack => (8, false),
+        FieldKind::Flags(_) => (8, false),
+        FieldKind::HardwareAddress => (6, false),
     };
     let offset = *offset as usize;
     let end = offset.checked_add(usize::from(width));
@@ -142,9 +141,11 @@ fn describe(kind: &FieldKind) -> &'static str {
         FieldKind::Signed(width) => integer_name(true, *width),
         FieldKind::Unsigned(width) => integer_name(false, *width),
         FieldKind::Enumeration(_) => "a value of an enumeration",
+        FieldKind::Flags(_) => "flags",
         FieldKind::Text => "text",
         FieldKind::Bytes => "bytes",
         FieldKind::Address => "an IP address",
+        FieldKind::HardwareAddress => "a hardware address",
         FieldKind::KernelSymbol => "an address in the kernel",
         FieldKind::UserSymbol => "an address in user space",
         FieldKind::KernelStack => "a call stack of the kernel",
@@ -153,18 +154,20 @@ fn describe(kind: &FieldKind) -> &'static str {
 }
 
 /// A type that holds the kernel's kind.
-fn suitable(kind: &FieldKind) -> Option<&'static str> {
-    Some(match kind {
+fn suitable(kind: &FieldKind) -> &'static str {
+    match kind {
         FieldKind::Boolean => "bool",
         FieldKind::Signed(width) => integer_name(true, *width),
         FieldKind::Unsigned(width) => integer_name(false, *width),
         FieldKind::Enumeration(_) => "i64",
         FieldKind::Text => "Text<'a>, Comm or String",
         FieldKind::Bytes => "&'a [u8]",
-        FieldKind::Address => return None,
+        FieldKind::Address => "IpAddr",
+        FieldKind::HardwareAddress => "Mac",
+        FieldKind::Flags(_) => "u64",
         FieldKind::KernelSymbol => "KernelSymbol or u64",
         FieldKind::UserSymbol => "UserSymbol or u64",
         FieldKind::KernelStack => "KernelStack",
         FieldKind::UserStack => "UserStack",
-    })
+    }
 }

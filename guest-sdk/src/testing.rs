@@ -29,7 +29,7 @@ use std::cell::RefCell;
 
 pub use crate::bindings::porthole::trace::events::{FieldKind, FieldLayout, Schema};
 pub use crate::bindings::porthole::trace::host::ValueResult as OwnedValue;
-use crate::bindings::porthole::trace::host::{FramesParam, FramesResult, Level};
+use crate::bindings::porthole::trace::host::{FramesParam, FramesResult, IpAddress, Level};
 use crate::bindings::porthole::trace::{declarations::Step, events};
 use crate::record::HEADER;
 use crate::runtime::Runtime;
@@ -176,9 +176,27 @@ pub fn encode(schema: &Schema, time_ns: u64, cpu: u16, fields: &[(&str, Value<'_
             (FieldKind::UserStack, Value::UserStack((process, frames))) => {
                 u128::from(process) << 32 | append_frames(&mut record, &frames)
             }
-            (FieldKind::Signed(_) | FieldKind::Unsigned(_) | FieldKind::KernelSymbol, Value::Unsigned(value)) => {
-                value.into()
+            (FieldKind::Address, Value::Address(address)) => {
+                let (kind, octets) = match address {
+                    IpAddress::Ipv4((a, b, c, d)) => (4, vec![a, b, c, d]),
+                    IpAddress::Ipv6((a, b, c, d, e, f, g, h)) => {
+                        (6, [a, b, c, d, e, f, g, h].into_iter().flat_map(u16::to_be_bytes).collect())
+                    }
+                };
+                record[at] = kind;
+                record[at + 4..at + 4 + octets.len()].copy_from_slice(&octets);
+                presence |= 1 << index;
+                continue;
             }
+            (FieldKind::HardwareAddress, Value::HardwareAddress((a, b, c, d, e, f))) => {
+                record[at..at + size].copy_from_slice(&[a, b, c, d, e, f]);
+                presence |= 1 << index;
+                continue;
+            }
+            (
+                FieldKind::Signed(_) | FieldKind::Unsigned(_) | FieldKind::Flags(_) | FieldKind::KernelSymbol,
+                Value::Unsigned(value),
+            ) => value.into(),
             (FieldKind::Signed(_) | FieldKind::Unsigned(_) | FieldKind::Enumeration(_), Value::Signed(value)) => {
                 value as u64 as u128
             }
@@ -213,11 +231,12 @@ fn size_and_alignment(kind: &FieldKind) -> (u32, u32) {
     match *kind {
         FieldKind::Boolean => (1, 1),
         FieldKind::Signed(width) | FieldKind::Unsigned(width) => (width.into(), width.into()),
-        FieldKind::Enumeration(_) | FieldKind::KernelSymbol => (8, 8),
+        FieldKind::Enumeration(_) | FieldKind::Flags(_) | FieldKind::KernelSymbol => (8, 8),
         FieldKind::UserSymbol => (16, 8),
         FieldKind::Text | FieldKind::Bytes | FieldKind::KernelStack => (4, 4),
         FieldKind::UserStack => (8, 4),
         FieldKind::Address => (20, 4),
+        FieldKind::HardwareAddress => (6, 2),
     }
 }
 
@@ -245,6 +264,8 @@ fn natural_kind(field: &FieldSpec) -> FieldKind {
         Kind::UserSymbol => FieldKind::UserSymbol,
         Kind::KernelStack => FieldKind::KernelStack,
         Kind::UserStack => FieldKind::UserStack,
+        Kind::Address => FieldKind::Address,
+        Kind::HardwareAddress => FieldKind::HardwareAddress,
     }
 }
 
@@ -261,6 +282,8 @@ fn owned(value: &Value<'_>) -> OwnedValue {
         Value::UserSymbol(address) => OwnedValue::UserSymbol(address),
         Value::KernelStack(ref frames) => OwnedValue::KernelStack(owned_frames(frames)),
         Value::UserStack((process, ref frames)) => OwnedValue::UserStack((process, owned_frames(frames))),
+        Value::Address(value) => OwnedValue::Address(value),
+        Value::HardwareAddress(value) => OwnedValue::HardwareAddress(value),
     }
 }
 

@@ -310,3 +310,87 @@ fn narrower_integers_are_widened() {
     let sent = Run::<Widen>::start(&[]).unwrap().stop();
     assert_eq!(sent, []);
 }
+
+/// Addresses and bytes, present and absent.
+#[test]
+fn addresses_and_bytes_are_decoded() {
+    #[derive(Event)]
+    #[probe(attach = "rawtracepoint:x")]
+    struct Packet<'a> {
+        #[expr("flags(args.flags, \"MSG_\")")]
+        flags: u64,
+        #[expr("mac(args.from)")]
+        card: Mac,
+        #[expr("ntop(args.source)")]
+        from: IpAddr,
+        #[expr("ntop(args.target)")]
+        to: Option<IpAddr>,
+        #[expr("buf(args.data, args.length)")]
+        data: Bytes<'a>,
+        #[expr("buf(args.data, 4)")]
+        raw: &'a [u8],
+    }
+
+    #[derive(Default)]
+    struct Packets;
+
+    impl Plugin for Packets {
+        type Event<'a> = Packet<'a>;
+
+        fn on(&mut self, event: &Packet, out: &mut Output) {
+            assert_eq!(event.data.is_cut(), event.data.as_bytes().len() == 3);
+            out.row(event);
+        }
+    }
+
+    let schema = lay_out(
+        0,
+        "packet",
+        "packet",
+        &[
+            ("flags", FieldKind::Flags(Vec::new())),
+            ("card", FieldKind::HardwareAddress),
+            ("from", FieldKind::Address),
+            ("to", FieldKind::Address),
+            ("data", FieldKind::Bytes),
+            ("raw", FieldKind::Bytes),
+        ],
+    );
+    let (v4, v6): (IpAddr, IpAddr) = ([192, 0, 2, 1].into(), [0x2001, 0xdb8, 0, 0, 0, 0, 0, 9].into());
+    let values = [
+        ("flags", 0x4040u64.into()),
+        ("card", Mac([0x52, 0x54, 0, 1, 2, 0xff]).into()),
+        ("from", v4.into()),
+        ("to", v6.into()),
+        ("data", Value::Bytes(b"GET\0")),
+        ("raw", Value::Bytes(b"\x7fELF")),
+    ];
+    let mut first = encode(&schema, 1, 0, &values);
+    assert_eq!(schema.fields.iter().map(|f| f.offset).collect::<Vec<_>>(), [24, 32, 40, 60, 80, 84]);
+    let mut run = Run::<Packets>::start(&[]).unwrap();
+    let sent = run.batch(|batch| batch.event("packet", 1, 0, &values)).unwrap();
+    assert_eq!(sent, [Sent::row("packet", Some(1), &values)]);
+
+    // What was cut, and what is absent; the records are those of the kernel's own layout.
+    first[82..84].copy_from_slice(&(3u16 | 0x8000).to_le_bytes());
+    let records = [first, encode(&schema, 2, 0, &[])].concat();
+    let mut runtime = Runtime::<Packets>::default();
+    runtime.start(vec![schema]).unwrap();
+    runtime
+        .on_events(&porthole_guest::bindings::porthole::trace::events::Batch { records, count: 2, lost: 0 })
+        .unwrap();
+    let absent: IpAddr = [0, 0, 0, 0].into();
+    let none = [
+        ("flags", 0u64.into()),
+        ("card", Mac::default().into()),
+        ("from", absent.into()),
+        ("to", Value::Absent),
+        ("data", Value::Bytes(b"")),
+        ("raw", Value::Bytes(b"")),
+    ];
+    let mut shorter = values;
+    shorter[4].1 = Value::Bytes(b"GET");
+    // What any plugin of this thread has sent is given with the next batch.
+    let sent = run.batch(|_| {}).unwrap();
+    assert_eq!(sent, [Sent::row("packet", Some(1), &shorter), Sent::row("packet", Some(2), &none)]);
+}

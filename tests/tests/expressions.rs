@@ -1,10 +1,12 @@
 //! Expressions have the values that docs/expressions.md says they have: through the whole compiler, run in a machine that is no kernel.
 //!
-//! `values` and `texts` are tables, and `faults` is one of reads that fail; `memory` is of the
+//! `values`, `texts` and `bytes` are tables, and `faults` is one of reads that fail; `memory` is of the
 //! kernel's variables, and `paths` of those of files. `random` compares random expressions with an evaluator that shares nothing with the compiler but the syntax
 //! tree, and `in_kernel` does so in the kernel. `hostile` feeds what is no declaration at all, and `mutations` what was one. `documented` tries each example of the
 //! documentation.
 
+#[path = "expressions/bytes.rs"]
+mod bytes;
 #[path = "expressions/documented.rs"]
 mod documented;
 #[path = "expressions/faults.rs"]

@@ -205,6 +205,10 @@ fn shown(ty: &Type, facts: &KernelFacts) -> String {
         Type::Text { max } => format!("text of at most {max} bytes"),
         Type::Symbol(memory) => format!("{memory:?} symbol").to_lowercase(),
         Type::Stack { of, frames } => format!("{of:?} stack of at most {frames} frames").to_lowercase(),
+        Type::Bytes { max } => format!("at most {max} bytes"),
+        Type::Flags { bytes, .. } => format!("flags of {} bits", u32::from(*bytes) * 8),
+        Type::Ip => "IP address".to_owned(),
+        Type::Mac => "hardware address".to_owned(),
         Type::Point(plan::PointName::Probe) => "attach point".to_owned(),
         Type::Point(plan::PointName::Function) => "function".to_owned(),
         Type::Pointer { target, origin } => {

@@ -4,31 +4,16 @@
 //! its texts one behind the other, and sent with its true length. Either way one helper copies it into the ring, and wakes the
 //! consumer only where that has caught up.
 
+use super::bytes::{Octets, Place};
 use super::text::{self, COMM};
 use super::value::Exit;
 use super::{Counter, EVENTS, Lower, helper};
-use crate::ir::{Address, AluOp, Cond, Operand, Register, Size, SlotId, Space};
+use crate::ir::{Address, AluOp, Cond, Operand, Register, Size, Space};
 use crate::plan::layout::{self, FieldKind, FieldLayout, Schema};
 use crate::plan::{Builtin, Memory, NodeKind, PointPlan, Span, Type, Typed};
 
 /// Bytes of a record that is put together on the stack at most: half of what a program has.
 const ON_STACK: u32 = 256;
-
-/// Where a record is put together.
-#[derive(Clone, Copy)]
-enum Place {
-    Stack(SlotId),
-    Scratch(Register),
-}
-
-impl Place {
-    fn at(self, offset: u32) -> Address {
-        match self {
-            Place::Stack(slot) => Address::slot(slot, offset as i32),
-            Place::Scratch(base) => Address::at(base, Space::MapValue, offset as i32),
-        }
-    }
-}
 
 /// Bytes of scratch that a record of this body needs: none for one that fits on the stack.
 pub fn record_room(schema: &Schema, body: &PointPlan) -> u32 {
@@ -96,6 +81,9 @@ impl Lower<'_> {
                     let at = first.take().map_or(cursor.into(), |at| Operand::Constant(at as i32));
                     self.emit_text(typed, field, base, (at, cursor), &exit);
                 }
+                _ if typed.node.ty.is_octets() => {
+                    self.octets_into(&typed.node, Octets::new(place, field.offset, &typed.node.ty), &exit);
+                }
                 _ => {
                     let value = self.value(&typed.node, &exit);
                     self.b.store(place.at(field.offset), value, field_size(&field.kind));
@@ -117,7 +105,11 @@ impl Lower<'_> {
             self.b.jump(join);
             if exit.used() {
                 self.b.enter(exit.block());
-                self.clear(place, field);
+                if typed.node.ty.is_octets() {
+                    self.clear_octets(Octets::new(place, field.offset, &typed.node.ty), 0);
+                } else {
+                    self.clear(place, field);
+                }
                 self.mark_absent(presence, bit);
                 self.b.jump(join);
                 self.forget_all_but(known);

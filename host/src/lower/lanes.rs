@@ -42,7 +42,9 @@ pub fn entries(body: &PointPlan) -> u32 {
 /// Whether any step of the body needs scratch.
 fn needs_scratch(body: &PointPlan, schema: &Schema) -> bool {
     body.steps.iter().any(|step| match step {
-        PlanStep::Bind { value, .. } => text::is_tail(&value.node) || text::needs_scratch(&value.node),
+        PlanStep::Bind { value, .. } => {
+            text::is_tail(&value.node) || value.node.ty.is_octets() || text::needs_scratch(&value.node)
+        }
         PlanStep::When(condition) => text::needs_scratch(&condition.node),
         PlanStep::Emit(fields) => {
             !emit::fits_stack(schema, fields) || fields.iter().any(|f| text::needs_scratch(&f.node))

@@ -14,6 +14,7 @@
 //! value, or of what a call has given once and for all, is a test of a *fresh* copy, the value plus the unknown zero. Without it twenty values that may be absent,
 //! each used twice, were a million paths.
 
+mod bytes;
 mod emit;
 mod fault;
 mod held;
@@ -33,6 +34,7 @@ use crate::ir::{
 };
 use crate::plan::layout::Schema;
 use crate::plan::{Builtin, Plan, PlanStep, PointPlan, Shown, Span, Typed};
+use bytes::{Octets, Place};
 use fault::Faults;
 use held::Holding;
 pub use path::STEPS;
@@ -260,6 +262,9 @@ struct Lower<'a> {
     comm: Option<SlotId>,
     /// Pieces of the stack that a call or a walk has needed and does not any more, by their bytes.
     spare: HashMap<u32, Vec<SlotId>>,
+    /// Places for addresses that are compared, and how many of them hold one now.
+    octets: Vec<SlotId>,
+    octets_used: usize,
     /// 16 bytes for each structure that is passed in two registers, by these.
     gathered: HashMap<[u32; 2], SlotId>,
     /// What calls without arguments have given, where that is certain to have been computed.
@@ -293,6 +298,11 @@ enum Local {
         at: u32,
         length: Register,
         cut: Register,
+        present: Option<Register>,
+    },
+    /// An address.
+    Octets {
+        at: u32,
         present: Option<Register>,
     },
 }
@@ -331,6 +341,8 @@ impl<'a> Lower<'a> {
             holding: Holding::default(),
             comm: None,
             spare: HashMap::new(),
+            octets: Vec::new(),
+            octets_used: 0,
             gathered: HashMap::new(),
             known: HashMap::new(),
             pid_tgid: None,
@@ -407,15 +419,20 @@ impl<'a> Lower<'a> {
         let (absent, join) = (self.b.block(), self.b.block());
         let exit = self.exit_to(absent);
         let (present, result, cut) = (self.b.register(), self.b.register(), self.b.register());
-        let text = text::is_tail(&value.node).then(|| {
+        let ty = &value.node.ty;
+        let kept = (text::is_tail(&value.node) || ty.is_octets()).then(|| {
             self.open_scratch();
             self.reserve(text::room(&value.node))
         });
         self.open_section(&value.node);
-        match text {
+        match kept {
             None => {
                 let computed = self.value(&value.node, &exit);
                 self.b.copy(result, computed);
+            }
+            Some(at) if ty.is_octets() => {
+                let place = Place::Scratch(self.scratch_at(at));
+                self.octets_into(&value.node, Octets::new(place, 0, ty), &exit);
             }
             Some(at) => {
                 let to = self.scratch_at(at);
@@ -438,8 +455,9 @@ impl<'a> Lower<'a> {
         self.b.enter(join);
         self.keep_held(depth, result, exit.used());
         let present = exit.used().then_some(present);
-        let local = match text {
+        let local = match kept {
             None => Local::Value { value: result, present, plain: self.is_plain(&value.node) },
+            Some(at) if ty.is_octets() => Local::Octets { at, present },
             Some(at) => {
                 let length = self.bounded(result, text::max(&value.node));
                 Local::Text { at, length, cut, present }

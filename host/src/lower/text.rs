@@ -6,10 +6,12 @@ use super::{Local, Lower, helper, path, stack};
 use crate::ir::{Address, AluOp, BlockId, Cond, Operand, Register, Size, Space};
 use crate::plan::kfunc::Argument;
 use crate::plan::layout::CUT;
-use crate::plan::{Access, Match, Node, NodeKind, Type};
+use crate::plan::{Access, Form, Match, Node, NodeKind, Type};
 
 /// Bytes of a thread's name with its terminating 0.
 pub const COMM: u32 = 16;
+/// Bytes of an IP address in a record.
+const ADDRESS: u32 = 20;
 
 /// A text that has been read.
 #[derive(Clone, Copy)]
@@ -25,17 +27,18 @@ pub fn is_tail(node: &Node) -> bool {
     node.ty.tail().is_some()
 }
 
-/// Bytes at most of a text or a stack.
+/// Bytes at most of a text, of bytes or a stack.
 pub fn max(node: &Node) -> u32 {
     node.ty.tail().unwrap_or(0)
 }
 
-/// Bytes that reading a text may write: its terminating 0, and one more byte to see whether it was cut; of a path a whole name more.
+/// Bytes that reading a text may write: its terminating 0, and one more byte to see whether it was cut; of a path a whole name more. Or those of an address.
 pub fn room(node: &Node) -> u32 {
     match &node.kind {
         NodeKind::Path { .. } => path::room(max(node)),
         NodeKind::Stack(_) => max(node) + stack::FRAME,
         NodeKind::Conditional { then, otherwise, .. } => room(then).max(room(otherwise)),
+        _ if node.ty.is_octets() => ADDRESS,
         _ => (max(node) + 2).max(COMM),
     }
 }
@@ -44,6 +47,10 @@ pub fn room(node: &Node) -> u32 {
 pub fn needs_scratch(node: &Node) -> bool {
     match &node.kind {
         NodeKind::SameText(left, right) => literal_and_comm(left, right).is_none(),
+        NodeKind::SameOctets(left, right) => needs_scratch(left) || needs_scratch(right),
+        NodeKind::OctetsIn { value, .. } | NodeKind::Ipv4(value) => needs_scratch(value),
+        NodeKind::Octets { pointer, form: Form::Family(family), .. } => needs_scratch(family) || needs_scratch(pointer),
+        NodeKind::Octets { pointer, .. } => needs_scratch(pointer),
         NodeKind::In { value, .. } => needs_scratch(value),
         NodeKind::Match { text, how, .. } => !is_on_stack(text, *how),
         NodeKind::Not(a)
@@ -59,13 +66,14 @@ pub fn needs_scratch(node: &Node) -> bool {
         NodeKind::Conditional { condition, then, otherwise } => {
             needs_scratch(condition) || needs_scratch(then) || needs_scratch(otherwise)
         }
-        NodeKind::Local(_) => is_tail(node),
+        NodeKind::Local(_) => is_tail(node) || node.ty.is_octets(),
         NodeKind::Literal(_)
         | NodeKind::Str { .. }
         | NodeKind::Path { .. }
         | NodeKind::Stack(_)
         | NodeKind::ContextText { .. }
-        | NodeKind::LocatedText { .. } => true,
+        | NodeKind::LocatedText { .. }
+        | NodeKind::Bytes { .. } => true,
         // A name in a record is small, and a `bind` step reserves for itself.
         NodeKind::Comm => false,
         NodeKind::Constant(_)
@@ -144,6 +152,9 @@ impl Lower<'_> {
                 }
                 let from = self.b.alu(AluOp::Add, self.context, at);
                 self.str_into(to, from, max(node), (Access::Kernel, Root::Sound), false, exit)
+            }
+            NodeKind::Bytes { pointer, access, length } => {
+                self.bytes_into(node, (pointer, *access, length.as_deref()), to, exit)
             }
             NodeKind::Local(local) => self.copy_local(*local, to, exit),
             NodeKind::Conditional { condition, then, otherwise } => {

@@ -144,13 +144,18 @@ impl Lower<'_> {
             | NodeKind::Arithmetic { .. }
             | NodeKind::In { .. }
             | NodeKind::Match { .. }
+            | NodeKind::OctetsIn { .. }
+            | NodeKind::SameOctets(..)
             | NodeKind::SameText(..) => {
                 let result = self.b.register();
                 self.either(node, exit, |l, holds| l.b.alu_to(AluOp::Add, result, l.zero, i32::from(holds)));
                 result
             }
-            // Texts have no value of 64 bits; the checker never asks for one.
+            // Texts, bytes and addresses have no value of 64 bits; the checker never asks for one.
             NodeKind::Literal(_)
+            | NodeKind::Bytes { .. }
+            | NodeKind::Ipv4(_)
+            | NodeKind::Octets { .. }
             | NodeKind::Comm
             | NodeKind::Str { .. }
             | NodeKind::Path { .. }
@@ -186,6 +191,8 @@ impl Lower<'_> {
                 self.b.branch(condition(*op, *unsigned), left, right, yes, no);
             }
             NodeKind::SameText(left, right) => self.same_text(left, right, yes, no, exit),
+            NodeKind::SameOctets(left, right) => self.same_octets(left, right, yes, no, exit),
+            NodeKind::OctetsIn { value, set } => self.octets_in(value, set, yes, no, exit),
             NodeKind::Match { text, how, with } => {
                 let with: Vec<&[u8]> = with.iter().map(Vec::as_slice).collect();
                 self.text_matches(text, *how, &with, yes, no, exit);
@@ -241,6 +248,8 @@ impl Lower<'_> {
             | NodeKind::Or(..)
             | NodeKind::In { .. }
             | NodeKind::Match { .. }
+            | NodeKind::OctetsIn { .. }
+            | NodeKind::SameOctets(..)
             | NodeKind::SameText(..)
             | NodeKind::Walk(_) => true,
             NodeKind::Kfunc(call) => call.gives == Gives::Nothing,
@@ -382,6 +391,8 @@ impl Lower<'_> {
                 self.need(present, exit);
                 value
             }
+            // An address has no value of 64 bits.
+            Local::Octets { .. } => self.b.constant(0),
         }
     }
 

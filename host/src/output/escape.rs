@@ -36,6 +36,24 @@ pub fn bytes(bytes: &[u8]) -> String {
     out
 }
 
+/// Bytes as text without loss, and nothing in it that is not printable: control characters are `\xNN`, too.
+pub fn all(bytes: &[u8]) -> String {
+    let mut out = String::with_capacity(bytes.len());
+    for chunk in bytes.utf8_chunks() {
+        for c in chunk.valid().chars() {
+            match c {
+                '\\' => out.push_str("\\\\"),
+                c if is_unsafe(c) => {
+                    c.encode_utf8(&mut [0; 4]).bytes().for_each(|byte| push(&mut out, format_args!("\\x{byte:02x}")));
+                }
+                c => out.push(c),
+            }
+        }
+        chunk.invalid().iter().for_each(|byte| push(&mut out, format_args!("\\x{byte:02x}")));
+    }
+    out
+}
+
 fn push(out: &mut String, text: std::fmt::Arguments<'_>) {
     // Writing to a String cannot fail.
     let _ = out.write_fmt(text);
@@ -48,6 +66,7 @@ mod tests {
     #[test]
     fn nothing_is_lost() {
         assert_eq!(bytes(b"/tmp/\xff\\a\xc3\xa9"), "/tmp/\\xff\\\\a\u{e9}");
+        assert_eq!(all(b"/tmp/\xff\\a\xc3\xa9\x1b\n"), "/tmp/\\xff\\\\a\u{e9}\\x1b\\x0a");
         assert_eq!(terminal("a\u{1b}[2Jb\n\u{202e}"), "a\\u{1b}[2Jb\\n\\u{202e}");
     }
 }

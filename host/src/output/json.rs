@@ -1,7 +1,7 @@
 //! A row as a JSON object on a line of its own: `{"plugin":…,"event":…,"time_ns":…,"fields":{…}}`.
 //!
-//! Integers are exact, absent is null, floats that JSON has no number for are strings, and text that is not UTF-8 is `{"escaped":"…"}`: backslashes
-//! doubled and every byte that is not UTF-8 as `\xNN`. A column name that comes twice gets a number behind its second coming. Characters that a
+//! Integers are exact, absent is null, floats that JSON has no number for are strings, and text and bytes that are not UTF-8 are `{"escaped":"…"}`: backslashes
+//! doubled and every byte that is not UTF-8 as `\xNN`. Addresses are strings, and flags a list of names, behind which what has none is a hexadecimal number in a string. A column name that comes twice gets a number behind its second coming. Characters that a
 //! terminal obeys are written as JSON's `\uNNNN`.
 
 use std::collections::HashMap;
@@ -10,7 +10,7 @@ use std::io;
 use serde::ser::{Serialize, SerializeMap, Serializer};
 use serde_json::ser::Formatter;
 
-use super::{as_text, escape_bytes};
+use super::{escape_bytes, flags, hardware_address};
 use crate::plan::is_unsafe;
 use crate::plugin::{Row, Value};
 
@@ -90,15 +90,18 @@ impl Serialize for Json<'_> {
             Value::Unsigned(value) => serializer.serialize_u64(*value),
             Value::Float(value) if value.is_finite() => serializer.serialize_f64(*value),
             Value::Float(value) => serializer.collect_str(value),
-            Value::Text(_) | Value::Bytes(_) => match (as_text(self.0), self.0) {
-                (Some(text), _) => serializer.serialize_str(text),
-                (None, Value::Bytes(bytes)) => {
+            Value::Text(text) => serializer.serialize_str(text),
+            Value::Bytes(bytes) => match std::str::from_utf8(bytes) {
+                Ok(text) => serializer.serialize_str(text),
+                Err(_) => {
                     let mut map = serializer.serialize_map(Some(1))?;
                     map.serialize_entry("escaped", &escape_bytes(bytes))?;
                     map.end()
                 }
-                (None, _) => serializer.serialize_none(),
             },
+            Value::Address(address) => serializer.collect_str(address),
+            Value::HardwareAddress(octets) => serializer.serialize_str(&hardware_address(*octets)),
+            Value::Flags { names, rest } => serializer.collect_seq(flags(names, *rest)),
             Value::Names(names) => serializer.collect_seq(names),
             // Names stand in their place by now.
             Value::KernelSymbol(_) | Value::UserSymbol(..) | Value::KernelStack(_) | Value::UserStack(..) => {
@@ -123,11 +126,15 @@ mod tests {
             ("e", Value::Bytes(b"ok".to_vec())),
             ("f", Value::Float(f64::NAN)),
             ("g", Value::Boolean(true)),
+            ("h", Value::Address("2001:db8::1".parse().expect("an address"))),
+            ("i", Value::HardwareAddress([0x52, 0x54, 0, 0xab, 0xcd, 0xef])),
+            ("j", Value::Flags { names: vec!["O_WRONLY".into(), "O_CREAT".into()], rest: 0x4000_0000 }),
+            ("k", Value::Flags { names: Vec::new(), rest: 0 }),
         ];
         let columns = columns.map(|(n, v)| (n.to_owned(), v)).to_vec();
         let mut line = Vec::new();
         row("p", &Row { name: "e".into(), time: Some(7), columns }, &mut line);
-        let wanted = r#"{"plugin":"p","event":"e","time_ns":7,"fields":{"a":-9223372036854775808,"b":18446744073709551615,"c":null,"d":"x\"\u001b\u009b\u007fé\u202e","e":{"escaped":"/\\xff\\\\"},"e#2":"ok","f":"NaN","g":true}}"#;
+        let wanted = r#"{"plugin":"p","event":"e","time_ns":7,"fields":{"a":-9223372036854775808,"b":18446744073709551615,"c":null,"d":"x\"\u001b\u009b\u007fé\u202e","e":{"escaped":"/\\xff\\\\"},"e#2":"ok","f":"NaN","g":true,"h":"2001:db8::1","i":"52:54:00:ab:cd:ef","j":["O_WRONLY","O_CREAT","0x40000000"],"k":[]}}"#;
         assert_eq!(String::from_utf8(line).expect("UTF-8"), format!("{wanted}\n"));
     }
 }

@@ -14,7 +14,7 @@ use clap::ValueEnum;
 use tokio::sync::mpsc;
 
 use crate::plan::layout::Schema;
-use crate::plugin::{Emitted, Level, Row, Value};
+use crate::plugin::{Emitted, Level, Row};
 use crate::symbols::Symbols;
 pub use escape::{bytes as escape_bytes, terminal as escape_terminal};
 pub use json::line as json_line;
@@ -146,11 +146,13 @@ fn log(plugin: &str, level: Level, text: &str) {
     let _ = writeln!(io::stderr(), "{}: {level}{}", escape_terminal(plugin), escape_terminal(text));
 }
 
-/// The value's text, where it is one: bytes that are UTF-8 are text.
-fn as_text(value: &Value) -> Option<&str> {
-    match value {
-        Value::Text(text) => Some(text),
-        Value::Bytes(bytes) => std::str::from_utf8(bytes).ok(),
-        _ => None,
-    }
+/// A hardware address as it is written.
+fn hardware_address(octets: [u8; 6]) -> String {
+    octets.map(|octet| format!("{octet:02x}")).join(":")
+}
+
+/// The names of bits, and behind them as a number those that have none.
+fn flags(names: &[String], rest: u64) -> Vec<String> {
+    let rest = (rest != 0).then(|| format!("{rest:#x}"));
+    names.iter().cloned().chain(rest).collect()
 }

@@ -4,7 +4,7 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use crate::plan::layout::{CUT, FieldKind, LENGTH, PRESENCE, SCHEMA, Schema, TIME, WALK_CUT};
+use crate::plan::layout::{self, CUT, FieldKind, LENGTH, PRESENCE, SCHEMA, Schema, TIME, WALK_CUT};
 use crate::plugin::{Frames, Row, Value};
 
 /// A row for each record.
@@ -42,15 +42,16 @@ fn value(record: &[u8], kind: &FieldKind, at: u32) -> Value {
             let name = names.iter().find(|(n, _)| *n == value).map(|(_, name)| name.clone());
             name.map_or(Value::Signed(value), Value::Text)
         }
-        FieldKind::Text | FieldKind::Bytes => {
-            let (bytes, cut) = slot(record, at);
-            let mut bytes = bytes.to_vec();
-            if cut {
-                bytes.extend_from_slice("…".as_bytes());
-            }
-            Value::Bytes(bytes)
+        FieldKind::Flags(flags) => {
+            let (names, rest) = layout::told(flags, number(record, at, 8));
+            Value::Flags { names: names.into_iter().map(str::to_owned).collect(), rest }
         }
-        FieldKind::Address => Value::Text(address(record, at).to_string()),
+        FieldKind::Text => {
+            String::from_utf8(marked(record, at)).map_or_else(|e| Value::Bytes(e.into_bytes()), Value::Text)
+        }
+        FieldKind::Bytes => Value::Bytes(marked(record, at)),
+        FieldKind::Address => Value::Address(address(record, at)),
+        FieldKind::HardwareAddress => Value::HardwareAddress(octets(record, at)),
         FieldKind::KernelSymbol => Value::KernelSymbol(number(record, at, 8)),
         FieldKind::UserSymbol => Value::UserSymbol(number(record, at + 8, 4) as u32, number(record, at, 8)),
         FieldKind::KernelStack => Value::KernelStack(frames(record, at)),
@@ -70,13 +71,28 @@ fn frames(record: &[u8], at: u32) -> Frames {
     Frames { addresses, cut }
 }
 
-fn address(record: &[u8], at: u32) -> IpAddr {
-    let at = at as usize;
-    let bytes: [u8; 16] = record.get(at + 4..at + 20).and_then(|b| b.try_into().ok()).unwrap_or_default();
-    match record.get(at) {
-        Some(4) => Ipv4Addr::new(bytes[0], bytes[1], bytes[2], bytes[3]).into(),
-        _ => Ipv6Addr::from(bytes).into(),
+/// The bytes of a text or bytes field, with a mark where they were cut.
+fn marked(record: &[u8], at: u32) -> Vec<u8> {
+    let (bytes, cut) = slot(record, at);
+    let mut bytes = bytes.to_vec();
+    if cut {
+        bytes.extend_from_slice("…".as_bytes());
     }
+    bytes
+}
+
+fn address(record: &[u8], at: u32) -> IpAddr {
+    match number(record, at, 1) as u8 {
+        layout::V4 => Ipv4Addr::from(octets(record, at + 4)).into(),
+        _ => Ipv6Addr::from(octets(record, at + 4)).into(),
+    }
+}
+
+fn octets<const N: usize>(record: &[u8], at: u32) -> [u8; N] {
+    let mut octets = [0; N];
+    let from = record.get(at as usize..).unwrap_or_default();
+    from.iter().zip(&mut octets).for_each(|(from, to)| *to = *from);
+    octets
 }
 
 /// Bytes that are not there read as 0.
@@ -144,9 +160,9 @@ mod tests {
             values,
             [
                 &Value::Signed(-5),
-                &Value::Bytes("abc…".as_bytes().to_vec()),
+                &Value::Text("abc…".into()),
                 &Value::Absent,
-                &Value::Text("127.0.0.1".into())
+                &Value::Address(Ipv4Addr::LOCALHOST.into())
             ]
         );
     }

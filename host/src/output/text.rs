@@ -6,7 +6,8 @@
 use std::collections::HashMap;
 use std::fmt::Write;
 
-use super::{as_text, escape_bytes, escape_terminal};
+use super::escape::all as escape_all;
+use super::{escape_terminal, flags, hardware_address};
 use crate::plugin::{Row, Value};
 
 /// Columns grow to this many characters; a longer value moves what is behind it.
@@ -92,24 +93,21 @@ fn add(line: &mut String, text: std::fmt::Arguments<'_>) {
 }
 
 fn shown(value: &Value) -> String {
-    match (as_text(value), value) {
-        (Some(text), _) => escape_terminal(text),
-        (None, Value::Absent) => "-".to_owned(),
-        (None, Value::Boolean(value)) => value.to_string(),
-        (None, Value::Signed(value)) => value.to_string(),
-        (None, Value::Unsigned(value)) => value.to_string(),
-        (None, Value::Float(value)) => value.to_string(),
-        (None, Value::Bytes(bytes)) => escape_terminal(&escape_bytes(bytes)),
-        (None, Value::Names(names)) => escape_terminal(&names.join(" < ")),
+    match value {
+        Value::Absent => "-".to_owned(),
+        Value::Boolean(value) => value.to_string(),
+        Value::Signed(value) => value.to_string(),
+        Value::Unsigned(value) => value.to_string(),
+        Value::Float(value) => value.to_string(),
+        Value::Text(text) => escape_terminal(text),
+        Value::Bytes(bytes) => escape_all(bytes),
+        Value::Address(address) => address.to_string(),
+        Value::HardwareAddress(octets) => hardware_address(*octets),
+        Value::Flags { names, rest } if names.is_empty() && *rest == 0 => "0".to_owned(),
+        Value::Flags { names, rest } => flags(names, *rest).join("|"),
+        Value::Names(names) => escape_terminal(&names.join(" < ")),
         // Names stand in their place by now.
-        (
-            None,
-            Value::Text(_)
-            | Value::KernelSymbol(_)
-            | Value::UserSymbol(..)
-            | Value::KernelStack(_)
-            | Value::UserStack(..),
-        ) => String::new(),
+        Value::KernelSymbol(_) | Value::UserSymbol(..) | Value::KernelStack(_) | Value::UserStack(..) => String::new(),
     }
 }
 
@@ -134,6 +132,23 @@ mod tests {
         );
         assert_eq!(text(&mut table, "open", &columns), "    0.500001  open      7    /a\\xff\n");
         assert!(text(&mut table, "close", &columns).starts_with("        TIME"));
+    }
+
+    #[test]
+    fn values_that_are_no_numbers() {
+        let shown = [
+            (Value::Bytes(b"\0\x01GET /\xc3\xa9\n\xff\\".to_vec()), "\\x00\\x01GET /é\\x0a\\xff\\\\"),
+            (Value::Address("192.0.2.1".parse().expect("an address")), "192.0.2.1"),
+            (Value::Address("::1".parse().expect("an address")), "::1"),
+            (Value::HardwareAddress([0, 1, 2, 0xfd, 0xfe, 0xff]), "00:01:02:fd:fe:ff"),
+            (Value::Flags { names: vec!["A".into(), "B".into()], rest: 0 }, "A|B"),
+            (Value::Flags { names: vec!["A".into()], rest: 0x40 }, "A|0x40"),
+            (Value::Flags { names: Vec::new(), rest: 0x40 }, "0x40"),
+            (Value::Flags { names: Vec::new(), rest: 0 }, "0"),
+        ];
+        for (value, wanted) in shown {
+            assert_eq!(super::shown(&value), wanted);
+        }
     }
 
     #[test]

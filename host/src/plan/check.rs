@@ -8,10 +8,13 @@
 //!
 //! Invariants: a [`Node`] that leaves here has operands of the types its kind asks for. Constants are folded. Every fault names what would work.
 
+mod bytes;
 mod calls;
+mod flags;
 mod kfunc;
 mod memory;
 mod names;
+mod network;
 mod operators;
 mod path;
 mod places;
@@ -43,12 +46,16 @@ pub const STR_MAX: u32 = 4096;
 pub const PATH_DEFAULT: u32 = 1024;
 /// Addresses of a call stack at most: as many as the kernel collects (include/uapi/linux/perf_event.h: PERF_MAX_STACK_DEPTH).
 pub const FRAMES: u32 = 127;
+/// Bytes of `buf(pointer, length)` at most, where the length is known only when the probe fires and no bound is given.
+pub const BUF_DEFAULT: u32 = 256;
+/// Bytes of any `buf` at most.
+pub const BUF_MAX: u32 = 4096;
 /// Bytes of a thread's name, its terminating 0 included (include/linux/sched.h: TASK_COMM_LEN).
 pub const COMM: u32 = 16;
 /// The structure behind `task`.
 const TASK: &str = "task_struct";
 
-/// Names that a `bind` step cannot take. Not `path`: what is read of an argument is often called so, and what stands in front of parentheses is a function anyway.
+/// Names that a `bind` step cannot take. Not `path` or `flags`: what is read of an argument is often called so, and what stands in front of parentheses is a function anyway.
 #[rustfmt::skip]
 pub const RESERVED: &[&str] = &[
     "pid", "tid", "uid", "gid", "comm", "cpu", "nsecs", "cgroup", "task", "args", "str", "retval", "probe", "func",
@@ -192,15 +199,17 @@ impl<'a> Checker<'a> {
             Type::Text { .. } => {
                 Err(one(Fault::new(expr.span, "a text is neither true nor false").help("compare it: `… == \"…\"`")))
             }
-            Type::Point(_) => Err(self.no_condition(&node)),
+            Type::Point(_) | Type::Bytes { .. } | Type::Ip | Type::Mac => Err(self.no_condition(&node)),
             Type::Symbol(_) | Type::Stack { .. } => Err(self.only_sent(&node)),
             _ => Ok(node),
         }
     }
 
     fn no_condition(&self, node: &Node) -> Vec<Fault> {
-        let message = format!("{} is neither true nor false", self.shown(&node.ty));
-        one(Fault::new(node.span, message).help("compare it: `… == \"…\"`, `starts_with(…, \"…\")`"))
+        let verb = if let Type::Bytes { .. } = node.ty { "are" } else { "is" };
+        let message = format!("{} {verb} neither true nor false", self.shown(&node.ty));
+        let help = if node.ty.is_octets() { "" } else { ", `starts_with(…, \"…\")`" };
+        one(Fault::new(node.span, message).help(format!("compare it: `… == \"…\"`{help}")))
     }
 
     fn walk(&self, expr: &Expr) -> Checked<Walk> {
@@ -359,6 +368,10 @@ impl<'a> Checker<'a> {
             Type::Text { .. } => "a text".to_owned(),
             Type::Symbol(_) => "an address with its name".to_owned(),
             Type::Stack { .. } => "a call stack".to_owned(),
+            Type::Bytes { .. } => "bytes".to_owned(),
+            Type::Flags { bytes, .. } => format!("flags of {} bits", u32::from(*bytes) * 8),
+            Type::Ip => "an IP address".to_owned(),
+            Type::Mac => "a hardware address".to_owned(),
             Type::Point(PointName::Probe) => "the name of an attach point".to_owned(),
             Type::Point(PointName::Function) => "the name of a function".to_owned(),
             Type::Pointer { target, origin } => {

@@ -1,10 +1,8 @@
 //! What users of bpftrace and C try because they know it from there, and what to write here instead.
 
 /// What is not there yet, by the names that bpftrace gives it.
-const LATER: [(&str, &[&str]); 4] = [
+const LATER: [(&str, &[&str]); 2] = [
     ("addresses of programs' symbols", &["uaddr"]),
-    ("IP and hardware addresses", &["ntop", "pton", "macaddr"]),
-    ("bytes", &["buf"]),
     (
         "maps",
         &[
@@ -71,6 +69,8 @@ pub fn function(name: &str) -> Option<String> {
         "strerror" => "`errno(x)` is shown by the error's name",
         "exit" => "a handler ends the run by `finish`",
         "override" | "unwatch" | "skboutput" => "Porthole observes; it changes nothing",
+        "macaddr" => "`mac(pointer)` is a hardware address",
+        "pton" => "an address to compare with is in quotes: `ntop(…) == \"192.0.2.1\"`",
         "strlen" => "a handler can count",
         "cgroupid" | "cgroup_path" => {
             "`cgroup` is the number of the thread's cgroup: that of its directory in cgroupfs (`ls -di`)"

@@ -57,13 +57,46 @@ pub enum FieldKind {
     Unsigned(u8),
     /// 8 bytes signed, with the names the values may have.
     Enumeration(Vec<(i64, String)>),
+    /// 8 bytes unsigned, with the names that its bits have.
+    Flags(Vec<Flag>),
     Text,
     Bytes,
     Address,
+    HardwareAddress,
     KernelSymbol,
     UserSymbol,
     KernelStack,
     UserStack,
+}
+
+/// A name of bits: `flag` of the WIT interface `events`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Flag {
+    pub name: String,
+    /// The bits that it speaks of.
+    pub mask: u64,
+    /// What they are where it is meant.
+    pub value: u64,
+}
+
+/// The first number of an [`FieldKind::Address`] that is IPv4.
+pub const V4: u8 = 4;
+/// The first number of one that is IPv6.
+pub const V6: u8 = 6;
+
+/// The names of the bits that are set, and the bits that have none.
+///
+/// A name is told where its bits are as it says and have not been told by one before: so `O_SYNC` hides `O_DSYNC`, which is a part of it.
+pub fn told(flags: &[Flag], value: u64) -> (Vec<&str>, u64) {
+    let mut rest = value;
+    let mut names = Vec::new();
+    for flag in flags {
+        if value & flag.mask == flag.value && rest & flag.value == flag.value {
+            names.push(flag.name.as_str());
+            rest &= !flag.value;
+        }
+    }
+    (names, rest)
 }
 
 impl FieldKind {
@@ -77,11 +110,12 @@ impl FieldKind {
         match self {
             FieldKind::Boolean => (1, 1),
             FieldKind::Signed(n) | FieldKind::Unsigned(n) => (u32::from(*n), u32::from(*n)),
-            FieldKind::Enumeration(_) | FieldKind::KernelSymbol => (8, 8),
+            FieldKind::Enumeration(_) | FieldKind::Flags(_) | FieldKind::KernelSymbol => (8, 8),
             FieldKind::UserSymbol => (16, 8),
             FieldKind::Text | FieldKind::Bytes | FieldKind::KernelStack => (4, 4),
             FieldKind::UserStack => (8, 4),
             FieldKind::Address => (20, 4),
+            FieldKind::HardwareAddress => (6, 2),
         }
     }
 }
@@ -93,9 +127,11 @@ pub fn kind_name(kind: &FieldKind) -> String {
         FieldKind::Signed(n) => format!("signed {} bits", u32::from(*n) * 8),
         FieldKind::Unsigned(n) => format!("unsigned {} bits", u32::from(*n) * 8),
         FieldKind::Enumeration(_) => "enumeration".to_owned(),
+        FieldKind::Flags(_) => "flags".to_owned(),
         FieldKind::Text => "text".to_owned(),
         FieldKind::Bytes => "bytes".to_owned(),
         FieldKind::Address => "IP address".to_owned(),
+        FieldKind::HardwareAddress => "hardware address".to_owned(),
         FieldKind::KernelSymbol => "kernel address".to_owned(),
         FieldKind::UserSymbol => "user address".to_owned(),
         FieldKind::KernelStack => "kernel stack".to_owned(),
@@ -141,11 +177,13 @@ mod tests {
                 ("text".to_owned(), FieldKind::Text),
                 ("small".to_owned(), FieldKind::Signed(2)),
                 ("from".to_owned(), FieldKind::Address),
+                ("card".to_owned(), FieldKind::HardwareAddress),
+                ("bits".to_owned(), FieldKind::Flags(Vec::new())),
             ],
         );
         let offsets: Vec<u32> = schema.fields.iter().map(|f| f.offset).collect();
-        assert_eq!(offsets, [24, 32, 40, 44, 48]);
-        assert_eq!(schema.size, 68);
-        assert_eq!(fixed_size(schema.fields.iter().map(|f| &f.kind)), 68);
+        assert_eq!(offsets, [24, 32, 40, 44, 48, 68, 80]);
+        assert_eq!(schema.size, 88);
+        assert_eq!(fixed_size(schema.fields.iter().map(|f| &f.kind)), 88);
     }
 }

@@ -8,6 +8,7 @@
 
 pub mod arithmetic;
 mod attach;
+mod bits;
 mod check;
 mod constants;
 mod diagnostic;
@@ -34,11 +35,12 @@ pub use attach::{
     PerfEvent, UserKind, UserPoint, count, event_names, find, function_names, is_denied, is_wild, iterator_kinds, kind,
     members, readable_fields,
 };
-pub use check::{FRAMES, PATH_DEFAULT, STR_DEFAULT, STR_MAX};
+pub use bits::FlagNames;
+pub use check::{BUF_DEFAULT, BUF_MAX, FRAMES, PATH_DEFAULT, STR_DEFAULT, STR_MAX};
 pub use diagnostic::{Diagnostic, Diagnostics, Fault, Shown, Span, is_unsafe};
 pub use layout::kind_name;
 pub use named::Names;
-pub use node::{Access, Builtin, Directories, Match, Memory, Mounts, Node, NodeKind, Origin, Target, Type};
+pub use node::{Access, Builtin, Directories, Form, Match, Memory, Mounts, Node, NodeKind, Origin, Target, Type};
 pub use points::PointName;
 pub use probe::MAX_ALL_VALUE_NAMES;
 pub use together::MAX_VALUE_NAMES;
@@ -96,7 +98,7 @@ impl Plan {
     }
 }
 
-/// Bytes of a record at most, of which so many are fixed and whose texts and stacks are among these.
+/// Bytes of a record at most, of which so many are fixed and whose texts, bytes and stacks are among these.
 fn largest_record<'a>(size: u32, fields: impl Iterator<Item = &'a Typed>) -> u64 {
     let tails = fields.map(|v| u64::from(v.node.ty.tail().unwrap_or(0))).sum::<u64>();
     (u64::from(size.next_multiple_of(8)) + tails).next_multiple_of(8)

@@ -1,6 +1,7 @@
 //! Typed expressions.
 
 use super::arithmetic;
+use super::bits::FlagNames;
 use super::kfunc::{Argument, Call, Found, Walk};
 use super::named::Names;
 use super::{PointName, Span};
@@ -109,6 +110,13 @@ pub enum NodeKind {
     },
     /// Whether two texts are the same.
     SameText(Box<Node>, Box<Node>),
+    /// Whether an IP or hardware address is one of these, each as it stands in a record.
+    OctetsIn {
+        value: Box<Node>,
+        set: Vec<Vec<u8>>,
+    },
+    /// Whether two addresses of one kind are the same.
+    SameOctets(Box<Node>, Box<Node>),
     Literal(Vec<u8>),
     /// The thread's name.
     Comm,
@@ -135,6 +143,33 @@ pub enum NodeKind {
         offset: u32,
         relative: bool,
     },
+    /// The bytes behind a pointer: as many as the type says, or as `length` does, and at most as the type says.
+    Bytes {
+        pointer: Box<Node>,
+        access: Access,
+        length: Option<Box<Node>>,
+    },
+    /// The IPv4 address that an integer's lowest 4 bytes are, in the order in which they stand in memory.
+    Ipv4(Box<Node>),
+    /// The IP or hardware address behind a pointer.
+    Octets {
+        pointer: Box<Node>,
+        access: Access,
+        form: Form,
+    },
+}
+
+/// What lies behind a pointer to an address.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Form {
+    /// 4 bytes.
+    V4,
+    /// 16 bytes.
+    V6,
+    /// What this number of an address family says, and nothing where it is neither.
+    Family(Box<Node>),
+    /// 6 bytes.
+    Mac,
 }
 
 impl Node {
@@ -198,12 +233,20 @@ impl Node {
                 | NodeKind::In { value: a, .. }
                 | NodeKind::Match { text: a, .. }
                 | NodeKind::Str { pointer: a, .. }
+                | NodeKind::OctetsIn { value: a, .. }
+                | NodeKind::Ipv4(a)
                 | NodeKind::Path { at: a, .. } => a.any(holds),
                 NodeKind::Arithmetic { left, right, .. }
                 | NodeKind::And(left, right)
                 | NodeKind::Or(left, right)
                 | NodeKind::SameText(left, right)
+                | NodeKind::SameOctets(left, right)
                 | NodeKind::Element { base: left, index: right, .. } => left.any(holds) || right.any(holds),
+                NodeKind::Bytes { pointer, length, .. } => {
+                    pointer.any(holds) || length.as_ref().is_some_and(|length| length.any(holds))
+                }
+                NodeKind::Octets { pointer, form: Form::Family(family), .. } => pointer.any(holds) || family.any(holds),
+                NodeKind::Octets { pointer, .. } => pointer.any(holds),
                 NodeKind::Conditional { condition, then, otherwise } => {
                     condition.any(holds) || then.any(holds) || otherwise.any(holds)
                 }
@@ -313,13 +356,26 @@ pub enum Type {
         of: Memory,
         frames: u32,
     },
+    /// At most so many bytes, of which any may be 0.
+    Bytes {
+        max: u32,
+    },
+    /// An unsigned integer whose bits have names.
+    Flags {
+        names: FlagNames,
+        bytes: u8,
+    },
+    /// An IP address, of either kind.
+    Ip,
+    /// A hardware address of 6 bytes.
+    Mac,
 }
 
 impl Type {
     /// Bytes at most of what is of no fixed size, and stands behind the fixed fields of a record.
     pub fn tail(&self) -> Option<u32> {
         match *self {
-            Type::Text { max } => Some(max),
+            Type::Text { max } | Type::Bytes { max } => Some(max),
             Type::Stack { frames, .. } => Some(8 * frames),
             _ => None,
         }
@@ -329,8 +385,27 @@ impl Type {
     pub fn integer(&self) -> Option<(u8, bool)> {
         match *self {
             Type::Integer { bytes, signed } | Type::Enumeration { bytes, signed, .. } => Some((bytes, signed)),
+            Type::Flags { bytes, .. } => Some((bytes, false)),
             _ => None,
         }
+    }
+
+    /// Whether it is a number to compute with.
+    pub fn is_number(&self) -> bool {
+        *self == Type::Boolean || self.integer().is_some()
+    }
+
+    /// Bytes at most of what has a length of its own: a text, or bytes.
+    pub fn most_bytes(&self) -> Option<u32> {
+        match *self {
+            Type::Text { max } | Type::Bytes { max } => Some(max),
+            _ => None,
+        }
+    }
+
+    /// Whether it is an address of a network's, which is more than a register holds.
+    pub fn is_octets(&self) -> bool {
+        matches!(self, Type::Ip | Type::Mac)
     }
 }
 

@@ -241,7 +241,11 @@ impl<'a> ParsedStep<'a> {
 
 /// Refuses schemas that have more names of values than a plugin can want.
 pub fn bound_value_names(schemas: &[Schema], faults: &mut Vec<Diagnostic>) {
-    let of_field = |kind: &FieldKind| if let FieldKind::Enumeration(names) = kind { names.len() } else { 0 };
+    let of_field = |kind: &FieldKind| match kind {
+        FieldKind::Enumeration(names) => names.len(),
+        FieldKind::Flags(flags) => flags.len(),
+        _ => 0,
+    };
     let names: usize = schemas.iter().flat_map(|s| &s.fields).map(|f| of_field(&f.kind)).sum();
     if names > MAX_ALL_VALUE_NAMES {
         faults.push(Diagnostic {

@@ -7,6 +7,7 @@ use std::cell::RefCell;
 use std::collections::HashMap;
 use std::rc::Rc;
 
+use super::bits::FlagNames;
 use super::diagnostic::{Diagnostic, Span, few, shortened};
 use super::layout::FieldKind;
 use super::points::Points;
@@ -23,6 +24,7 @@ pub struct Forms<'a> {
     pub facts: &'a KernelFacts,
     pub points: &'a Points,
     enumerations: RefCell<HashMap<Names, Option<Rc<FieldKind>>>>,
+    flags: RefCell<HashMap<FlagNames, Rc<FieldKind>>>,
     names: [Rc<FieldKind>; 2],
 }
 
@@ -32,7 +34,7 @@ impl<'a> Forms<'a> {
             let names = points.names(what).map(|(number, name)| (number, name.to_owned()));
             Rc::new(FieldKind::Enumeration(names.collect()))
         });
-        Forms { facts, points, enumerations: RefCell::default(), names }
+        Forms { facts, points, enumerations: RefCell::default(), flags: RefCell::default(), names }
     }
 
     pub fn of(&self, ty: &Type) -> Rc<FieldKind> {
@@ -40,6 +42,7 @@ impl<'a> Forms<'a> {
             Type::Enumeration { names, bytes, signed } => {
                 self.enumeration(names).unwrap_or_else(|| Rc::new(integer(bytes, signed)))
             }
+            Type::Flags { ref names, .. } => self.flags(names),
             Type::Point(PointName::Probe) => Rc::clone(&self.names[0]),
             Type::Point(PointName::Function) => Rc::clone(&self.names[1]),
             Type::Integer { bytes, signed } => Rc::new(integer(bytes, signed)),
@@ -50,7 +53,16 @@ impl<'a> Forms<'a> {
             Type::Symbol(Memory::User) => Rc::new(FieldKind::UserSymbol),
             Type::Stack { of: Memory::Kernel, .. } => Rc::new(FieldKind::KernelStack),
             Type::Stack { of: Memory::User, .. } => Rc::new(FieldKind::UserStack),
+            Type::Bytes { .. } => Rc::new(FieldKind::Bytes),
+            Type::Ip => Rc::new(FieldKind::Address),
+            Type::Mac => Rc::new(FieldKind::HardwareAddress),
         }
+    }
+
+    fn flags(&self, names: &FlagNames) -> Rc<FieldKind> {
+        let mut known = self.flags.borrow_mut();
+        let kind = known.entry(names.clone()).or_insert_with(|| Rc::new(FieldKind::Flags(names.flags(self.facts))));
+        Rc::clone(kind)
     }
 
     /// None of one without names, or with more than a record's reader wants: only the kernel's own can have so many.

@@ -105,10 +105,14 @@ impl From<wit::Field> for declare::Field {
     }
 }
 
-/// A field's names of an enumeration's values, as the WIT type borrows them.
-type Names<'a> = Vec<(i64, &'a str)>;
+/// A field's names of an enumeration's values, or of bits, as the WIT type borrows them.
+#[derive(Default)]
+pub struct Names<'a> {
+    values: Vec<(i64, &'a str)>,
+    bits: Vec<events::Flag<'a>>,
+}
 
-/// The names of the enumerations among a schema's fields; for any other field an empty list.
+/// The names that a schema's fields have; for a field without any, empty lists.
 ///
 /// The WIT types borrow their lists, so a schema is converted from the inside out: `names`, [`fields`], [`schema`], where the caller
 /// keeps each until the last is used.
@@ -133,21 +137,30 @@ pub fn schema<'a>(schema: &'a layout::Schema, fields: &'a [events::FieldLayout<'
 
 fn names_of(kind: &layout::FieldKind) -> Names<'_> {
     match kind {
-        layout::FieldKind::Enumeration(names) => names.iter().map(|(value, name)| (*value, name.as_str())).collect(),
-        _ => Names::new(),
+        layout::FieldKind::Enumeration(names) => {
+            Names { values: names.iter().map(|(value, name)| (*value, name.as_str())).collect(), ..Names::default() }
+        }
+        layout::FieldKind::Flags(flags) => {
+            let flags = flags.iter();
+            let bits = flags.map(|f| events::Flag { name: f.name.as_str(), mask: f.mask, value: f.value });
+            Names { bits: bits.collect(), ..Names::default() }
+        }
+        _ => Names::default(),
     }
 }
 
-fn field_kind<'a>(kind: &layout::FieldKind, names: &'a [(i64, &'a str)]) -> events::FieldKind<'a> {
+fn field_kind<'a>(kind: &layout::FieldKind, names: &'a Names<'a>) -> events::FieldKind<'a> {
     use events::FieldKind as Wit;
     match kind {
         layout::FieldKind::Boolean => Wit::Boolean,
         layout::FieldKind::Signed(bytes) => Wit::Signed(*bytes),
         layout::FieldKind::Unsigned(bytes) => Wit::Unsigned(*bytes),
-        layout::FieldKind::Enumeration(_) => Wit::Enumeration(names),
+        layout::FieldKind::Enumeration(_) => Wit::Enumeration(&names.values),
+        layout::FieldKind::Flags(_) => Wit::Flags(&names.bits),
         layout::FieldKind::Text => Wit::Text,
         layout::FieldKind::Bytes => Wit::Bytes,
         layout::FieldKind::Address => Wit::Address,
+        layout::FieldKind::HardwareAddress => Wit::HardwareAddress,
         layout::FieldKind::KernelSymbol => Wit::KernelSymbol,
         layout::FieldKind::UserSymbol => Wit::UserSymbol,
         layout::FieldKind::KernelStack => Wit::KernelStack,

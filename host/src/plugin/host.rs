@@ -1,5 +1,7 @@
 //! What a plugin may call: the interface `host`, and the state behind it.
 
+use std::net::{Ipv4Addr, Ipv6Addr};
+
 use thiserror::Error;
 use wasmtime::component::HasSelf;
 use wasmtime_wasi::{WasiCtxView, WasiView};
@@ -171,6 +173,13 @@ impl From<host::Value> for Value {
             host::Value::UserSymbol((process, address)) => Value::UserSymbol(process, address),
             host::Value::KernelStack(frames) => Value::KernelStack(frames.into()),
             host::Value::UserStack((process, frames)) => Value::UserStack(process, frames.into()),
+            host::Value::Address(host::IpAddress::Ipv4((a, b, c, d))) => {
+                Value::Address(Ipv4Addr::new(a, b, c, d).into())
+            }
+            host::Value::Address(host::IpAddress::Ipv6((a, b, c, d, e, f, g, h))) => {
+                Value::Address(Ipv6Addr::new(a, b, c, d, e, f, g, h).into())
+            }
+            host::Value::HardwareAddress((a, b, c, d, e, f)) => Value::HardwareAddress([a, b, c, d, e, f]),
         }
     }
 }

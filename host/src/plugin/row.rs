@@ -1,5 +1,7 @@
 //! What a plugin sends: rows, records and log lines, as plain data that knows no Wasm.
 
+use std::net::IpAddr;
+
 /// What a plugin sent, in the order in which it did.
 pub type Output = Vec<Emitted>;
 
@@ -37,6 +39,13 @@ pub enum Value {
     Text(String),
     /// Bytes, or text that is not UTF-8.
     Bytes(Vec<u8>),
+    Address(IpAddr),
+    HardwareAddress([u8; 6]),
+    /// Names of the bits that are set, and those bits that have none.
+    Flags {
+        names: Vec<String>,
+        rest: u64,
+    },
     /// An address of the kernel.
     KernelSymbol(u64),
     /// A process, and an address of its memory.
@@ -91,7 +100,9 @@ impl Value {
             Value::Text(text) => text.len(),
             Value::Bytes(bytes) => bytes.len(),
             Value::KernelStack(frames) | Value::UserStack(_, frames) => size_of_val(&frames.addresses[..]),
-            Value::Names(names) => names.iter().map(|name| size_of::<String>() + name.len()).sum(),
+            Value::Names(names) | Value::Flags { names, .. } => {
+                names.iter().map(|name| size_of::<String>() + name.len()).sum()
+            }
             _ => 0,
         }
     }

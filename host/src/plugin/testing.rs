@@ -32,8 +32,8 @@ const HOST: &str = r#"
     (import "porthole:trace/host@0.1.0" "finish" (func $finish (param i32 i32 i32)))
     (import "porthole:trace/host@0.1.0" "read-map" (func $read_map (param i32 i32 i32 i32)))
     (import "porthole:trace/host@0.1.0" "clear-map" (func $clear_map (param i32 i32)))
-    (import "porthole:trace/host@0.1.0" "set-map" (func $set_map (param i32 i32 i32 i32 i32 i64 i64 i32 i32 i32)))
-    (import "porthole:trace/host@0.1.0" "names" (func $names (param i32 i64 i64 i32 i32 i32)))
+    (import "porthole:trace/host@0.1.0" "set-map" (func $set_map (param i32 i32 i32 i32 i32 i64 i64 i32 i32 i32 i32 i32 i32 i32 i32)))
+    (import "porthole:trace/host@0.1.0" "names" (func $names (param i32 i64 i64 i32 i32 i32 i32 i32 i32 i32 i32)))
 "#;
 /// What each handler begins with.
 const BEGIN: &str = "(local $i i32) (local $p i32) (global.set $heap (i32.const 65536))";

@@ -145,8 +145,8 @@ async fn records_are_forwarded_in_order_with_rows_and_logs() {
          (call $row (i32.const {DATA}) (i32.const 3) (i32.const 1) (local.get $lost) (i32.const {}) (i32.const 2))",
         DATA + 16
     ));
-    // Two columns: a = text "abc", and the empty name = unsigned 7. A column has 32 bytes: name, case, payload.
-    let columns = [DATA, 1, 5, 0, DATA, 3, 0, 0, 0, 0, 3, 0, 7, 0, 0, 0];
+    // Two columns: a = text "abc", and the empty name = unsigned 7. A column has 40 bytes: name, case, payload.
+    let columns = [DATA, 1, 5, 0, DATA, 3, 0, 0, 0, 0, 0, 0, 3, 0, 7, 0, 0, 0, 0, 0];
     let guest = Guest::new().on_events(&body).data(DATA, b"abc").data(DATA + 16, &words(&columns));
     let mut plugin = instantiate(&guest).await.unwrap();
     plugin.start(&[Schema::new(0, "p", "e", [])]).await.unwrap();
@@ -487,7 +487,8 @@ async fn rules_of_the_host_functions() {
     let read = format!("(call $read_map (i32.const {DATA}) (i32.const 1) (i32.const 10) (i32.const {OK}))");
     assert_eq!(tick_traps(tick(&read)).await, "unknown map `a`");
     let set = format!(
-        "(call $set_map (i32.const {DATA}) (i32.const 1) (i32.const 0) (i32.const 0) (i32.const 0) (i64.const 0) (i64.const 0) (i32.const 0) (i32.const 0) (i32.const {OK}))"
+        "(call $set_map (i32.const {DATA}) (i32.const 1) (i32.const 0) (i32.const 0) (i32.const 0) (i64.const 0) (i64.const 0) {} (i32.const {OK}))",
+        "(i32.const 0)".repeat(7)
     );
     assert_eq!(tick_traps(tick(&set)).await, "unknown map `a`");
 }
@@ -497,7 +498,7 @@ async fn names_are_bounded() {
     // Of a stack of 127 frames, of a process that there is not, 517 times.
     let body = and_ok(
         "(loop $l
-           (call $names (i32.const 10) (i64.const 0xffffffff) (i64.const 8192) (i32.const 127) (i32.const 0) (i32.const 512))
+           (call $names (i32.const 10) (i64.const 0xffffffff) (i64.const 8192) (i32.const 127) (i32.const 0) (i32.const 0) (i32.const 0) (i32.const 0) (i32.const 0) (i32.const 0) (i32.const 512))
            (global.set $heap (i32.const 65536))
            (br_if $l (i32.lt_u (local.tee $i (i32.add (local.get $i) (i32.const 1))) (i32.const 517))))",
     );
@@ -512,7 +513,7 @@ async fn names_are_bounded() {
 async fn addresses_of_which_nothing_is_known_are_their_own_names() {
     // Case 8: process and address; the list and its only text are logged.
     let body = and_ok(
-        "(call $names (i32.const 8) (i64.const 0xffffffff) (i64.const 4660) (i32.const 0) (i32.const 0) (i32.const 512))
+        "(call $names (i32.const 8) (i64.const 0xffffffff) (i64.const 4660) (i32.const 0) (i32.const 0) (i32.const 0) (i32.const 0) (i32.const 0) (i32.const 0) (i32.const 0) (i32.const 512))
          (call $log (i32.const 1) (i32.load (i32.load (i32.const 512))) (i32.load offset=4 (i32.load (i32.const 512))))",
     );
     let mut plugin = instantiate(&Guest::new().on_tick(&body)).await.unwrap();
@@ -559,11 +560,11 @@ async fn a_declaration_of_one_string_many_times() {
 
 #[tokio::test]
 async fn a_row_of_one_string_many_times() {
-    // 200 columns whose names are 512 KiB each; a column has 32 bytes, of which the name is the first pair.
+    // 200 columns whose names are 512 KiB each; a column has 40 bytes, of which the name is the first pair.
     let row = format!(
         "(call $row (i32.const {DATA}) (i32.const 1) (i32.const 0) (i64.const 0) (i32.const 0x100000) (i32.const 200))"
     );
-    let guest = Guest::new().data(DATA, b"x").on_tick(&and_ok(&(aliases(800, 0x2_0000, 0x8_0000) + &row)));
+    let guest = Guest::new().data(DATA, b"x").on_tick(&and_ok(&(aliases(1000, 0x2_0000, 0x8_0000) + &row)));
     let message = tick_traps(guest).await;
     assert!(message.contains("too much data"), "{message}");
 }

@@ -72,8 +72,10 @@ impl<'a> Writer<'a> {
     /// A name that is not bound yet, and a value for it.
     pub fn binding(&mut self, depth: u32) -> (String, String) {
         let name = format!("b{}", self.bound.len());
-        let (value, ty) = match self.random.below(5) {
+        let (value, ty) = match self.random.below(6) {
             0 => (self.text(depth, 300), Type::Text { max: 0 }),
+            5 if self.random.below(2) == 0 => (self.ip(depth), Type::Ip),
+            5 => (self.mac(depth), Type::Mac),
             1 | 2 => match self.pointer(depth) {
                 Some(Word { text, ty }) => (text, ty),
                 None => (self.number(depth), NUMBER),
@@ -85,7 +87,7 @@ impl<'a> Writer<'a> {
     }
 
     pub fn field(&mut self, depth: u32) -> String {
-        match self.random.below(10) {
+        match self.random.below(11) {
             8 => {
                 let address = match self.random.below(3) {
                     0 => self.pointer(depth).map_or_else(|| "nsecs".to_owned(), |word| word.text),
@@ -107,6 +109,8 @@ impl<'a> Writer<'a> {
                     _ => one,
                 }
             }
+            10 if self.random.below(3) == 0 => self.mac(depth),
+            10 => self.ip(depth),
             0 | 1 => {
                 let longest = self.random.pick(&[16, 100, 300, 300, 4096]);
                 self.text(depth, longest)
@@ -129,8 +133,13 @@ impl<'a> Writer<'a> {
         if depth == 0 {
             return self.leaf();
         }
-        match self.random.below(20) {
+        match self.random.below(21) {
             0 => self.leaf(),
+            20 => {
+                let names =
+                    self.random.pick(&["O_", "MAP_", "SOCK_", "CLONE_", "S_", "MS_ASYNC|MS_SYNC", "enum sock_type"]);
+                format!("flags({}, \"{names}\")", self.number(depth - 1))
+            }
             1 | 2 => format!("{}{}", self.random.pick(&["-", "~", "!", "+"]), self.operand(depth - 1)),
             3 => {
                 let condition = self.condition(depth - 1);
@@ -199,7 +208,8 @@ impl<'a> Writer<'a> {
         if depth == 0 {
             return self.leaf();
         }
-        match self.random.below(12) {
+        match self.random.below(13) {
+            12 => self.compared_addresses(depth - 1),
             0 | 1 => {
                 let (left, right) = (self.condition(depth - 1), self.condition(depth - 1));
                 format!("({left} {} {right})", self.random.pick(&["&&", "||"]))
@@ -242,10 +252,11 @@ impl<'a> Writer<'a> {
             let condition = self.condition(depth - 1);
             return format!("({condition} ? {} : {})", self.text(depth - 1, longest), self.text(depth - 1, longest));
         }
-        match self.random.below(8) {
+        match self.random.below(10) {
             0 => self.literal(),
             1 => "comm".to_owned(),
-            7 => self.path(longest),
+            7 => self.bytes(depth, longest),
+            8 => self.path(longest),
             2 | 3 => self.word(|word| matches!(word.ty, Type::Text { .. })).text,
             _ => {
                 let pointer = if self.vocabulary.user && self.random.below(2) == 0 {
@@ -280,6 +291,78 @@ impl<'a> Writer<'a> {
         let file = file.unwrap_or_else(|| self.random.pick(&EVERYWHERE).to_owned());
         let most = self.random.pick(&[1, 2, 16, 255, 256, 1024, 4096]).min(longest);
         if most == 1024 { format!("path({file})") } else { format!("path({file}, {most})") }
+    }
+
+    /// Bytes, which stand wherever a text may.
+    fn bytes(&mut self, depth: u32, longest: u32) -> String {
+        let most = self.random.pick(&[1, 2, 7, 16, 63, 256, 1000, 4096]).min(longest);
+        if self.random.below(4) == 0
+            && let Some(array) = self.maybe_word(|w| matches!(w.ty, Type::Text { .. }) && w.text.contains('.'))
+        {
+            return format!("buf({})", array.text);
+        }
+        let pointer = self.address(depth);
+        match self.random.below(3) {
+            0 => format!("buf({pointer}, {most})"),
+            1 if longest >= 256 => format!("buf({pointer}, {})", self.number(depth.saturating_sub(1))),
+            _ => format!("buf({pointer}, {}, {most})", self.number(depth.saturating_sub(1))),
+        }
+    }
+
+    /// What bytes may be read through.
+    fn address(&mut self, depth: u32) -> String {
+        if self.vocabulary.user && self.random.below(2) == 0 {
+            let word = |word: &Word| matches!(word.ty, Type::Integer { bytes: 8, .. }) && !word.text.starts_with('b');
+            return self.maybe_word(word).map_or_else(|| "task".to_owned(), |word| word.text);
+        }
+        let path = self.word(|word| word.structure().is_some());
+        match path.structure().and_then(|id| walk(self.random, self.btf, &path.text, id, 2)) {
+            Some(member) if self.random.below(3) == 0 && !member.ends_with(']') => format!("&{member}"),
+            _ => self.pointer(depth.saturating_sub(1)).map_or_else(|| "&task.comm".to_owned(), |word| word.text),
+        }
+    }
+
+    fn ip(&mut self, depth: u32) -> String {
+        if depth > 0 && self.random.below(5) == 0 {
+            let condition = self.condition(depth - 1);
+            return format!("({condition} ? {} : {})", self.ip(depth - 1), self.ip(depth - 1));
+        }
+        let less = depth.saturating_sub(1);
+        match self.random.below(6) {
+            0 => self.maybe_word(|word| word.ty == Type::Ip).map_or_else(|| "ntop(0x0100007f)".to_owned(), |w| w.text),
+            1 => format!("ntop((u32){})", self.operand(less)),
+            2 => format!("ntop(AF_INET, {})", self.address(less)),
+            3 => format!("ntop(AF_INET6, {})", self.address(less)),
+            _ => {
+                let family =
+                    if self.random.below(2) == 0 { "(cpu ? AF_INET : AF_INET6)".to_owned() } else { self.number(less) };
+                // A number that is known must be that of a family.
+                format!("ntop({family} + (cpu & 0), {})", self.address(less))
+            }
+        }
+    }
+
+    fn mac(&mut self, depth: u32) -> String {
+        match self.random.below(4) {
+            0 => self.maybe_word(|word| word.ty == Type::Mac).map_or_else(|| "mac(&task.comm)".to_owned(), |w| w.text),
+            1 if depth > 0 => {
+                let condition = self.condition(depth - 1);
+                format!("({condition} ? {} : {})", self.mac(depth - 1), self.mac(depth - 1))
+            }
+            _ => format!("mac({})", self.address(depth)),
+        }
+    }
+
+    fn compared_addresses(&mut self, depth: u32) -> String {
+        const IPS: [&str; 4] = ["127.0.0.1", "::1", "255.255.255.255", "2001:db8::fffe:9"];
+        let equal = self.random.pick(&["==", "!="]);
+        match self.random.below(5) {
+            0 => format!("({} {equal} \"{}\")", self.ip(depth), self.random.pick(&IPS)),
+            1 => format!("({} in (\"{}\", \"{}\"))", self.ip(depth), self.random.pick(&IPS), self.random.pick(&IPS)),
+            2 => format!("({} {equal} {})", self.mac(depth), self.mac(depth)),
+            3 => format!("({} {equal} \"ff:ff:ff:ff:ff:ff\")", self.mac(depth)),
+            _ => format!("({} {equal} {})", self.ip(depth), self.ip(depth)),
+        }
     }
 
     fn literal(&mut self) -> String {

@@ -123,11 +123,19 @@ fn read_text(to: u64, size: u64, from: Option<Vec<u8>>) -> u64 {
 
 /// Bytes of the process's memory: as many, or fewer where it ends sooner.
 fn user(address: u64, size: u64) -> Option<Vec<u8>> {
+    // None at all can be had anywhere in a process's half of the addresses.
+    if size == 0 {
+        return (address >> 63 == 0).then(Vec::new);
+    }
     with(|run| run.world.memory.from(Space::User, address).map(|bytes| first(bytes, size)))
 }
 
 /// The same of the kernel's: what the test has put there, the context, and map values.
 fn kernel(address: u64, size: u64) -> Option<Vec<u8>> {
+    // None at all can be had anywhere but in a process's half, of which the machine's own memory is a part.
+    if size == 0 {
+        return (address >= 4096).then(Vec::new);
+    }
     with(|run| {
         if let Some(bytes) = run.world.memory.from(Space::Kernel, address) {
             return Some(first(bytes, size));

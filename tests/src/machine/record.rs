@@ -1,6 +1,7 @@
 //! Records read back, by the rules of `wit/events.wit`.
 
 use std::fmt;
+use std::net::{IpAddr, Ipv6Addr};
 
 use porthole::plan::layout::{self, FieldKind, Schema};
 
@@ -26,6 +27,14 @@ pub enum Value {
         addresses: Vec<u64>,
         cut: bool,
     },
+    Bytes {
+        bytes: Vec<u8>,
+        cut: bool,
+    },
+    Address(IpAddr),
+    HardwareAddress([u8; 6]),
+    /// Bits, the names of those that are set, and the others.
+    Flags(u64, Vec<String>, u64),
 }
 
 impl fmt::Display for Value {
@@ -44,7 +53,16 @@ impl fmt::Display for Value {
                 write!(f, "{}{}", addresses.join(" < "), if *cut { " < …" } else { "" })?;
                 process.map_or(Ok(()), |process| write!(f, " of {process}"))
             }
-            Value::Text { bytes, cut } => write!(f, "\"{}\"{}", bytes.escape_ascii(), if *cut { "…" } else { "" }),
+            Value::Text { bytes, cut } | Value::Bytes { bytes, cut } => {
+                write!(f, "\"{}\"{}", bytes.escape_ascii(), if *cut { "…" } else { "" })
+            }
+            Value::Address(address) => write!(f, "{address}"),
+            Value::HardwareAddress(octets) => f.write_str(&octets.map(|octet| format!("{octet:02x}")).join(":")),
+            Value::Flags(_, names, 0) if names.is_empty() => f.write_str("0"),
+            Value::Flags(_, names, rest) => {
+                let rest = (*rest != 0).then(|| format!("{rest:#x}"));
+                f.write_str(&names.iter().cloned().chain(rest).collect::<Vec<_>>().join("|"))
+            }
         }
     }
 }
@@ -71,7 +89,7 @@ pub fn decode(schema: &Schema, record: &[u8]) -> Vec<(String, Value)> {
             continue;
         }
         let mut wide = [0; 8];
-        wide[..bytes.len().min(8)].copy_from_slice(&bytes[..bytes.len().min(8)]);
+        wide.iter_mut().zip(bytes).for_each(|(to, from)| *to = *from);
         let word = u64::from_le_bytes(wide);
         let mut tail = |slot: &[u8]| {
             let (start, length) = (u16_at(slot, 0) as usize, u16_at(slot, 2));
@@ -100,9 +118,37 @@ pub fn decode(schema: &Schema, record: &[u8]) -> Vec<(String, Value)> {
                 let name = names.iter().find(|(n, _)| *n == value).map(|(_, name)| name.clone());
                 Value::Enumeration(value, name)
             }
+            FieldKind::Flags(ref flags) => {
+                // As wit/events.wit tells it, in words of its own.
+                let (mut names, mut told) = (Vec::new(), 0);
+                for flag in flags {
+                    if word & flag.mask == flag.value && told & flag.value == 0 {
+                        names.push(flag.name.clone());
+                        told |= flag.value;
+                    }
+                }
+                Value::Flags(word, names, word & !told)
+            }
+            FieldKind::Address => {
+                assert_eq!(bytes[1..4], [0; 3], "the padding of {}", field.name);
+                let octets: [u8; 16] = array(bytes, 4);
+                match bytes[0] {
+                    4 => {
+                        assert_eq!(octets[4..], [0; 12], "behind the IPv4 address {}", field.name);
+                        Value::Address(IpAddr::from([octets[0], octets[1], octets[2], octets[3]]))
+                    }
+                    6 => Value::Address(Ipv6Addr::from(octets).into()),
+                    other => panic!("field {} is an address of kind {other}", field.name),
+                }
+            }
+            FieldKind::HardwareAddress => Value::HardwareAddress(array(bytes, 0)),
             FieldKind::Text => {
                 let (bytes, cut) = tail(bytes);
                 Value::Text { bytes, cut }
+            }
+            FieldKind::Bytes => {
+                let (bytes, cut) = tail(bytes);
+                Value::Bytes { bytes, cut }
             }
             FieldKind::KernelSymbol => Value::Kernel(word),
             FieldKind::UserSymbol => {
@@ -116,7 +162,6 @@ pub fn decode(schema: &Schema, record: &[u8]) -> Vec<(String, Value)> {
                 let process = (field.kind == FieldKind::UserStack).then(|| u32_at(bytes, 4));
                 Value::Stack { process, addresses, cut }
             }
-            ref other => panic!("no expression makes {other:?}"),
         };
         fields.push((field.name.clone(), value));
     }

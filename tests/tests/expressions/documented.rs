@@ -65,6 +65,8 @@ struct Scene {
     path: u64,
     /// Of `cat` and of `kworker/3:1`.
     tasks: [u64; 2],
+    /// The packet that is dropped.
+    packet: u64,
 }
 
 impl Scene {
@@ -99,8 +101,26 @@ impl Scene {
         );
         let worker = object("task_struct", &[("pid", &int(93)), ("tgid", &int(93)), ("comm", b"kworker/3:1")]);
         let tasks = [cat, worker].map(u64::from_le_bytes);
+        let mut object =
+            |name, members: &[(&str, &[u8])]| memory.add(Space::Kernel, &structure(name, members)).to_le_bytes();
+        let sock = object(
+            "sock",
+            &[
+                ("__sk_common.skc_family", &[2]),
+                ("__sk_common.skc_daddr", &[192, 0, 2, 1]),
+                ("__sk_common.skc_rcv_saddr", &[192, 0, 2, 10]),
+                ("__sk_common.skc_dport", &443u16.to_be_bytes()),
+                ("__sk_common.skc_v6_daddr", &[0x20, 1, 0xd, 0xb8, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1]),
+            ],
+        );
+        let device = object("net_device", &[("perm_addr", &[0x52, 0x54, 0, 0x12, 0x34, 0x56])]);
+        // What stands before the two addresses of an IPv4 header is left out.
+        let header = [&[0; 12][..], &[192, 0, 2, 1], &[192, 0, 2, 10]].concat();
+        let data = memory.add(Space::Kernel, &header).to_le_bytes();
+        let members = [("len", &int(60)[..]), ("sk", &sock), ("dev", &device), ("data", &data)];
+        let packet = memory.add(Space::Kernel, &structure("sk_buff", &members));
         let world = World { nsecs: 3_600_000_000_000, task: tasks[0], memory, ..World::new() };
-        Scene { facts: facts::recorded(), world: Rc::new(world), path, tasks }
+        Scene { facts: facts::recorded(), world: Rc::new(world), path, tasks, packet }
     }
 
     /// The context of a program at this attach point.
@@ -135,6 +155,7 @@ impl Scene {
                 put(&mut record, 8, &(at | 13 << 16).to_le_bytes());
                 record
             }
+            "rawtracepoint:kfree_skb" => [self.packet, 0, 2, 0].map(u64::to_le_bytes).concat(),
             "rawtracepoint:sched_switch" => [0, cat, worker, 1].map(u64::to_le_bytes).concat(),
             _ => panic!("the scene has no {attach}"),
         }
@@ -226,6 +247,8 @@ fn limits_are_those_of_the_compiler() {
         to(plan::STR_MAX as usize),
         format!("1 to {STEPS}"),
         to(plan::FRAMES as usize),
+        plan::BUF_DEFAULT.to_string(),
+        to(plan::BUF_MAX as usize),
         plan::MAX_VALUE_NAMES.to_string(),
         plan::MAX_ALL_VALUE_NAMES.to_string(),
         MAX_RECORD.to_string(),

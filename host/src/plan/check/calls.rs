@@ -12,7 +12,7 @@ use super::{BUILTINS, Checked, Checker, STR_DEFAULT, STR_MAX, both, one, walk};
 #[rustfmt::skip]
 const FUNCTIONS: &[&str] = &[
     "str", "path", "reg", "starts_with", "ends_with", "contains", "errno", "signal", "syscall", "bswap", "ntohs", "ntohl",
-    "user", "kernel", "kaddr", "this_cpu", "per_cpu", "per_cpu_ptr", "ksym", "usym", "kstack", "ustack",
+    "user", "kernel", "kaddr", "this_cpu", "per_cpu", "per_cpu_ptr", "ksym", "usym", "kstack", "ustack", "buf", "ntop", "mac", "flags",
 ];
 
 /// Those that take types, which the parser reads.
@@ -29,6 +29,10 @@ impl Checker<'_> {
             "path" => return self.path(arguments, span),
             "ksym" | "usym" => return self.symbol_of(name, arguments, span),
             "kstack" | "ustack" => return self.stack(name, arguments, span),
+            "buf" => return self.buf(arguments, span),
+            "ntop" => return self.ntop(arguments, span),
+            "mac" => return self.mac(arguments, span),
+            "flags" => return self.flags(arguments, span),
             "reg" => return self.register(arguments, span),
             "user" => return self.in_memory("user", Origin::User, arguments, span),
             "kernel" => return self.in_memory("kernel", Origin::Kernel, arguments, span),
@@ -58,7 +62,7 @@ impl Checker<'_> {
         if let (Type::Point(name), NodeKind::Literal(part)) = (&text.ty, &with.kind) {
             return self.matching_point(*name, &text, how, &[(part.clone(), with.span)], span);
         }
-        if !matches!(text.ty, Type::Text { .. } | Type::Point(_)) {
+        if !matches!(text.ty, Type::Text { .. } | Type::Bytes { .. } | Type::Point(_)) {
             let fault = Fault::new(text.span, format!("`{name}` takes a text, and this is {}", self.shown(&text.ty)));
             return Err(one(match text.ty {
                 Type::Pointer { .. } => fault.help("`str(pointer)` reads the text behind a pointer"),

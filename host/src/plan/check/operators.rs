@@ -46,7 +46,7 @@ impl Checker<'_> {
     pub(super) fn integer(&self, expr: &Expr) -> Checked<Node> {
         let node = self.value(expr)?;
         match node.ty {
-            Type::Integer { .. } | Type::Boolean | Type::Enumeration { .. } => Ok(node),
+            ref ty if ty.is_number() => Ok(node),
             ref ty => {
                 let fault = Fault::new(expr.span, format!("{} cannot be computed with", self.shown(ty)));
                 Err(one(if matches!(ty, Type::Text { .. }) { fault.help(OF_TEXTS) } else { fault }))
@@ -83,9 +83,16 @@ impl Checker<'_> {
         if let Some(node) = [&left_node, &right_node].into_iter().find(|node| is_only_sent(&node.ty)) {
             return Err(self.only_sent(node));
         }
+        if let Some(compared) = self.addresses_compared(op, at, &left_node, &right_node, span) {
+            return compared;
+        }
         match (&left_node.ty, &right_node.ty) {
-            (Type::Text { .. }, Type::Text { .. }) => self.texts(op, at, left_node, right_node, span),
-            (Type::Text { .. }, other) | (other, Type::Text { .. }) => Err(one(self.text_and_other(op, at, other))),
+            (a, b) if a.most_bytes().is_some() && b.most_bytes().is_some() => {
+                self.texts(op, at, left_node, right_node, span)
+            }
+            (text, other) | (other, text) if text.most_bytes().is_some() => {
+                Err(one(self.text_and_other(op, at, text, other)))
+            }
             (Type::Pointer { .. }, _) | (_, Type::Pointer { .. }) => {
                 if !is_equality(op) {
                     let message = "pointers can be compared by `==` and `!=`, and not be computed with";
@@ -123,23 +130,27 @@ impl Checker<'_> {
         }
     }
 
-    fn text_and_other(&self, op: Op, at: Span, other: &Type) -> Fault {
+    fn text_and_other(&self, op: Op, at: Span, text: &Type, other: &Type) -> Fault {
+        let text = self.shown(text);
         if !op.is_comparison() {
-            return Fault::new(at, "a text cannot be computed with").help(OF_TEXTS);
+            return Fault::new(at, format!("{text} cannot be computed with")).help(OF_TEXTS);
         }
-        let fault = Fault::new(at, format!("a text cannot be compared with {}", self.shown(other)));
+        let fault = Fault::new(at, format!("{text} cannot be compared with {}", self.shown(other)));
         match other {
             Type::Pointer { .. } => fault.help("`str(pointer)` reads the text behind a pointer"),
+            Type::Flags { .. } => fault.help("`flags & O_CREAT` tells whether a bit is set"),
             _ => fault.help("a text to compare with stands in double quotes: `comm == \"1\"`"),
         }
     }
 
     fn texts(&self, op: Op, at: Span, left: Node, right: Node, span: Span) -> Checked<Node> {
         if !op.is_comparison() {
-            return Err(one(Fault::new(at, "a text cannot be computed with").help(OF_TEXTS)));
+            let message = format!("{} cannot be computed with", self.shown(&left.ty));
+            return Err(one(Fault::new(at, message).help(OF_TEXTS)));
         }
         if !is_equality(op) {
-            return Err(one(Fault::new(at, "texts can be compared by `==` and `!=` only")));
+            let what = if let Type::Text { .. } = left.ty { "texts" } else { "bytes" };
+            return Err(one(Fault::new(at, format!("{what} can be compared by `==` and `!=` only"))));
         }
         let same = match (&left.kind, &right.kind) {
             (NodeKind::Literal(a), NodeKind::Literal(b)) => NodeKind::Constant(i64::from(a == b)),
@@ -251,7 +262,7 @@ impl Checker<'_> {
         if is_only_sent(&value.ty) {
             return Err(self.only_sent(&value));
         }
-        let is_text = matches!(value.ty, Type::Text { .. } | Type::Point(_));
+        let is_text = value.ty.most_bytes().is_some() || value.ty.is_octets() || matches!(value.ty, Type::Point(_));
         let (mut numbers, mut texts) = (Vec::new(), Vec::new());
         for member in members {
             match (member.kind, &member.ty) {
@@ -272,6 +283,10 @@ impl Checker<'_> {
         }
         if let Type::Point(name) = value.ty {
             return self.matching_point(name, &value, Match::Is, &texts, span);
+        }
+        if value.ty.is_octets() {
+            let texts: Vec<(&Vec<u8>, Span)> = texts.iter().map(|(text, at)| (text, *at)).collect();
+            return self.within_addresses(&value, &texts, span);
         }
         if is_text {
             return Ok(matching(value, Match::Is, texts.into_iter().map(|(text, _)| text).collect(), span));
@@ -297,16 +312,18 @@ impl Checker<'_> {
             (Type::Stack { of, frames: a }, Type::Stack { of: other, frames: b }) if of == other => {
                 Type::Stack { of: *of, frames: *a.max(b) }
             }
+            (Type::Bytes { max: a } | Type::Text { max: a }, Type::Bytes { max: b } | Type::Text { max: b }) => {
+                Type::Bytes { max: *a.max(b) }
+            }
             (Type::Pointer { target: a, origin: from_a }, Type::Pointer { target: b, origin: from_b })
                 if (*from_a == Origin::User) == (*from_b == Origin::User) =>
             {
                 let target = if a == b { a.clone() } else { Target::Unknown };
                 Type::Pointer { target, origin: if from_a == from_b { *from_a } else { Origin::Kernel } }
             }
-            (
-                Type::Integer { .. } | Type::Boolean | Type::Enumeration { .. },
-                Type::Integer { .. } | Type::Boolean | Type::Enumeration { .. },
-            ) => Type::Integer { bytes: 8, signed: !(is_unsigned(&then_node.ty) || is_unsigned(&otherwise_node.ty)) },
+            (a, b) if a.is_number() && b.is_number() => {
+                Type::Integer { bytes: 8, signed: !(is_unsigned(a) || is_unsigned(b)) }
+            }
             (a, b) => {
                 let message =
                     format!("the two values of `?:` do not go together: {} and {}", self.shown(a), self.shown(b));

@@ -211,7 +211,7 @@ impl Checker<'_> {
     }
 
     /// The array in the tracepoint's format that the expression names.
-    fn named_context_array(&self, expr: &Expr) -> Option<ContextArray<'_>> {
+    pub(super) fn named_context_array(&self, expr: &Expr) -> Option<ContextArray<'_>> {
         match &expr.kind {
             ExprKind::Field { base, name, .. } if base.kind == ExprKind::Name("args".to_owned()) => {
                 self.context_array(name)

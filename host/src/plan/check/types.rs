@@ -35,6 +35,9 @@ impl Checker<'_> {
         if is_only_sent(&node.ty) {
             return Err(self.only_sent(&node));
         }
+        if let Type::Bytes { .. } | Type::Ip | Type::Mac = node.ty {
+            return Err(self.no_number(&node, "cannot be cast"));
+        }
         if let Type::Text { .. } = node.ty {
             let fault = Fault::new(value.span, "a text cannot be cast");
             return Err(one(fault.help("its characters are integers: `comm[0]` of a structure's array")));
@@ -70,7 +73,9 @@ impl Checker<'_> {
             Walk::Place { bits: Some(_), .. } => return Err(one(Fault::new(value.span, "a bit field has no size"))),
             Walk::Place { ty, .. } => size_of(self.btf(span)?, ty),
             walk => match self.finish(walk, value.span)?.ty {
-                Type::Text { .. } | Type::Point(_) | Type::Stack { .. } => None,
+                Type::Text { .. } | Type::Bytes { .. } | Type::Ip | Type::Mac | Type::Point(_) | Type::Stack { .. } => {
+                    None
+                }
                 ty => Some(bytes_of(&ty).into()),
             },
         };
@@ -215,10 +220,8 @@ impl Checker<'_> {
             TypeBase::Of(expr) => match self.walk(expr)? {
                 Walk::Place { ty, bits: None, .. } => Ok(meaning(self.btf(expr.span)?, ty)),
                 walk => match self.finish(walk, expr.span)?.ty {
-                    Type::Point(_) | Type::Symbol(_) | Type::Stack { .. } => {
-                        Err(one(Fault::new(expr.span, "this has no type of the kernel's")))
-                    }
-                    ty => Ok(Named::Scalar(ty)),
+                    ty if ty.is_number() || matches!(ty, Type::Pointer { .. }) => Ok(Named::Scalar(ty)),
+                    _ => Err(one(Fault::new(expr.span, "this has no type of the kernel's"))),
                 },
             },
         }

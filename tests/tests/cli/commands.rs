@@ -3,6 +3,8 @@
 use std::path::Path;
 use std::process::{Command, Output};
 
+use porthole::kernel::KernelFacts;
+
 use crate::e2e::{Directory, is_root, kernel, plugin, porthole, porthole_of_nobody, porthole_without, says};
 use crate::{output, text};
 
@@ -190,4 +192,53 @@ fn help_tells_commands_and_options() {
     says(successful(&porthole_with(&["run", "--help"])), &options);
     says(successful(&porthole_with(&["check", "--help"])), &["<PLUGIN.wasm>", "--cache-dir"]);
     says(successful(&porthole_with(&["--version"])), &["porthole "]);
+}
+
+const SIGNAL: &str = "bpf_send_signal_task";
+const SENDS: &str = "bpf_send_signal_task(task, 0, PIDTYPE_PID, 0) == 0 && bpf_send_signal_task(task.real_parent, 0, PIDTYPE_PID, 0) == 0";
+
+#[test]
+fn root_effects_are_refused_unless_the_run_allows_them() {
+    if !is_root() {
+        return;
+    }
+    if KernelFacts::running().kfunc(SIGNAL).unwrap().is_none() {
+        println!("skipped: this kernel does not have {SIGNAL}");
+        return;
+    }
+    let arguments = ["--kfunc", SIGNAL, "--when", SENDS];
+    for command in ["check", "run"] {
+        let refused = kernel::leaving_nothing(|| {
+            let mut host = porthole();
+            host.arg(command).arg(plugin("calls")).arg("--").args(arguments);
+            output(host)
+        });
+        assert!(!refused.status.success());
+        let told = "kfunc `bpf_send_signal_task`: it sends a signal to a process or thread, which may end it, and this run allows no effects";
+        says(text(&refused.stderr), &[told, "--allow-effects"]);
+    }
+    let mut allowed = porthole();
+    allowed.args(["check", "--allow-effects"]).arg(plugin("calls")).arg("--").args(arguments);
+    let allowed = output(allowed);
+    says(
+        successful(&allowed),
+        &["kfunc bpf_send_signal_task; it sends a signal to a process or thread, which may end it\n"],
+    );
+    // To hold what the second call is passed.
+    says(successful(&allowed), &["called by the host itself: bpf_task_acquire, bpf_task_release\n"]);
+}
+
+#[test]
+fn root_check_says_what_this_kernel_lacks() {
+    if !is_root() {
+        return;
+    }
+    let arguments = ["--kfunc", "bpf_no_such_kfunc", "--when", "bpf_no_such_kfunc(1) == 2"];
+    let required = check(porthole(), &plugin("calls"), &arguments);
+    says(text(&required.stderr), &["kfunc `bpf_no_such_kfunc`: this kernel has no such kfunc\n"]);
+    let optional = check(porthole(), &plugin("calls"), &[&["--optional"], &arguments[..]].concat());
+    says(
+        successful(&optional),
+        &["kfunc bpf_no_such_kfunc, which this kernel does not have: what calls it is absent\n"],
+    );
 }

@@ -4,6 +4,7 @@
 //!
 //! * `--attach "POINT POINT…"`: calls of something else;
 //! * `--comm NAME`: only of threads of this name;
+//! * `--kfunc NAME --when CONDITION`: only where this holds, which calls that kernel function; with `--optional` a kernel may lack it;
 //! * `--rows`: a row for each call as well;
 //! * `--every N`: the row `total` also behind each N calls;
 //! * `--tick MS`: a tick that often, which does nothing;
@@ -40,6 +41,15 @@ impl Plugin for Calls {
         }
         if let Some(comm) = args.value::<String>("--comm")? {
             declaration.when(&format!("comm == {}", quote(&comm)));
+        }
+        let optional = args.flag("--optional");
+        match args.value::<String>("--kfunc")? {
+            Some(kfunc) if optional => declaration.optional_kfunc(&kfunc),
+            Some(kfunc) => declaration.kfunc(&kfunc),
+            None => {}
+        }
+        if let Some(condition) = args.value::<String>("--when")? {
+            declaration.when(&condition);
         }
         if let Some(milliseconds) = args.value("--tick")? {
             declaration.tick(milliseconds);

@@ -87,7 +87,9 @@ fn the_guides_plugin_builds_and_is_accepted() {
 fn links_lead_somewhere() {
     let root = root();
     let mut pages = vec![root.join("README.md"), root.join("ARCHITECTURE.md"), root.join("CHANGELOG.md")];
-    for folder in ["docs", "examples", "examples/opens", "examples/execs", "guest-sdk", "tests/guests"] {
+    for folder in
+        ["docs", "examples", "examples/opens", "examples/execs", "examples/files", "guest-sdk", "tests/guests"]
+    {
         let files = fs::read_dir(root.join(folder)).unwrap().map(|entry| entry.unwrap().path());
         pages.extend(files.filter(|path| path.extension().is_some_and(|e| e == "md")));
     }

@@ -111,18 +111,15 @@ fn truths(subject: &Subject, program: &Path, comm: &str, directory: &Path) -> Ve
     let inode = "task.mm.exe_file.f_inode";
     claims.extend(of_inode(inode, &fs::metadata(subject.of_process("exe")).expect("it is there")));
     let name = |path: &Path| path.file_name().expect("it has a name").to_str().expect("UTF-8").to_owned();
-    claims.push(claim("exe", "path(task.mm.exe_file)", exe.display()));
     claims.push(claim("exe", "str(task.mm.exe_file.f_path.dentry.d_name.name)", name(&exe)));
     let parent = name(exe.parent().expect("it is in a directory"));
     claims.push(claim("exe's directory", "str(task.mm.exe_file.f_path.dentry.d_parent.d_name.name)", parent));
     let cwd = fs::read_link(subject.of_process("cwd")).expect("it is somewhere");
     assert_eq!(cwd, directory);
-    claims.push(claim("cwd", "path(task.fs.pwd)", cwd.display()));
-    claims.push(claim(
-        "root",
-        "path(task.fs.root)",
-        fs::read_link(subject.of_process("root")).expect("it has one").display(),
-    ));
+    // /proc tells paths from the reader's root, and a probe from that of the mount namespace, which has more in front where this process is in a chroot.
+    for (name, file, link) in [("exe", "task.mm.exe_file", &exe), ("cwd", "task.fs.pwd", &cwd)] {
+        claims.push(claim(name, &format!("ends_with(path({file}), \"{}\")", link.display()), true));
+    }
     claims.push(claim("cwd", "str(task.fs.pwd.dentry.d_name.name)", name(&cwd)));
     claims
         .extend(of_inode("task.fs.pwd.dentry.d_inode", &fs::metadata(subject.of_process("cwd")).expect("it is there")));

@@ -69,6 +69,11 @@ impl Probe {
     pub fn when(&mut self, condition: &str) {
         self.body.insert(0, Step::When(condition.to_owned()));
     }
+
+    /// Names a value. It is computed before the probe's own steps and before what has been added until now, and all of these can use it.
+    pub fn bind(&mut self, name: &str, value: &str) {
+        self.body.insert(0, Step::Bind(Binding { name: name.to_owned(), value: value.to_owned() }));
+    }
 }
 
 /// A string literal of Porthole's expression language that means this text.
@@ -107,6 +112,15 @@ fn hex_digit(value: u8) -> u8 {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_is_added_last_comes_first() {
+        let mut probe = Probe { name: "p".to_owned(), attach: Vec::new(), body: vec![Step::When("a".to_owned())] };
+        probe.when("b");
+        probe.bind("c", "pid");
+        let bound = Step::Bind(Binding { name: "c".to_owned(), value: "pid".to_owned() });
+        assert_eq!(probe.body, [bound, Step::When("b".to_owned()), Step::When("a".to_owned())]);
+    }
 
     #[test]
     fn quoted_text_is_escaped() {

@@ -39,6 +39,11 @@ impl<'a> Output<'a> {
         self.current.map_or(0, |(_, record)| record.cpu())
     }
 
+    /// Whether a walk (`count(tasks(), …)` and the like) was cut short for the event being handled: its values are what the walk had come to.
+    pub fn walk_was_cut(&self) -> bool {
+        self.current.is_some_and(|(_, record)| record.walk_was_cut())
+    }
+
     /// Sends a row of the event's fields, with its name, and the time of the event being handled.
     pub fn row<'e>(&mut self, event: &impl Event<'e>) {
         NewRow { name: event.name(), time: self.time(), columns: event.columns(), out: self }.send();

@@ -2,12 +2,12 @@
 
 /// Bytes of a record's header.
 pub(crate) const HEADER: usize = 24;
-const SCHEMA: usize = 4;
+pub(crate) const SCHEMA: usize = 4;
 const CPU: usize = 6;
 const TIME: usize = 8;
 const PRESENCE: usize = 16;
 /// The bit of a slot's length that tells that the value was cut, and of a schema's id that tells it of a walk.
-const CUT: u16 = 0x8000;
+pub(crate) const CUT: u16 = 0x8000;
 
 /// One record of a batch: a header and the fields of one event.
 ///

@@ -31,7 +31,7 @@ pub use crate::bindings::porthole::trace::events::{FieldKind, FieldLayout, Schem
 pub use crate::bindings::porthole::trace::host::ValueResult as OwnedValue;
 use crate::bindings::porthole::trace::host::{FramesParam, FramesResult, IpAddress, Level};
 use crate::bindings::porthole::trace::{declarations::Step, events};
-use crate::record::HEADER;
+use crate::record::{CUT, HEADER, SCHEMA};
 use crate::runtime::Runtime;
 use crate::{Declaration, Event, FieldSpec, Kind, Plugin, Value};
 
@@ -126,6 +126,17 @@ impl NewBatch<'_> {
         let schema = schema.unwrap_or_else(|| panic!("no probe `{probe}` is declared"));
         self.batch.records.extend(encode(schema, time_ns, cpu, fields));
         self.batch.count += 1;
+    }
+
+    /// As [`event`](Self::event), of an event for which a walk was cut short.
+    ///
+    /// # Panics
+    ///
+    /// As there.
+    pub fn event_of_cut_walk(&mut self, probe: &str, time_ns: u64, cpu: u16, fields: &[(&str, Value<'_>)]) {
+        let at = self.batch.records.len() + SCHEMA;
+        self.event(probe, time_ns, cpu, fields);
+        self.batch.records[at + 1] |= CUT.to_le_bytes()[1];
     }
 
     /// So many events were lost since the batch before.

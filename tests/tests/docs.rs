@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::rc::Rc;
 
+use porthole::kernel::KernelFacts;
 use porthole::kernel::kfunc::{Usage, all_known};
 use porthole::plan::layout::Schema;
 use porthole::plan::{kind_name, plan};
@@ -50,8 +51,74 @@ fn the_message_is_what_the_fault_gives() {
 #[test]
 fn the_guides_plugin_builds_and_is_accepted() {
     let page = page("docs/plugins.md");
+    let component = built("unlinks", block(page.split_once("`.cargo/config.toml`").unwrap().1, "rust"));
+    // What the SDK promises of plugins that pull in no formatting.
+    assert!(fs::metadata(&component).unwrap().len() < 60_000, "the component has grown");
+    let checked = e2e::porthole().args(["check", "--no-cache"]).arg(&component).output().unwrap();
+    let text = String::from_utf8_lossy(&checked.stdout);
+    assert!(checked.status.success(), "{}", String::from_utf8_lossy(&checked.stderr));
+    assert!(text.contains("path = str(args.pathname) : text of at most 256 bytes"), "{text}");
+}
+
+/// docs/plugins.md: the event that calls the kernel's functions has the values that they give.
+#[test]
+fn root_the_guides_kfuncs_are_called() {
+    if !e2e::is_root() {
+        return;
+    }
+    for kfunc in ["bpf_task_from_pid", "bpf_iter_task_new"] {
+        if KernelFacts::running().kfunc(kfunc).expect("facts").is_none() {
+            println!("skipped: this kernel does not have {kfunc}");
+            return;
+        }
+    }
+    if std::env::var_os("PORTHOLE_TEST_HOST").is_some() {
+        println!("skipped: no plugin can be built here");
+        return;
+    }
+    let page = page("docs/plugins.md");
+    let event = block(page.split_once("## Calling the kernel's functions").unwrap().1, "rust");
+    let rest = "
+        #[derive(Default)]
+        struct Ancestry;
+
+        impl Plugin for Ancestry {
+            type Event<'a> = Exec;
+            fn on(&mut self, exec: &Exec, out: &mut Output) {
+                out.row(exec);
+            }
+        }
+
+        porthole_guest::register!(Ancestry);
+    ";
+    let host = e2e::host::Run::new(&built("ancestry", &format!("{event}{rest}"))).attach();
+    // Of the shell there are as many threads as of any, and as many children as it waits for.
+    let shell = ["-c", "sleep 0 & /bin/true; wait; exit 0"];
+    let mut shell = Command::new("/bin/sh").args(shell).spawn().unwrap();
+    let (pid, parent) = (shell.id(), std::process::id());
+    assert!(shell.wait().unwrap().success());
+    let rows = host.interrupt().successful().rows();
+    let named = |comm: &str, grandparent: u32| {
+        let found = |row: &&serde_json::Value| {
+            row["fields"]["comm"] == comm
+                && row["fields"]["grandparent"] == grandparent
+                && row["fields"]["parent"] == "sh"
+        };
+        rows.iter().find(found).unwrap_or_else(|| panic!("no {comm} below {pid} in {rows:#?}"))["fields"].clone()
+    };
+    for comm in ["sleep", "true"] {
+        let row = named(comm, parent);
+        assert_eq!(row["threads_of_parent"], 1, "{row:#}");
+        // The other one may have come and gone.
+        assert!((1..=2).contains(&row["siblings"].as_u64().unwrap()), "{row:#}");
+    }
+}
+
+/// A plugin of this code, with the guide's other two files.
+fn built(name: &str, code: &str) -> PathBuf {
+    let page = page("docs/plugins.md");
     let root = root();
-    let directory = Path::new(env!("CARGO_TARGET_TMPDIR")).join("unlinks");
+    let directory = Path::new(env!("CARGO_TARGET_TMPDIR")).join(name);
     let write = |name: &str, text: &str| {
         let path = directory.join(name);
         fs::create_dir_all(path.parent().unwrap()).unwrap();
@@ -60,9 +127,9 @@ fn the_guides_plugin_builds_and_is_accepted() {
     let (manifest, config) = page.split_once("`.cargo/config.toml`").unwrap();
     let sdk = root.join("guest-sdk");
     let manifest = block(manifest, "toml").replace("../porthole/guest-sdk", sdk.to_str().unwrap());
-    write("Cargo.toml", &manifest);
+    write("Cargo.toml", &manifest.replace("\"unlinks\"", &format!("{name:?}")));
     write(".cargo/config.toml", block(config, "toml"));
-    write("src/lib.rs", block(config, "rust"));
+    write("src/lib.rs", code);
     // The crates that the examples have been built with, so that nothing need be fetched.
     fs::copy(root.join("examples/Cargo.lock"), directory.join("Cargo.lock")).unwrap();
 
@@ -72,14 +139,7 @@ fn the_guides_plugin_builds_and_is_accepted() {
     cargo.args(["build", "--offline", "--release", "--target", "wasm32-unknown-unknown"]).current_dir(&directory);
     let built = cargo.env("CARGO_TARGET_DIR", target).output().unwrap();
     assert!(built.status.success(), "{}", String::from_utf8_lossy(&built.stderr));
-
-    let component = target.join("wasm32-unknown-unknown/release/unlinks.wasm");
-    // What the SDK promises of plugins that pull in no formatting.
-    assert!(fs::metadata(&component).unwrap().len() < 60_000, "the component has grown");
-    let checked = e2e::porthole().args(["check", "--no-cache"]).arg(&component).output().unwrap();
-    let text = String::from_utf8_lossy(&checked.stdout);
-    assert!(checked.status.success(), "{}", String::from_utf8_lossy(&checked.stderr));
-    assert!(text.contains("path = str(args.pathname) : text of at most 256 bytes"), "{text}");
+    target.join(format!("wasm32-unknown-unknown/release/{name}.wasm"))
 }
 
 /// As the README says it: the files that it and the other pages lead to are there.
@@ -87,10 +147,11 @@ fn the_guides_plugin_builds_and_is_accepted() {
 fn links_lead_somewhere() {
     let root = root();
     let mut pages = vec![root.join("README.md"), root.join("ARCHITECTURE.md"), root.join("CHANGELOG.md")];
-    for folder in
-        ["docs", "examples", "examples/opens", "examples/execs", "examples/files", "guest-sdk", "tests/guests"]
-    {
-        let files = fs::read_dir(root.join(folder)).unwrap().map(|entry| entry.unwrap().path());
+    let examples = fs::read_dir(root.join("examples")).unwrap().map(|entry| entry.unwrap().path());
+    let examples = examples.filter(|path| path.join("README.md").exists());
+    let folders = ["docs", "examples", "guest-sdk", "tests/guests"].map(|folder| root.join(folder));
+    for folder in folders.into_iter().chain(examples) {
+        let files = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
         pages.extend(files.filter(|path| path.extension().is_some_and(|e| e == "md")));
     }
     let mut wrong = Vec::new();

@@ -37,11 +37,9 @@ struct Truth {
 impl Truth {
     fn of(file: &File) -> Truth {
         let stat = file.metadata().expect("it is open");
-        let read = |name: &str| fs::read_to_string(format!("/proc/thread-self/{name}")).expect("procfs is mounted");
-        let descriptor = read(&format!("fdinfo/{}", file.as_raw_fd()));
-        let mount = descriptor.lines().find_map(|line| line.strip_prefix("mnt_id:")).expect("it is told").trim();
-        let mounts = read("mountinfo");
-        let of_mount = |line: &&str| line.split(' ').next() == Some(mount);
+        let mount = mount_of(file);
+        let mounts = fs::read_to_string("/proc/thread-self/mountinfo").expect("procfs is mounted");
+        let of_mount = |line: &&str| line.split(' ').next() == Some(&mount);
         // proc_pid_mountinfo(5): number, parent, device, root, mount point, options, fields in no number, a dash, type.
         let line = mounts.lines().find(of_mount).expect("the mount is there");
         let (major, minor) = line.split(' ').nth(2).and_then(|device| device.split_once(':')).expect("a device");
@@ -74,6 +72,22 @@ impl Truth {
             assert_eq!(fields[column], expected, "{column} of {row}");
         }
     }
+}
+
+/// The number of the mount that an open file is in.
+fn mount_of(file: &File) -> String {
+    let path = format!("/proc/thread-self/fdinfo/{}", file.as_raw_fd());
+    let text = fs::read_to_string(path).expect("procfs is mounted");
+    text.lines().find_map(|line| line.strip_prefix("mnt_id:")).expect("it is told").trim().to_owned()
+}
+
+/// Where what this process takes for the root is mounted: nowhere else than at the root, but for processes in a chroot. Paths over all mounts begin with it.
+fn root_of_mounts() -> String {
+    let mount = mount_of(&File::open("/").expect("there is one"));
+    let mounts = fs::read_to_string("/proc/1/mountinfo").expect("procfs is mounted");
+    let line = mounts.lines().find(|line| line.split(' ').next() == Some(&mount));
+    let point = line.and_then(|line| line.split(' ').nth(4)).unwrap_or("/");
+    point.trim_end_matches('/').to_owned()
 }
 
 const OF_DIRECTORY: [&str; 4] = ["inode", "major", "minor", "fs"];
@@ -160,25 +174,25 @@ fn root_files_are_what_stat_tells() {
         return;
     }
     let (ended, own, done) = ran("", &["opened", "changed"]);
-    let all = ended.rows();
+    let (all, root) = (ended.rows(), root_of_mounts());
     for (name, done) in ["root", "tmpfs"].into_iter().zip(&done) {
         let at = own.path().join(name);
         let path = |name: &str| at.join(name).display().to_string();
+        let here = format!("{root}{}", at.display());
 
         // Opened by fs::write, and then as it has become.
-        let [made, opened] = rows(&all, "opened", |fields| fields["path"] == path("a"))[..] else { panic!("{all:#?}") };
-        assert_eq!((&made["fields"]["size"], &made["fields"]["owner"]), (&json!(0), &json!(0)));
-        done.file.told(opened, &OF_FILE);
-        let [directory] = rows(&all, "opened", |fields| fields["path"] == at.display().to_string())[..] else {
+        let [made, opened] = rows(&all, "opened", |fields| fields["path"] == format!("{here}/a"))[..] else {
             panic!("{all:#?}")
         };
+        assert_eq!((&made["fields"]["size"], &made["fields"]["owner"]), (&json!(0), &json!(0)));
+        done.file.told(opened, &OF_FILE);
+        let [directory] = rows(&all, "opened", |fields| fields["path"] == here)[..] else { panic!("{all:#?}") };
         done.directory.told(directory, &OF_DIRECTORY);
 
         let from = |directory: &str, path: &str| {
             let of = |fields: &Value| fields["directory"] == directory && fields["path"].as_str() == Some(path);
             rows(&all, "changed", of)
         };
-        let here = at.display().to_string();
         // The directory's own number, where the name begins there; the C library's call has another name than the system call on some machines.
         for (call, name, to, result) in [
             ("renameat", "a", json!("b"), json!(0)),
@@ -192,7 +206,9 @@ fn root_files_are_what_stat_tells() {
             done.directory.told(row, &OF_DIRECTORY);
         }
         for (name, to) in [("b", json!(path("c"))), ("d", Value::Null)] {
-            let [row] = from("/", &path(name))[..] else { panic!("{name}: {all:#?}") };
+            let [row] = from(if root.is_empty() { "/" } else { &root }, &path(name))[..] else {
+                panic!("{name}: {all:#?}")
+            };
             assert_eq!((&row["fields"]["to"], &row["fields"]["result"]), (&to, &json!(0)), "{row}");
         }
     }
@@ -215,7 +231,7 @@ fn root_hooks_tell_of_files_before_they_change() {
         return;
     }
     let (ended, own, done) = ran("--lsm", &["open", "remove", "rename"]);
-    let all = ended.rows();
+    let (all, root) = (ended.rows(), root_of_mounts());
     let reads_origin = may_call(&facts, "bpf_get_file_xattr");
     let reads_own_path = may_call(&facts, "bpf_path_d_path");
     for (lacking, what) in [(!reads_origin, "bpf_get_file_xattr"), (!reads_own_path, "bpf_path_d_path")] {
@@ -226,7 +242,11 @@ fn root_hooks_tell_of_files_before_they_change() {
     for (name, done) in ["root", "tmpfs"].into_iter().zip(&done) {
         let at = own.path().join(name);
         let path = at.join("a").display().to_string();
-        let [_, open] = rows(&all, "open", |fields| fields["path"] == path)[..] else { panic!("{all:#?}") };
+        // Those of this file system: an overlay opens, renames and removes a file of another one beneath it, at the same hooks.
+        let here =
+            |fields: &Value| (&fields["major"], &fields["minor"]) == (&done.file.major.into(), &done.file.minor.into());
+        let this = |fields: &Value| here(fields) && fields["path"] == format!("{root}{path}");
+        let [_, open] = rows(&all, "open", this)[..] else { panic!("{all:#?}") };
         done.file.told(open, &OF_FILE);
         let fields = &open["fields"];
         assert_eq!(fields["own_path"], if reads_own_path { json!(path) } else { Value::Null }, "{open}");
@@ -237,13 +257,7 @@ fn root_hooks_tell_of_files_before_they_change() {
         );
 
         // The file itself, whatever it is called by now; paths begin at the root of its file system.
-        let of = |what: &str| {
-            let below = |fields: &Value| {
-                let device = (&fields["major"], &fields["minor"]) == (&done.file.major.into(), &done.file.minor.into());
-                fields["what"] == what && device
-            };
-            rows(&all, "change", below)
-        };
+        let of = |what: &str| rows(&all, "change", |fields| fields["what"] == what && here(fields));
         let [first, second] = of("rename")[..] else { panic!("{all:#?}") };
         let [unlinked] = of("unlink")[..] else { panic!("{all:#?}") };
         let [directory] = of("rmdir")[..] else { panic!("{all:#?}") };

@@ -6,8 +6,8 @@
 //!
 //! What is written to the stack is made of the unknown zero, for the verifier remembers constants there, too.
 
+use super::held::Exit;
 use super::text::Found;
-use super::value::Exit;
 use super::{Local, Lower, helper};
 use crate::ir::{Address, AluOp, BlockId, Cond, Operand, Register, Size, SlotId, Space};
 use crate::plan::layout::{self, CUT};
@@ -95,7 +95,8 @@ impl Lower<'_> {
         let number = self.value(node, exit);
         let (length, cut) = (self.fresh(number), self.b.constant(0));
         if !matches!(node.ty.integer(), Some((8, false))) {
-            self.b.leave_if(Cond::Slt, length, 0, exit.take());
+            let absent = self.leave(exit);
+            self.b.leave_if(Cond::Slt, length, 0, absent);
         }
         let (long, fits, join) = (self.b.block(), self.b.block(), self.b.block());
         self.b.branch(Cond::Gt, length, max as i32, long, fits);
@@ -111,6 +112,12 @@ impl Lower<'_> {
 
     /// Puts an address to its place; goes to `exit` where it is absent.
     pub fn octets_into(&mut self, node: &Node, to: Octets, exit: &Exit) {
+        let depth = self.depth();
+        self.octets_read_into(node, to, exit);
+        self.release_to(depth);
+    }
+
+    fn octets_read_into(&mut self, node: &Node, to: Octets, exit: &Exit) {
         self.explain_node(node);
         match &node.kind {
             NodeKind::Ipv4(value) => {
@@ -146,7 +153,8 @@ impl Lower<'_> {
                         let (v4, other, v6, join) = (self.b.block(), self.b.block(), self.b.block(), self.b.block());
                         self.b.branch(Cond::Eq, family, AF_INET, v4, other);
                         self.b.enter(other);
-                        self.b.branch(Cond::Eq, family, AF_INET6, v6, exit.take());
+                        let absent = self.leave(exit);
+                        self.b.branch(Cond::Eq, family, AF_INET6, v6, absent);
                         for (block, kind) in [(v4, layout::V4), (v6, layout::V6)] {
                             self.b.enter(block);
                             ip(self, kind);

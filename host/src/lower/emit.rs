@@ -5,8 +5,8 @@
 //! consumer only where that has caught up.
 
 use super::bytes::{Octets, Place};
+use super::held::Exit;
 use super::text::{self, COMM};
-use super::value::Exit;
 use super::{Counter, EVENTS, Lower, helper};
 use crate::ir::{Address, AluOp, Cond, Operand, Register, Size, Space};
 use crate::plan::layout::{self, FieldKind, FieldLayout, Schema};

@@ -6,7 +6,8 @@
 //! The idea: what has failed is looked at where that costs nothing, behind the jump. There the pointer is fetched once more from where it came from: the word that it
 //! was read into (so what is read through it goes to another word), or the program's context. Only a pointer that came from neither stays in its register meanwhile.
 
-use super::value::{Exit, is_number};
+use super::held::Exit;
+use super::value::is_number;
 use super::{Counter, Lower};
 use crate::ir::{Address, BlockId, Cond, Register, Size, SlotId, Space};
 use crate::plan::{Access, Builtin, Node, NodeKind, Span, Type};

@@ -9,10 +9,43 @@
 //!
 //! Invariant: a block that is jumped to by way of [`Lower::leave`] or [`Lower::releasing`] finds held just what was held where it was made.
 
+use std::cell::Cell;
+
 use super::Lower;
-use super::value::Exit;
 use crate::ir::{BlockId, CType, Callee, Cond, Kfunc, KfuncId, ReasonId, Register, SlotId};
 use crate::plan::Node;
+
+/// Where an absent value goes, and whether any does.
+pub struct Exit {
+    block: BlockId,
+    used: Cell<bool>,
+    /// How much is held there.
+    depth: usize,
+}
+
+impl Exit {
+    pub fn to(block: BlockId, depth: usize) -> Exit {
+        Exit { block, used: Cell::new(false), depth }
+    }
+
+    pub fn depth(&self) -> usize {
+        self.depth
+    }
+
+    /// The block, for a jump to it: for [`Lower::leave`] alone, as a jump right there would forget what is held.
+    fn take(&self) -> BlockId {
+        self.used.set(true);
+        self.block
+    }
+
+    pub fn block(&self) -> BlockId {
+        self.block
+    }
+
+    pub fn used(&self) -> bool {
+        self.used.get()
+    }
+}
 
 /// Something to be given back.
 #[derive(Clone, Copy)]

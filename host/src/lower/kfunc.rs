@@ -7,7 +7,7 @@
 //! what lives on. How long a walk may take is bounded by our own count of steps, for all walks of a hit together: what is beyond is left out, and marked in the record.
 
 use super::fault::Root;
-use super::value::Exit;
+use super::held::Exit;
 use super::{Counter, Lower, helper, text};
 use crate::ir::{Address, AluOp, BlockId, Callee, Cond, Kfunc, KfuncId, Operand, Register, Size, SlotId, Space};
 use crate::plan::kfunc::{Argument, Call, Does, Found, Gives, Length, Over, Walk};

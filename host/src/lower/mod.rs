@@ -36,9 +36,8 @@ use crate::plan::layout::Schema;
 use crate::plan::{Builtin, Plan, PlanStep, PointPlan, Shown, Span, Typed};
 use bytes::{Octets, Place};
 use fault::Faults;
-use held::Holding;
+use held::{Exit, Holding};
 pub use path::STEPS;
-use value::Exit;
 
 /// The map of events: a ring buffer.
 pub const EVENTS: MapId = MapId(0);

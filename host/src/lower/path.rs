@@ -11,8 +11,8 @@
 //! that what is read of one that changes is a name all the same.
 
 use super::fault::Root;
+use super::held::Exit;
 use super::text::Found;
-use super::value::Exit;
 use super::{Lower, helper};
 use crate::ir::{Address, AluOp, Cond, Register, Size, Space};
 use crate::plan::layout::CUT;

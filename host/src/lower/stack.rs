@@ -3,8 +3,8 @@
 //! The kernel would keep stacks for us and give a number for each (bpf_get_stackid). Two stacks may then share a number, and one is lost; nobody knows when a stack is wanted no
 //! more; and who reads the number must ask for the stack later. A record with the addresses in it is longer, and whole.
 
+use super::held::Exit;
 use super::text::Found;
-use super::value::Exit;
 use super::{Lower, helper};
 use crate::ir::{Cond, Register};
 use crate::plan::layout::CUT;
@@ -24,7 +24,8 @@ impl Lower<'_> {
         let context = self.context;
         let read = self.helper(helper::GET_STACK, &[context.into(), to.into(), (asked as i32).into(), flags.into()]);
         // A thread of the kernel's has no stack of a process.
-        self.b.leave_if(Cond::Slt, read, 0, exit.take());
+        let absent = self.leave(exit);
+        self.b.leave_if(Cond::Slt, read, 0, absent);
         let (length, cut) = (self.b.register(), self.b.register());
         let (long, fits, join) = (self.b.block(), self.b.block(), self.b.block());
         self.b.copy(length, read);

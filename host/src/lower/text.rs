@@ -1,7 +1,7 @@
 //! Texts: read into memory of the program, with their length, and compared there.
 
 use super::fault::Root;
-use super::value::Exit;
+use super::held::Exit;
 use super::{Local, Lower, helper, path, stack};
 use crate::ir::{Address, AluOp, BlockId, Cond, Operand, Register, Size, Space};
 use crate::plan::kfunc::Argument;

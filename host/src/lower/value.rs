@@ -1,45 +1,12 @@
 //! Integers, booleans and pointers, and what branches on them.
 
-use std::cell::Cell;
-
 use super::fault::Root;
+use super::held::Exit;
 use super::{Local, Lower, helper};
 use crate::ir::{Address, AluOp, BlockId, Cond, Operand, Register, Size, Space};
 use crate::plan::arithmetic::Op;
 use crate::plan::kfunc::Gives;
 use crate::plan::{Access, Builtin, Node, NodeKind, Origin, Type};
-
-/// Where an absent value goes, and whether any does.
-pub struct Exit {
-    block: BlockId,
-    used: Cell<bool>,
-    /// How much is held there.
-    depth: usize,
-}
-
-impl Exit {
-    pub fn to(block: BlockId, depth: usize) -> Exit {
-        Exit { block, used: Cell::new(false), depth }
-    }
-
-    pub fn depth(&self) -> usize {
-        self.depth
-    }
-
-    /// The block, for [`Lower::leave`] alone: a jump right there would forget what is held.
-    pub fn take(&self) -> BlockId {
-        self.used.set(true);
-        self.block
-    }
-
-    pub fn block(&self) -> BlockId {
-        self.block
-    }
-
-    pub fn used(&self) -> bool {
-        self.used.get()
-    }
-}
 
 impl Lower<'_> {
     /// The node's value in 64 bits; goes to `exit` where it is absent. What had to be held for it is released, unless the value is a pointer to that.

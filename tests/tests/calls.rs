@@ -220,6 +220,7 @@ const TRUTHS: &[&str] = &[
     "count(children(bpf_cgroup_ancestor(task.cgroups.dfl_cgrp, 0))) == count(descendants(bpf_cgroup_ancestor(task.cgroups.dfl_cgrp, 0)), d, d.cgroup.level == 1)",
     "count(descendants(bpf_cgroup_ancestor(task.cgroups.dfl_cgrp, 0))) >= 1",
     "first(ancestors(task.cgroups.dfl_cgrp), c, c.cgroup.level == 0, c.cgroup.kn.id) == bpf_cgroup_ancestor(task.cgroups.dfl_cgrp, 0).kn.id",
+    "count(ancestors(task.cgroups.dfl_cgrp), c, bpf_task_under_cgroup(task, c.cgroup) == 1) == task.cgroups.dfl_cgrp.level + 1",
     "count(bits(&task.pid, 1), n, n < 32) > 0",
     "bpf_task_acquire(task.real_parent.real_parent).tgid == task.real_parent.real_parent.tgid",
     "bpf_task_under_cgroup(bpf_task_from_pid(task.pid), bpf_cgroup_from_id(cgroup)) == 1",

@@ -26,15 +26,14 @@ pub enum Trust {
     Full,
 }
 
-/// Members through which trust is kept.
-const KEPT: [(&str, &str, Trust); 16] = [
+/// Members through which trust is kept, on all kernels: only since 6.17 is the cgroup of a `cgroup_subsys_state` among them.
+const KEPT: [(&str, &str, Trust); 15] = [
     ("task_struct", "cpus_ptr", Trust::Rcu),
     ("task_struct", "cgroups", Trust::Rcu),
     ("task_struct", "real_parent", Trust::Rcu),
     ("task_struct", "group_leader", Trust::Rcu),
     ("css_set", "dfl_cgrp", Trust::Rcu),
     ("cgroup", "kn", Trust::Rcu),
-    ("cgroup_subsys_state", "cgroup", Trust::Rcu),
     ("mm_struct", "exe_file", Trust::Rcu),
     ("sk_buff", "sk", Trust::Rcu),
     ("request_sock", "sk", Trust::Rcu),

@@ -9,7 +9,7 @@ use porthole_guest::prelude::*;
 
 /// A cgroup, at each tick. `args.cgroup` is one of the hierarchy of version 2.
 #[derive(Event)]
-#[probe(attach = "iter:cgroup", kfuncs = ["bpf_iter_css_new", "bpf_iter_css_task_new", "bpf_cgroup_acquire"])]
+#[probe(attach = "iter:cgroup", kfuncs = ["bpf_iter_css_new", "bpf_iter_css_task_new"])]
 struct Cgroup<'a> {
     #[expr("args.cgroup.kn.id")]
     id: u64,
@@ -37,12 +37,12 @@ struct Cgroup<'a> {
     memory: Option<i64>,
 }
 
-/// A process has begun a program, or its last thread ends. `top` is the chosen cgroup.
+/// A process has begun a program, or its first thread ends. `top` is the chosen cgroup.
 #[derive(Event)]
 #[probe(
     attach = ["rawtracepoint:sched_process_exec", "rawtracepoint:sched_process_exit"],
     kfuncs = ["bpf_cgroup_ancestor", "bpf_cgroup_from_id", "bpf_task_under_cgroup"],
-    when = "ends_with(probe, \"exec\") || args.p.signal.live.counter == 0",
+    when = "args.p.pid == args.p.tgid",
     when = "bpf_task_under_cgroup(args.p, top)",
     bind(own = "args.p.cgroups.dfl_cgrp", below = "bpf_cgroup_ancestor(args.p.cgroups.dfl_cgrp, top.level + 1)")
 )]

@@ -3,6 +3,7 @@
 //! All of it is read at the moment itself, in the kernel. From one ancestor to the next leads a pid, and from the pid to its task a kernel function,
 //! whose result the host gives back; the handler only puts what it is sent into words.
 
+use std::collections::VecDeque;
 use std::fmt::Write;
 
 use porthole_guest::prelude::*;
@@ -41,6 +42,8 @@ struct Process<'a> {
     #[expr("ends_with(probe, \"exit\")")]
     ended: bool,
     pid: u32,
+    #[expr("process.start_boottime")]
+    started: u64,
     #[expr("process.real_parent.tgid")]
     ppid: i32,
     #[expr("process.comm")]
@@ -112,13 +115,18 @@ struct Process<'a> {
     p6_comm: Comm,
 }
 
+/// So many ends of processes are kept in mind, a great many more than CPUs.
+const ENDED: usize = 1024;
+
 struct Lineage {
     levels: usize,
+    /// Processes that have ended of late, by pid and start: several threads at their end may each find that none is left.
+    ended: VecDeque<(u32, u64)>,
 }
 
 impl Default for Lineage {
     fn default() -> Lineage {
-        Lineage { levels: LEVELS }
+        Lineage { levels: LEVELS, ended: VecDeque::new() }
     }
 }
 
@@ -143,6 +151,9 @@ impl Plugin for Lineage {
 
     fn on(&mut self, process: &Process, out: &mut Output) {
         let Process { pid, uid, gid, euid, egid, .. } = *process;
+        if process.ended && !self.is_new((pid, process.started)) {
+            return;
+        }
         let lineage = process.lineage(self.levels);
         let ending = process.ended.then(|| Ending::of(process.status));
         out.new_row(if process.ended { "exit" } else { "exec" })
@@ -169,6 +180,20 @@ impl Plugin for Lineage {
             .column("ipc_ns", process.ipc_ns)
             .column("cgroup_ns", process.cgroup_ns)
             .send();
+    }
+}
+
+impl Lineage {
+    /// Whether this process's end has not been told yet.
+    fn is_new(&mut self, process: (u32, u64)) -> bool {
+        if self.ended.contains(&process) {
+            return false;
+        }
+        if self.ended.len() == ENDED {
+            self.ended.pop_front();
+        }
+        self.ended.push_back(process);
+        true
     }
 }
 
@@ -276,13 +301,29 @@ mod tests {
     fn an_end_is_a_code_or_a_signal() {
         let mut run = Run::<Lineage>::start(&[]).expect("it starts");
         // As wait(2) has them: exit code 3, SIGKILL, and SIGSEGV with a core dump.
-        for (status, code, signal) in [(0x300, Some(3), None), (9, None, Some(9)), (0x8b, None, Some(11))] {
-            let fields = [("ended", true.into()), ("status", i64::from(status).into())];
+        for (started, (status, code, signal)) in
+            (1u64..).zip([(0x300, Some(3), None), (9, None, Some(9)), (0x8b, None, Some(11))])
+        {
+            let fields = [("ended", true.into()), ("started", started.into()), ("status", i64::from(status).into())];
             let sent = run.batch(|batch| batch.event("process", 1, 0, &fields)).expect("the batch is good");
             let number = |value: Option<i64>| value.map_or(OwnedValue::Absent, OwnedValue::Signed);
             assert_eq!(columns(&sent[0]).0, "exit");
             assert_eq!(column(&sent[0], "code"), &number(code));
             assert_eq!(column(&sent[0], "signal"), &number(signal));
         }
+    }
+
+    #[test]
+    fn an_end_is_told_once() {
+        let mut run = Run::<Lineage>::start(&[]).expect("it starts");
+        let mut rows = |pid: u32, started: u64| {
+            let fields = [("ended", true.into()), ("pid", pid.into()), ("started", started.into())];
+            run.batch(|batch| batch.event("process", 1, 0, &fields)).expect("the batch is good").len()
+        };
+        assert_eq!([rows(7, 1), rows(7, 1), rows(8, 1), rows(7, 2), rows(7, 1)], [1, 0, 1, 1, 0]);
+        for pid in 0..2 * ENDED as u32 {
+            assert_eq!(rows(pid, 3), 1);
+        }
+        assert_eq!(run.stop(), []);
     }
 }

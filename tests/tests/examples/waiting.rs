@@ -1,6 +1,7 @@
 //! Processes that wait, and stand still meanwhile.
 
 use std::fs;
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::thread::sleep;
@@ -28,7 +29,8 @@ impl Waiting {
         let printed = child.stdout.as_mut().expect("it is a pipe");
         std::io::Read::read_exact(printed, &mut [0]).expect("it prints something");
         // What runs this program, of this process and its descendants: no other does.
-        let runs = |pid: &u32| fs::read_link(format!("/proc/{pid}/exe")).is_ok_and(|exe| exe == program);
+        let file = |path: &Path| fs::metadata(path).map(|found| (found.dev(), found.ino())).ok();
+        let runs = |pid: &u32| file(Path::new(&format!("/proc/{pid}/exe"))) == file(program);
         let pids = [child.id()].into_iter().chain(children(child.id()));
         let pid = pids.into_iter().find(runs).expect("it runs the program");
         let waiting = Waiting { child, pid };

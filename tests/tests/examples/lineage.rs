@@ -39,8 +39,14 @@ fn root_a_process_is_told_of_as_proc_does() {
     fs::set_permissions(directory.path(), std::os::unix::fs::PermissionsExt::from_mode(0o755)).expect("it is ours");
     let host = Run::new(&plugin("lineage")).arg("--comm").arg(&name).attach();
     let mut expected = Vec::new();
+    // The kernel refuses it below a changed root, as in the virtual machines.
+    let users = Command::new("unshare").args(["--user", "true"]).output().expect("it is there").status.success();
+    if !users {
+        println!("skipped: no user namespace can be made here");
+    }
     for (code, (by, signal)) in (10..).zip(STARTED) {
-        let waiting = Waiting::start(by, &shell, code);
+        let by: Vec<&str> = by.iter().copied().filter(|word| users || !word.contains("-user")).collect();
+        let waiting = Waiting::start(&by, &shell, code);
         let pid = waiting.pid;
         expected.push((json!("exec"), pid, told(pid, &shell, by_vpid, [None, None])));
         let (code, signal) = match signal {

@@ -107,7 +107,7 @@ impl Lower<'_> {
         self.b.set(cut, i64::from(CUT));
         self.b.jump(join);
         self.b.enter(join);
-        Found { length, cut }
+        Found { length: self.settled(length), cut }
     }
 
     /// Puts an address to its place; goes to `exit` where it is absent.

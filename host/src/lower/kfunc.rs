@@ -83,7 +83,7 @@ impl Lower<'_> {
             _ => self.b.set(length, max.into()),
         }
         self.cut_to(length, cut, max);
-        text::Found { length, cut }
+        text::Found { length: self.settled(length), cut }
     }
 
     /// Calls a kfunc; what it returns. What was held for its arguments is given back. `written` is where it writes, and how much of that counts.

@@ -222,7 +222,7 @@ impl Lower<'_> {
         if !array {
             self.cut_to(length, cut, max);
         }
-        Found { length, cut }
+        Found { length: self.settled(length), cut }
     }
 
     /// Makes a length one of at most `max`, and marks what was longer as cut.
@@ -245,7 +245,13 @@ impl Lower<'_> {
         // It never is.
         let filtered = self.filter();
         self.b.leave_if(Cond::Gt, length, max as i32, filtered);
-        length
+        self.settled(length)
+    }
+
+    /// The value in a register of its own, made behind what has been learned of it: one that has been put to the stack before that is as unknown as it was, to verifiers
+    /// before 6.8, when it comes back.
+    pub fn settled(&mut self, value: Register) -> Register {
+        self.b.alu(AluOp::Add, value, 0)
     }
 
     fn comm_into(&mut self, to: Register, space: Space) -> Found {
@@ -393,7 +399,8 @@ impl Lower<'_> {
         let index = self.b.constant(0);
         self.b.jump(head);
         self.b.enter(head);
-        self.b.branch(Cond::Gt, index, last, no, body);
+        // See `same_bytes` for the order of the two.
+        self.b.branch(Cond::Lt, last, index, no, body);
         self.b.enter(body);
         let from = self.b.alu(AluOp::Add, to, index);
         for (chunk, at) in pieces {
@@ -466,7 +473,8 @@ impl Lower<'_> {
         let index = self.b.constant(0);
         self.b.jump(head);
         self.b.enter(head);
-        self.b.branch(Cond::Ge, index, length, yes, body);
+        // Verifiers before 6.8 know where this leads only if what they know for certain, the index, stands on the right.
+        self.b.branch(Cond::Le, length, index, yes, body);
         self.b.enter(body);
         let [left_word, right_word] = [left_to, right_to].map(|to| {
             let at = self.b.alu(AluOp::Add, to, index);

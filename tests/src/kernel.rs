@@ -11,7 +11,7 @@ use std::slice;
 use libbpf_sys as sys;
 
 /// Bytes of a program's log: what it is refused for, and the verifier's statistics.
-const LOG: usize = 16 << 10;
+const LOG: usize = 1 << 20;
 /// BPF_LOG_STATS of include/linux/bpf_verifier.h.
 const STATISTICS: u32 = 4;
 

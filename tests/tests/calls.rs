@@ -416,6 +416,8 @@ const ELSEWHERE: &[(&str, &str, &str, &str)] = &[
     ("bpf_task_from_pid", "rawtracepoint:sched_switch", "true", "bpf_task_from_pid(args.next.pid).comm"),
     ("bpf_task_acquire", "rawtracepoint:sched_switch", "true", "bpf_task_acquire(args.next).comm"),
     ("bpf_task_from_pid", "profile:hz:97", "true", "bpf_task_from_pid(task.pid).comm"),
+    ("bpf_task_acquire", "profile:hz:97", "true", "bpf_task_acquire(task)"),
+    ("bpf_iter_task_new", "profile:hz:97", "any(tasks(), t, t.tgid == 1)", "(bool)first(tasks(), t, t.tgid == 1, t)"),
     ("bpf_strlen", "uprobe:libc:getenv", "true", "bpf_strlen(str(arg0))"),
     ("bpf_iter_task_new", "uprobe:libc:getenv", "true", "count(tasks())"),
     ("bpf_copy_from_user_str bpf_iter_task_new", "uprobe:libc:getenv", "bpf_copy_from_user_str(5, arg0, 0) == \"PORTH\"", "count(tasks(), t, t.tgid == pid)"),

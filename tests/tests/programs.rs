@@ -3,7 +3,7 @@
 //! The bounds are there because the verifier has some. Each shape is a program of n parts; the largest n that is accepted is looked for and loaded.
 
 use porthole::compile::compile;
-use porthole::declare::{Declaration, Step};
+use porthole::declare::{Declaration, KfuncUse, Step};
 use porthole::kernel::KernelFacts;
 use porthole::load::{check_privileges, load};
 use porthole::plan::plan;
@@ -117,6 +117,49 @@ const SHAPES: [Shape; 46] = [
     ("walks", SWITCH, 64, |n| (vec![], vec![chain(WALK, "+", 10); n])),
 ];
 
+/// The kfuncs that shapes call.
+const KFUNCS: [&str; 7] = [
+    "bpf_task_from_pid",
+    "bpf_task_acquire",
+    "bpf_cgroup_acquire",
+    "bpf_strlen",
+    "bpf_iter_task_new",
+    "bpf_iter_task_vma_new",
+    "bpf_iter_num_new",
+];
+
+/// Shapes of calls and walks.
+const CALLING: [Shape; 9] = [
+    ("held values", SWITCH, 30, |n| twice(n, |i| format!("bpf_task_from_pid({i})"), "b#.comm", "b#.pid")),
+    ("held values behind `when`", SWITCH, 60, |n| {
+        let steps = |i| [bind(&format!("b{i}"), &format!("bpf_task_from_pid({i})")), Step::When(format!("b{i}"))];
+        ((0..n).flat_map(steps).collect(), (0..n).rev().map(|i| format!("b{i}.comm")).collect())
+    }),
+    ("held values and paths", SWITCH, 8, |n| {
+        let (steps, _) = twice(n, |i| format!("bpf_task_from_pid({i})"), "", "");
+        (steps, vec!["path(args.prev.mm.exe_file)".to_owned(); n])
+    }),
+    ("found pointers", OPENAT, 64, |n| {
+        (vec![], (0..n).map(|i| format!("bpf_task_acquire(task.real_parent.parent).pid + {i}")).collect())
+    }),
+    ("walks of tasks", OPENAT, 64, |n| {
+        (vec![], (0..n).map(|i| format!("count(tasks(), t, t.real_parent.tgid == pid + {i})")).collect())
+    }),
+    ("walks for objects", OPENAT, 30, |n| {
+        twice(n, |i| format!("first(tasks(), t, t.tgid == {i}, t)"), "(bool)b#", "b#.comm")
+    }),
+    ("walks in walks", OPENAT, 30, |n| {
+        let walk = |i| format!("sum(threads(), t, count(vmas(t), v, v.vm_start > {i} * tid) / (t.pid % 7))");
+        (vec![], (0..n).map(walk).collect())
+    }),
+    ("calls in walks", OPENAT, 60, |n| {
+        (vec![], (0..n).map(|i| format!("max(numbers(0, {i}), m, bpf_task_from_pid(m).real_parent.tgid)")).collect())
+    }),
+    ("texts of kfuncs", OPENAT, 64, |n| {
+        (vec![], (0..n).map(|i| format!("bpf_strlen(str(args.filename, {})) + bpf_strlen(comm)", 20 + i)).collect())
+    }),
+];
+
 const WALK: &str = "args.prev.real_parent.real_parent.real_parent.real_parent.tgid";
 
 /// n bound values that may be absent, each used twice.
@@ -150,12 +193,16 @@ fn with_text(steps: Vec<Step>) -> Vec<Step> {
     [vec![bind("a", "str(args.filename)")], steps].concat()
 }
 
-fn declared((_, attach, _, parts): &Shape, n: usize) -> Declaration {
+fn declared((name, attach, _, parts): &Shape, n: usize) -> Declaration {
     let (steps, fields) = parts(n);
     let names: Vec<String> = (0..fields.len()).map(|n| format!("f{n}")).collect();
     let fields = names.iter().map(String::as_str).zip(fields.iter().map(String::as_str));
     let mut declaration = declaration::of_fields(attach, fields);
     declaration.probes[0].body.splice(0..0, steps);
+    if CALLING.iter().any(|(calling, ..)| calling == name) {
+        let listed = |name: &&str| KfuncUse { name: (*name).to_owned(), required: true, claim: None };
+        declaration.kfuncs = KFUNCS.iter().map(listed).collect();
+    }
     declaration
 }
 
@@ -185,10 +232,28 @@ fn root_the_largest_programs_load() {
         return;
     }
     let facts = KernelFacts::running();
-    for shape in &SHAPES {
-        let n = most(shape, &facts);
+    largest(&SHAPES, &facts);
+}
+
+#[test]
+fn root_the_largest_programs_that_call_load() {
+    if !privileged() {
+        return;
+    }
+    let facts = KernelFacts::running();
+    if let Some(lacking) = KFUNCS.iter().find(|name| facts.kfunc(name).unwrap().is_none()) {
+        println!("skipped: this kernel does not have {lacking}");
+        return;
+    }
+    largest(&CALLING, &facts);
+}
+
+/// Loads the largest program of each shape.
+fn largest(shapes: &[Shape], facts: &KernelFacts) {
+    for shape in shapes {
+        let n = most(shape, facts);
         assert!(n > 0, "{}: not even one", shape.0);
-        let plan = plan(&declared(shape, n), &facts).unwrap();
+        let plan = plan(&declared(shape, n), facts).unwrap();
         let compiled = compile(&plan, "test", RING).unwrap();
         println!(
             "{}: {n} of {} at most, {} instructions",

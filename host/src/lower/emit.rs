@@ -85,7 +85,7 @@ impl Lower<'_> {
                     self.octets_into(&typed.node, Octets::new(place, field.offset, &typed.node.ty), &exit);
                 }
                 _ => {
-                    let value = self.value(&typed.node, &exit);
+                    let value = self.seen(&typed.node, &exit);
                     self.b.store(place.at(field.offset), value, field_size(&field.kind));
                 }
             }

@@ -54,8 +54,8 @@ pub const MAX_COMPARED: u32 = 16 * 1024;
 /// (kernel/bpf/verifier.c: BPF_COMPLEXITY_LIMIT_JMP_SEQ). An operation is one branch at most, and a comparison two for each 8 bytes. Most operations
 /// become one to three instructions, none many more, so jumps, which reach 32767 instructions far, reach all of a program.
 pub const MAX_OPERATIONS: usize = 4096;
-/// Paths that the verifier follows at most, times the operations of a program. What a kfunc has given and a `bind` step keeps may be null on some paths
-/// and not on others, and owned on these alone, so the verifier takes them for one nowhere: each such value doubles them.
+/// Paths that the verifier follows at most, times the operations of a program, those of loops over texts and directories as often as it goes through them. What a kfunc has
+/// given and a `bind` step keeps may be null on some paths and not on others, and owned on these alone, so the verifier takes them for one nowhere: each such value doubles them.
 pub const MAX_PATHS: usize = 1 << 18;
 /// Operations of all programs at most: what one plugin may keep the compiler busy with.
 pub const MAX_ALL_OPERATIONS: usize = 1 << 18;
@@ -215,8 +215,10 @@ impl Lowered {
         if self.operations > MAX_OPERATIONS {
             return Err(LowerError::Operations { probe });
         }
-        if self.operations.checked_shl(self.held).is_none_or(|paths| self.held >= usize::BITS / 2 || paths > MAX_PATHS)
-        {
+        // Texts that are compared, and the steps of paths, are gone through again and again.
+        let gone_through = self.operations + self.compared as usize * 8;
+        let too_many = |paths: usize| self.held >= usize::BITS / 2 || paths > MAX_PATHS;
+        if self.held > 0 && gone_through.checked_shl(self.held).is_none_or(too_many) {
             return Err(LowerError::Held { probe, values: self.held });
         }
         Ok(())

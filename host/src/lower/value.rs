@@ -185,15 +185,20 @@ impl Lower<'_> {
 
     /// The node's value, to be tested.
     fn tested(&mut self, node: &Node, exit: &Exit) -> Register {
+        let value = self.seen(node, exit);
+        if self.lives_on(node) { self.fresh(value) } else { value }
+    }
+
+    /// The node's value, to be looked at once: of a pointer to what is held for that alone, the number is enough.
+    pub fn seen(&mut self, node: &Node, exit: &Exit) -> Register {
         let depth = self.depth();
         let value = self.value(node, exit);
-        if self.depth() > depth {
-            // A pointer to what is held for this test alone: its number is enough.
-            let number = self.forgotten(value);
-            self.release_to(depth);
-            return number;
+        if self.depth() == depth {
+            return value;
         }
-        if self.lives_on(node) { self.fresh(value) } else { value }
+        let number = self.forgotten(value);
+        self.release_to(depth);
+        number
     }
 
     /// Whether the node's register, or one that the verifier knows to be as far from it as a constant says, is used again. Pointers that the verifier
@@ -234,6 +239,7 @@ impl Lower<'_> {
             NodeKind::Argument { .. } => origin != Origin::Trusted,
             // `value` reads what it loads by a helper.
             NodeKind::Load { .. } | NodeKind::Context { .. } | NodeKind::Fetched { .. } => true,
+            // What a walk gives is no object of its own any more.
             NodeKind::Cast(_) | NodeKind::Element { .. } | NodeKind::Absent | NodeKind::Walk(_) => true,
             NodeKind::Kfunc(call) => !matches!(call.gives, Gives::Owned { .. }),
             _ => false,

@@ -3,21 +3,26 @@
 //! The problem: that the verifier loads what the checker accepts can be shown for what somebody thought of, and what goes wrong is what nobody thought
 //! of. The idea: walk at random. A [`Generator`] draws attach points of every kind that the kernel has ([`points`]), finds out what can be named there by
 //! walking through BTF from the arguments and asking the planner for the types ([`vocabulary`]), and writes bodies of it ([`writer`]), from one field to as
-//! much as a program can hold.
+//! much as a program can hold. With [`kfuncs`], these call kernel functions and walk, too.
 //!
 //! What is written is meant to be well-typed. What the planner refuses all the same is left out and counted, so that a test can say how seldom that is.
 
+mod caller;
+pub mod kfuncs;
 pub mod points;
 pub mod vocabulary;
 mod writer;
 
+use std::collections::BTreeSet;
+
 use porthole::compile::{CompileError, compile};
-use porthole::declare::{Declaration, Event, Field, Probe, Step};
+use porthole::declare::{Declaration, Event, Field, KfuncUse, Probe, Step};
 use porthole::kernel::KernelFacts;
-use porthole::plan::plan;
+use porthole::plan::{Diagnostics, Plan, Policy, plan_under};
 
 use crate::declaration::bind;
 use crate::random::Random;
+use kfuncs::Kfuncs;
 use points::Points;
 use vocabulary::Vocabulary;
 use writer::Writer;
@@ -26,7 +31,7 @@ use writer::Writer;
 pub const RING: u32 = 1 << 16;
 
 /// What has been made.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct Made {
     pub probes: u64,
     pub expressions: u64,
@@ -34,13 +39,25 @@ pub struct Made {
     pub refused: u64,
     /// Probes that were more than a program can hold, and have lost some of it.
     pub cut: u64,
+    /// Kfuncs that have been called.
+    pub called: BTreeSet<String>,
 }
 
 /// Makes declarations for one kernel.
 pub struct Generator<'a> {
     pub facts: &'a KernelFacts,
     points: &'a Points,
+    /// What is called, if anything is.
+    kfuncs: Option<&'a Kfuncs>,
     pub made: Made,
+}
+
+/// Plans what is loaded and never run, so that it may change what it likes.
+///
+/// # Errors
+/// The declaration's faults.
+pub fn planned(declaration: &Declaration, facts: &KernelFacts) -> Result<Plan, Diagnostics> {
+    plan_under(declaration, facts, &Policy { effects: true })
 }
 
 /// Fewer parts, bytes of text and paths are within all bounds.
@@ -63,32 +80,39 @@ impl Size {
 
 impl<'a> Generator<'a> {
     pub fn new(facts: &'a KernelFacts, points: &'a Points) -> Generator<'a> {
-        Generator { facts, points, made: Made::default() }
+        Generator { facts, points, kfuncs: None, made: Made::default() }
+    }
+
+    pub fn calling(self, kfuncs: &'a Kfuncs) -> Generator<'a> {
+        Generator { kfuncs: Some(kfuncs), ..self }
     }
 
     /// A declaration of so many probes.
     pub fn declaration(&mut self, random: &mut Random, probes: usize) -> Declaration {
         /// Probes made of one vocabulary.
         const SHARED: usize = 6;
-        let mut declaration = Declaration::default();
+        let kfuncs = self.kfuncs.map(|kfuncs| kfuncs.listed(random)).unwrap_or_default();
+        let mut declaration = Declaration { kfuncs, ..Declaration::default() };
         while declaration.probes.len() < probes {
-            let vocabulary = self.vocabulary(random);
+            let vocabulary = self.vocabulary(random, &declaration.kfuncs);
             let more = SHARED.min(probes - declaration.probes.len());
             let first = declaration.probes.len();
             let written = (first..first + more).map(|n| self.probe(random, &vocabulary, format!("p{n}"))).collect();
-            declaration.probes.extend(self.accepted(written));
+            let accepted = self.accepted(written, &declaration.kfuncs);
+            declaration.probes.extend(accepted);
         }
         for probe in &mut declaration.probes {
-            self.cut_to_bounds(probe);
+            self.cut_to_bounds(probe, &declaration.kfuncs);
         }
         self.made.probes += probes as u64;
         declaration
     }
 
-    fn vocabulary(&mut self, random: &mut Random) -> Vocabulary {
+    fn vocabulary(&mut self, random: &mut Random, listed: &[KfuncUse]) -> Vocabulary {
         // Not every function of BTF can be traced, and not every pair of points goes together.
         for _ in 0..1000 {
-            if let Some(vocabulary) = Vocabulary::of(self.facts, self.points.draw(random), random) {
+            let points = self.points.draw(random);
+            if let Some(vocabulary) = Vocabulary::of(self.facts, points, (self.kfuncs, listed), random) {
                 return vocabulary;
             }
         }
@@ -124,16 +148,17 @@ impl<'a> Generator<'a> {
             Field { name: format!("f{n}"), value: writer.field(depth) }
         };
         let fields: Vec<Field> = (0..count).map(field).collect();
+        self.made.called.append(&mut writer.called);
         self.made.expressions += body.len() as u64 + count;
         body.push(Step::Emit(Event { name: "e".to_owned(), fields }));
         Probe { name, attach: vocabulary.attach.clone(), body }
     }
 
     /// The probes without what the planner refuses of them.
-    fn accepted(&mut self, mut probes: Vec<Probe>) -> Vec<Probe> {
+    fn accepted(&mut self, mut probes: Vec<Probe>, kfuncs: &[KfuncUse]) -> Vec<Probe> {
         loop {
-            let declaration = Declaration { probes, ..Declaration::default() };
-            let Err(faults) = plan(&declaration, self.facts) else { return declaration.probes };
+            let declaration = Declaration { kfuncs: kfuncs.to_vec(), probes, ..Declaration::default() };
+            let Err(faults) = planned(&declaration, self.facts) else { return declaration.probes };
             probes = declaration.probes;
             let before = probes.iter().map(parts).sum::<usize>();
             for probe in &mut probes {
@@ -164,14 +189,15 @@ impl<'a> Generator<'a> {
     }
 
     /// Takes away from a probe until a program can hold it: so it is near the bounds.
-    fn cut_to_bounds(&mut self, probe: &mut Probe) {
+    fn cut_to_bounds(&mut self, probe: &mut Probe, kfuncs: &[KfuncUse]) {
         let text: usize = expressions(probe).map(str::len).sum();
         let paths: usize = expressions(probe).map(|e| e.matches("path(").count()).sum();
-        if parts(probe) < SMALL.0 && text < SMALL.1 && paths < SMALL.2 {
+        // A few bound values that calls have given are many paths.
+        if kfuncs.is_empty() && parts(probe) < SMALL.0 && text < SMALL.1 && paths < SMALL.2 {
             return;
         }
         let mut cut = false;
-        while let Err(error) = self.compiled(probe) {
+        while let Err(error) = self.compiled(probe, kfuncs) {
             let by_bounds = matches!(error, CompileError::TooLarge(_) | CompileError::TooComplex { .. });
             assert!(by_bounds, "{error}\n{}", crate::declaration::text(probe));
             let most = (parts(probe) / 8).max(1);
@@ -183,11 +209,15 @@ impl<'a> Generator<'a> {
         self.made.cut += u64::from(cut);
     }
 
-    fn compiled(&self, probe: &Probe) -> Result<(), CompileError> {
-        let declaration = Declaration { probes: vec![probe.clone()], ..Declaration::default() };
-        let plan = plan(&declaration, self.facts).unwrap_or_else(|e| panic!("{e}"));
+    fn compiled(&self, probe: &Probe, kfuncs: &[KfuncUse]) -> Result<(), CompileError> {
+        let plan = planned(&alone(probe, kfuncs), self.facts).unwrap_or_else(|e| panic!("{e}"));
         compile(&plan, "plugin", RING).map(drop)
     }
+}
+
+/// A declaration of this probe, which lists these kfuncs.
+pub fn alone(probe: &Probe, kfuncs: &[KfuncUse]) -> Declaration {
+    Declaration { kfuncs: kfuncs.to_vec(), probes: vec![probe.clone()], ..Declaration::default() }
 }
 
 /// Steps and fields, the event itself not counted.

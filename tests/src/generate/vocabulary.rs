@@ -2,10 +2,11 @@
 
 use std::collections::HashSet;
 
-use porthole::declare::{Declaration, Probe};
+use porthole::declare::{Declaration, KfuncUse, Probe};
 use porthole::kernel::{Btf, KernelFacts, Kind, TypeId};
 use porthole::plan::{AttachPoint, Origin, PlanStep, Target, Type, plan};
 
+use super::kfuncs::{Callable, Kfuncs};
 use crate::declaration::of_fields;
 use crate::random::Random;
 
@@ -15,6 +16,8 @@ pub struct Vocabulary {
     pub words: Vec<Word>,
     /// Whether integers of 64 bits may be addresses of the process's memory there.
     pub user: bool,
+    /// What may be called there.
+    pub kfuncs: Callable,
 }
 
 /// An expression that needs no parentheses.
@@ -45,7 +48,12 @@ const FIELDS: usize = 64;
 
 impl Vocabulary {
     /// None where nothing can be attached to all of these at once.
-    pub fn of(facts: &KernelFacts, attach: Vec<String>, random: &mut Random) -> Option<Vocabulary> {
+    pub fn of(
+        facts: &KernelFacts,
+        attach: Vec<String>,
+        (kfuncs, listed): (Option<&Kfuncs>, &[KfuncUse]),
+        random: &mut Random,
+    ) -> Option<Vocabulary> {
         let bare = Probe { attach: attach.clone(), ..of_fields("", []).probes.remove(0) };
         let planned = plan(&Declaration { probes: vec![bare], ..Declaration::default() }, facts).ok()?;
         let points: Vec<&AttachPoint> = planned.probes[0].points.iter().map(|point| &point.attach).collect();
@@ -72,7 +80,8 @@ impl Vocabulary {
         unlike.sort_unstable();
         words.extend(typed(facts, &attach, &unlike));
         let user = points.iter().all(|point| matches!(point, AttachPoint::User(_)));
-        Some(Vocabulary { attach, words, user })
+        let kfuncs = kfuncs.map(|kfuncs| kfuncs.callable(listed, &points)).unwrap_or_default();
+        Some(Vocabulary { attach, words, user, kfuncs })
     }
 }
 

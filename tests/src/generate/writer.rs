@@ -1,5 +1,7 @@
 //! Expressions of a vocabulary: each construct of the language, within one another.
 
+use std::collections::BTreeSet;
+
 use porthole::kernel::{Btf, Kind, TypeId};
 use porthole::plan::{Origin, Target, Type};
 
@@ -9,12 +11,18 @@ use crate::random::{OPERATORS, Random};
 /// Writes expressions, `depth` deep at most.
 pub struct Writer<'a> {
     pub random: &'a mut Random,
-    btf: &'a Btf,
-    vocabulary: &'a Vocabulary,
+    pub(super) btf: &'a Btf,
+    pub(super) vocabulary: &'a Vocabulary,
     bound: Vec<Word>,
+    /// The objects at hand of the walks that an expression stands in.
+    pub(super) items: Vec<Word>,
+    /// Bytes that a kfunc may write at most.
+    pub(super) longest_written: u32,
+    /// The kfuncs that have been called.
+    pub called: BTreeSet<String>,
 }
 
-const NUMBER: Type = Type::Integer { bytes: 8, signed: true };
+pub(super) const NUMBER: Type = Type::Integer { bytes: 8, signed: true };
 
 /// Types that numbers are cast to.
 const INTEGERS: [&str; 16] = [
@@ -66,12 +74,25 @@ const TEXTS: [&str; 10] = [
 
 impl<'a> Writer<'a> {
     pub fn new(random: &'a mut Random, btf: &'a Btf, vocabulary: &'a Vocabulary) -> Writer<'a> {
-        Writer { random, btf, vocabulary, bound: Vec::new() }
+        Writer {
+            random,
+            btf,
+            vocabulary,
+            bound: Vec::new(),
+            items: Vec::new(),
+            longest_written: 64,
+            called: BTreeSet::new(),
+        }
     }
 
     /// A name that is not bound yet, and a value for it.
     pub fn binding(&mut self, depth: u32) -> (String, String) {
         let name = format!("b{}", self.bound.len());
+        let asked = if self.asks(depth, 3) { self.asked_pointer(depth) } else { None };
+        if let Some(Word { text, ty }) = asked {
+            self.bound.push(Word { text: name.clone(), ty });
+            return (name, text);
+        }
         let (value, ty) = match self.random.below(6) {
             0 => (self.text(depth, 300), Type::Text { max: 0 }),
             5 if self.random.below(2) == 0 => (self.ip(depth), Type::Ip),
@@ -128,10 +149,19 @@ impl<'a> Writer<'a> {
         if self.random.below(2) == 0 { condition } else { format!("({condition}) || tid != 1") }
     }
 
+    /// Whether the kernel is to be asked, one time of so many.
+    fn asks(&mut self, depth: u32, times: u64) -> bool {
+        depth > 0 && !self.vocabulary.kfuncs.calls.is_empty() && self.random.below(times) == 0
+    }
+
     /// A number, in parentheses where it needs some.
-    fn number(&mut self, depth: u32) -> String {
+    pub(super) fn number(&mut self, depth: u32) -> String {
         if depth == 0 {
             return self.leaf();
+        }
+        let asked = if self.asks(depth, 5) { self.asked_number(depth - 1) } else { None };
+        if let Some(text) = asked {
+            return text;
         }
         match self.random.below(21) {
             0 => self.leaf(),
@@ -187,7 +217,7 @@ impl<'a> Writer<'a> {
         format!("({})", self.number(depth))
     }
 
-    fn leaf(&mut self) -> String {
+    pub(super) fn leaf(&mut self) -> String {
         match self.random.below(6) {
             0 => self.constant(),
             _ => self.word(Word::is_number).text,
@@ -247,7 +277,11 @@ impl<'a> Writer<'a> {
     }
 
     /// A text of so many bytes at most, or whatever an array holds.
-    fn text(&mut self, depth: u32, longest: u32) -> String {
+    pub(super) fn text(&mut self, depth: u32, longest: u32) -> String {
+        let asked = if self.asks(depth, 6) { self.asked_text(depth - 1, longest) } else { None };
+        if let Some(text) = asked {
+            return text;
+        }
         if depth > 0 && self.random.below(5) == 0 {
             let condition = self.condition(depth - 1);
             return format!("({condition} ? {} : {})", self.text(depth - 1, longest), self.text(depth - 1, longest));
@@ -256,7 +290,7 @@ impl<'a> Writer<'a> {
             0 => self.literal(),
             1 => "comm".to_owned(),
             7 => self.bytes(depth, longest),
-            8 => self.path(longest),
+            8 if self.items.is_empty() => self.path(longest),
             2 | 3 => self.word(|word| matches!(word.ty, Type::Text { .. })).text,
             _ => {
                 let pointer = if self.vocabulary.user && self.random.below(2) == 0 {
@@ -365,13 +399,17 @@ impl<'a> Writer<'a> {
         }
     }
 
-    fn literal(&mut self) -> String {
+    pub(super) fn literal(&mut self) -> String {
         format!("\"{}\"", self.random.pick(&TEXTS))
     }
 
     /// A pointer, in parentheses where it needs some.
     fn pointer(&mut self, depth: u32) -> Option<Word> {
         let is_pointer = |word: &Word| matches!(word.ty, Type::Pointer { .. });
+        let asked = if self.asks(depth, 5) { self.asked_pointer(depth - 1) } else { None };
+        if asked.is_some() {
+            return asked;
+        }
         let word = self.maybe_word(is_pointer)?;
         if depth == 0 {
             return Some(word);
@@ -495,8 +533,8 @@ impl<'a> Writer<'a> {
         })
     }
 
-    fn maybe_word(&mut self, wanted: impl Fn(&Word) -> bool) -> Option<Word> {
-        let bound: Vec<&Word> = self.bound.iter().filter(|word| wanted(word)).collect();
+    pub(super) fn maybe_word(&mut self, wanted: impl Fn(&Word) -> bool) -> Option<Word> {
+        let bound: Vec<&Word> = self.items.iter().chain(&self.bound).filter(|word| wanted(word)).collect();
         if !bound.is_empty() && self.random.below(2) == 0 {
             return Some(bound[self.random.below(bound.len() as u64) as usize].clone());
         }

@@ -16,6 +16,14 @@ impl Checker<'_> {
             [of, max] => (of, self.most_bytes(max)?),
             _ => return Err(one(Fault::new(span, "`path` takes a file, and perhaps a number of bytes"))),
         };
+        if self.is_in_walk() {
+            // A loop of many steps in each step of a loop: the verifier follows no more than 8192 branches.
+            let fault =
+                Fault::new(span, "`path` cannot stand within a walk: it is a walk of its own, up the directories");
+            return Err(one(fault.help(
+                "where one object is meant, around it: `path(first(vmas(task), v, v.vm_start < 4096, v).vm_file)`",
+            )));
+        }
         let btf = self.btf(span)?;
         let (base, id, offset, origin) = match self.walk(of)? {
             Walk::Place { base, origin, offset, ty, bits: None } if is_one_of_them(btf, ty) => {

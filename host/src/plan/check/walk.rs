@@ -93,6 +93,11 @@ impl Source {
 }
 
 impl Checker<'_> {
+    /// Whether there are objects at hand.
+    pub(super) fn is_in_walk(&self) -> bool {
+        !self.items.borrow().is_empty()
+    }
+
     /// The object at hand of this name.
     pub(super) fn item(&self, name: &str, span: Span) -> Option<Node> {
         let items = self.items.borrow();

@@ -4,7 +4,8 @@
 
 use std::collections::BTreeSet;
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
 
 use porthole::compile::compile;
 use porthole::declare::{Declaration, KfuncUse};
@@ -508,13 +509,20 @@ fn root_what_a_kernel_lacks_is_absent() {
 
 /// Facts of the recorded kernel, in which `bpf_task_from_pid` and `bpf_task_release` have names that the host's table does not know.
 fn renamed() -> KernelFacts {
+    static MADE: OnceLock<PathBuf> = OnceLock::new();
+    KernelFacts::from_dir(MADE.get_or_init(make_renamed))
+}
+
+fn make_renamed() -> PathBuf {
     let from = Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures/kernel-6.18");
     let to = Path::new(env!("CARGO_TARGET_TMPDIR")).join("kernel-renamed");
     let rename = |bytes: Vec<u8>| {
         let mut bytes = bytes;
-        for (old, new) in
-            [(&b"bpf_task_from_pid"[..], &b"bpf_task_from_pit"[..]), (b"bpf_task_release", b"bpf_task_releasa")]
-        {
+        for (old, new) in [
+            (&b"bpf_task_from_pid"[..], &b"bpf_task_from_pit"[..]),
+            (b"bpf_task_release", b"bpf_task_releasa"),
+            (b"bpf_iter_num_new", b"bpf_iter_num_nex"),
+        ] {
             let places: Vec<usize> =
                 bytes.windows(old.len()).enumerate().filter(|(_, w)| *w == old).map(|(at, _)| at).collect();
             assert!(!places.is_empty());
@@ -528,7 +536,7 @@ fn renamed() -> KernelFacts {
         fs::write(to.join(file), rename(fs::read(from.join(file)).unwrap())).unwrap();
     }
     fs::copy(from.join("events/sched/sched_switch/format"), to.join("events/sched/sched_switch/format")).unwrap();
-    KernelFacts::from_dir(&to)
+    to
 }
 
 /// A kfunc that the host does not know is owned as the plugin claims, or refused with what is wrong with the claim.
@@ -556,6 +564,20 @@ fn claims_stand_in_for_the_table() {
         let told = planned(listed).expect_err(listed).to_string();
         assert!(told.contains(message), "{told}");
     }
+}
+
+/// A walk by an iterator that the kernel lacks is absent, where the declaration is prepared for that.
+#[test]
+fn walks_that_a_kernel_lacks_are_absent() {
+    let planned = |listed: &str| {
+        let probe = "probe p\nattach tracepoint:sched:sched_switch\nemit e\n  n = count(numbers(0, 3))\n  any = any(numbers(0, 3), n, n)\n";
+        plan_under(&declaration::parse(&format!("kfunc {listed}\n{probe}")).unwrap(), &renamed(), &Policy::default())
+    };
+    let plan = planned("bpf_iter_num_new?").unwrap_or_else(|e| panic!("{e}"));
+    assert!(plan.kfuncs[0].missing);
+    assert!(compile(&plan, "test", 1 << 16).unwrap().object.kfuncs.is_empty(), "nothing is called");
+    let told = planned("bpf_iter_num_new").expect_err("it is required").to_string();
+    assert!(told.starts_with("kfunc `bpf_iter_num_new`: this kernel does not have it"), "{told}");
 }
 
 /// A program that the kernel refuses for a wrong claim is told as that, and nothing is left loaded.

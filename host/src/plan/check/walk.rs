@@ -134,6 +134,14 @@ impl Checker<'_> {
         if self.items.borrow().len() >= MAX_NESTED {
             return Err(one(Fault::new(span, format!("walks stand at most {MAX_NESTED} deep in one another"))));
         }
+        if self.is_missing(over) {
+            // Of the objects' types this kernel says nothing.
+            let ty = match does {
+                Does::Any | Does::All => Type::Boolean,
+                _ => Type::Integer { bytes: 8, signed: false },
+            };
+            return Ok(Node { kind: NodeKind::Absent, ty, span });
+        }
         let (over, item) = self.over(over)?;
         let depth = self.items.borrow().len() as u32;
         self.walks.set(true);
@@ -259,15 +267,22 @@ impl Checker<'_> {
         Ok((over, Item { name: String::new(), ty, trust: source.trust }))
     }
 
+    /// Whether this is walked over by an iterator that this kernel lacks, which the declaration is prepared for.
+    fn is_missing(&self, expr: &Expr) -> bool {
+        let ExprKind::Call { name, .. } = &expr.kind else { return false };
+        let source = SOURCES.iter().find(|source| source.word == name);
+        source.is_some_and(|source| {
+            matches!(self.uses.get(&format!("bpf_iter_{}_new", source.iterator)), Some(Used::Missing(_)))
+        })
+    }
+
     /// An iterator is listed by the function that makes it.
     fn listed_iterator(&self, new: &str, at: Span) -> Checked<()> {
         match self.uses.get(new) {
             Some(Used::Here(_)) => {}
             Some(Used::Faulty) => return Err(Vec::new()),
-            Some(Used::Missing(_)) => {
-                let fault = Fault::new(at, format!("this kernel does not have `{new}`"));
-                return Err(one(fault));
-            }
+            // Told before.
+            Some(Used::Missing(_)) => return Err(Vec::new()),
             None => {
                 let fault = Fault::new(at, format!("this walks by `{new}`, which the declaration does not list"));
                 return Err(one(fault.help(format!("add `{new}` to its `kfuncs`"))));

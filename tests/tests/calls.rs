@@ -413,7 +413,7 @@ const ELSEWHERE: &[(&str, &str, &str, &str)] = &[
     ("bpf_map_sum_elem_count", "iter:bpf_map", "true", "bpf_map_sum_elem_count(args.map)"),
     ("bpf_task_acquire", "iter:task_file", "true", "bpf_task_acquire(args.task).tgid"),
     ("bpf_sock_destroy", "iter:tcp", "args.uid == 4711", "bpf_sock_destroy(args.sk_common)"),
-    ("bpf_lookup_user_key", "iter:task", "true", "bpf_lookup_user_key(-1, 0).key"),
+    ("bpf_lookup_user_key", "iter:task", "true", "bpf_lookup_user_key(1, 0).key"),
     ("bpf_task_from_pid", "rawtracepoint:sched_switch", "true", "bpf_task_from_pid(args.next.pid).comm"),
     ("bpf_task_acquire", "rawtracepoint:sched_switch", "true", "bpf_task_acquire(args.next).comm"),
     ("bpf_task_from_pid", "profile:hz:97", "true", "bpf_task_from_pid(task.pid).comm"),

@@ -75,6 +75,9 @@ pub struct Holding {
     numbers: u32,
     /// The registers of bound values that may be null.
     unknown: Vec<Register>,
+    /// What the verifier goes through, up to where it was counted last, and what had been written by then.
+    pub paths: usize,
+    counted: usize,
     /// Blocks that release one and go on, in the order in which they were asked for.
     leaving: Vec<(Held, BlockId, BlockId)>,
 }
@@ -130,6 +133,16 @@ impl Lower<'_> {
             };
         }
         to
+    }
+
+    /// Counts what has been written since it was counted last, as often as the bound values that may be null make the verifier go through it. Loops over texts that are compared, and
+    /// over the names of a path, are gone through again and again.
+    pub fn count_paths(&mut self) {
+        let written = self.b.operations() + self.compared as usize * 8;
+        let since = written - self.holding.counted;
+        let doubled = 1usize << self.holding.unknown().min(usize::BITS / 2);
+        self.holding.paths = self.holding.paths.saturating_add(since.saturating_mul(doubled));
+        self.holding.counted = written;
     }
 
     /// From here on, this pointer is to be released.

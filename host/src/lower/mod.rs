@@ -201,6 +201,8 @@ struct Lowered {
     operations: usize,
     /// Bound values that are owned, or null.
     held: u32,
+    /// Its operations, each as often as such values double it: see [`MAX_PATHS`].
+    paths: usize,
 }
 
 impl Lowered {
@@ -215,10 +217,7 @@ impl Lowered {
         if self.operations > MAX_OPERATIONS {
             return Err(LowerError::Operations { probe });
         }
-        // Texts that are compared, and the steps of paths, are gone through again and again.
-        let gone_through = self.operations + self.compared as usize * 8;
-        let too_many = |paths: usize| self.held >= usize::BITS / 2 || paths > MAX_PATHS;
-        if self.held > 0 && gone_through.checked_shl(self.held).is_none_or(too_many) {
+        if self.held > 0 && self.paths > MAX_PATHS {
             return Err(LowerError::Held { probe, values: self.held });
         }
         Ok(())
@@ -392,8 +391,16 @@ impl<'a> Lower<'a> {
         self.count_faults();
         self.write_ways_out();
         let operations = self.b.operations();
-        let held = self.holding.unknown();
-        Lowered { function: self.b.finish(), scratch: self.scratch.most, compared: self.compared, operations, held }
+        self.count_paths();
+        let (held, paths) = (self.holding.unknown(), self.holding.paths);
+        Lowered {
+            function: self.b.finish(),
+            scratch: self.scratch.most,
+            compared: self.compared,
+            operations,
+            held,
+            paths,
+        }
     }
 
     fn when(&mut self, condition: &Typed) {
@@ -406,6 +413,7 @@ impl<'a> Lower<'a> {
         self.branch_on(&condition.node, holds, filtered, &exit);
         self.b.enter(holds);
         self.close_section(depth);
+        self.count_paths();
         for local in condition.node.never_null_where_true() {
             if let Some(Local::Value { value, .. }) = self.locals.get(local as usize) {
                 self.holding.is_there(*value);
@@ -454,6 +462,7 @@ impl<'a> Lower<'a> {
             self.forget_all_but(before);
         }
         self.b.enter(join);
+        self.count_paths();
         self.keep_held(depth, result, exit.used());
         let present = exit.used().then_some(present);
         let local = match kept {

@@ -494,7 +494,13 @@ fn root_what_a_kernel_lacks_is_absent() {
     }
     let facts = KernelFacts::running();
     // Known to the table, or not; and not of this kernel.
-    let known = ["bpf_strcasestr", "bpf_task_from_vpid", "bpf_cgroup_from_id", "cgroup_rstat_flush"];
+    let known = [
+        "bpf_strcasestr",
+        "bpf_probe_read_kernel_str_dynptr",
+        "bpf_task_from_vpid",
+        "bpf_cgroup_from_id",
+        "cgroup_rstat_flush",
+    ];
     let lacking: Vec<&str> = known.into_iter().chain(["bpf_not_a_kfunc"]).filter(|name| !has(&facts, name)).collect();
     let calls: Vec<String> = lacking.iter().map(|name| format!("{name}(1, tid)")).collect();
     let values: Vec<&str> = calls.iter().map(String::as_str).chain(["1"]).collect();

@@ -250,7 +250,11 @@ impl Checker<'_> {
         if !faults.is_empty() {
             return Err(faults);
         }
-        let ty = missing.known.and_then(|known| self.type_of_prototype(known.prototype, known.name));
+        let writes = |name: &str| WRITERS.iter().any(|writer| writer.name == name);
+        let ty = missing.known.and_then(|known| match known.name {
+            name if writes(name) => Some(Type::Text { max: STR_DEFAULT }),
+            name => self.type_of_prototype(known.prototype, name),
+        });
         let ty = ty.unwrap_or(Type::Integer { bytes: 8, signed: false });
         Ok(Node { kind: NodeKind::Absent, ty, span })
     }

@@ -88,6 +88,8 @@ fn role(kfunc: &Kfunc, index: usize, writer: Option<&Writer>, btf: &Btf) -> Role
     match param.as_str() {
         _ if is_dynptr && param.ends_with("__uninit") => Role::Hidden(Argument::NewDynptr),
         _ if param.ends_with("__opt") || param.ends_with("__prog") => Role::Hidden(zero()),
+        // As 7.2 names what was `__opt` before.
+        _ if param.ends_with("__nullable") && is_memory(kfunc, index) => Role::Hidden(zero()),
         _ => Role::Given,
     }
 }

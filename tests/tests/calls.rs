@@ -5,7 +5,7 @@
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::sync::OnceLock;
+use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 
 use porthole::compile::compile;
 use porthole::declare::{Declaration, KfuncUse};
@@ -18,6 +18,12 @@ use porthole_tests::declaration;
 use porthole_tests::kernel::Object;
 use porthole_tests::live::{self, trace};
 use porthole_tests::machine::Value;
+
+/// One test at a time: some compare what a walk of this process's memory gives with the kernel's sums, and another's thread would change it between.
+fn alone() -> MutexGuard<'static, ()> {
+    static ALONE: Mutex<()> = Mutex::new(());
+    ALONE.lock().unwrap_or_else(PoisonError::into_inner)
+}
 
 const ACCESS: &str = "tracepoint:syscalls:sys_enter_access";
 
@@ -155,6 +161,7 @@ fn shown(value: &Value) -> String {
 
 #[test]
 fn root_each_kfunc_gives_what_it_should() {
+    let _alone = alone();
     if let Err(error) = check_privileges() {
         println!("skipped: {error}");
         return;
@@ -252,6 +259,7 @@ const OF_TRUTHS: [&str; 9] = [
 
 #[test]
 fn root_walks_find_what_is_there() {
+    let _alone = alone();
     if let Err(error) = check_privileges() {
         println!("skipped: {error}");
         return;
@@ -271,6 +279,7 @@ fn root_walks_find_what_is_there() {
 /// What a walk counts is what /proc has: the process is this one, and its threads and areas stand still.
 #[test]
 fn root_walks_agree_with_proc() {
+    let _alone = alone();
     if let Err(error) = check_privileges() {
         println!("skipped: {error}");
         return;
@@ -324,6 +333,7 @@ fn number(value: &Value) -> u64 {
 /// A walk that is longer than its bound ends there, and the record tells so.
 #[test]
 fn root_a_walk_ends_at_its_bound_and_says_so() {
+    let _alone = alone();
     if let Err(error) = check_privileges() {
         println!("skipped: {error}");
         return;
@@ -349,6 +359,7 @@ fn root_a_walk_ends_at_its_bound_and_says_so() {
 /// What calls and walks need of the stack they need for a while only, however many there are.
 #[test]
 fn root_a_record_full_of_calls_loads() {
+    let _alone = alone();
     if let Err(error) = check_privileges() {
         println!("skipped: {error}");
         return;
@@ -376,6 +387,7 @@ fn root_a_record_full_of_calls_loads() {
 /// Kfuncs that may sleep are called from programs that may.
 #[test]
 fn root_sleeping_kfuncs_read_what_is_not_in_memory_yet() {
+    let _alone = alone();
     if let Err(error) = check_privileges() {
         println!("skipped: {error}");
         return;
@@ -431,6 +443,7 @@ const ELSEWHERE: &[(&str, &str, &str, &str)] = &[
 
 #[test]
 fn root_kfuncs_load_in_programs_of_other_kinds() {
+    let _alone = alone();
     if let Err(error) = check_privileges() {
         println!("skipped: {error}");
         return;
@@ -451,6 +464,7 @@ fn root_kfuncs_load_in_programs_of_other_kinds() {
 /// docs/kfuncs.md: its examples have the values that it says, and its declarations load.
 #[test]
 fn root_documented_calls_give_what_the_page_says() {
+    let _alone = alone();
     if let Err(error) = check_privileges() {
         println!("skipped: {error}");
         return;
@@ -493,6 +507,7 @@ fn root_documented_calls_give_what_the_page_says() {
 /// What a kernel lacks is absent where the declaration is prepared for that, and the rest goes on.
 #[test]
 fn root_what_a_kernel_lacks_is_absent() {
+    let _alone = alone();
     if let Err(error) = check_privileges() {
         println!("skipped: {error}");
         return;
@@ -594,6 +609,7 @@ fn walks_that_a_kernel_lacks_are_absent() {
 /// A program that the kernel refuses for a wrong claim is told as that, and nothing is left loaded.
 #[test]
 fn root_a_wrong_claim_is_told() {
+    let _alone = alone();
     if let Err(error) = check_privileges() {
         println!("skipped: {error}");
         return;

@@ -39,7 +39,7 @@ fn truths(pid: u32, tid: i64) -> Vec<(String, bool)> {
         ("this_cpu(\"runqueues\").nr_running > 0", true),
         ("per_cpu(\"runqueues\", 1 << 20).cpu >= 0 || true", false),
         ("per_cpu(\"runqueues\", -1).cpu >= 0 || true", false),
-        ("(*per_cpu_ptr(task.se.cfs_rq.tg.cfs_rq, 0)).tg == 0 || true", false),
+        ("per_cpu_ptr(task.signal, 0).nr_threads >= 0 || true", false),
         ("args.filename == kaddr(\"vfs_read\") || kaddr(\"vfs_read\") == kaddr(\"vfs_write\")", false),
         ("container_of(&task.se, struct task_struct, se).pid == tid", true),
         ("*(int *)&task.tgid == pid", true),

@@ -144,6 +144,10 @@ impl State {
     }
 }
 
+/// Older kernels' kfuncs that give a reference are not offered: 6.1 refuses the program that calls `bpf_lookup_user_key` ("Unreleased reference"), which
+/// 6.12 and later load. What it is that its verifier does not follow has not been found; nor was a kernel between the two tried.
+const ACQUIRING: Version = (6, 2);
+
 impl KernelFacts {
     /// The kfunc `name` of the kernel itself; none where it has no such kfunc, be there a function of that name or not.
     pub fn kfunc(&self, name: &str) -> Result<Option<Kfunc>, FactError> {
@@ -204,6 +208,11 @@ impl KernelFacts {
             Ok(None) => return Answer::No("this kernel has no such kfunc".to_owned()),
             Err(error) => return Answer::Unknown(error.to_string()),
         };
+        if self.version() < ACQUIRING && kfunc.flags.acquire() {
+            return Answer::No(
+                "it gives a reference, and what this kernel's verifier makes of those is not relied on".to_owned(),
+            );
+        }
         match self.verdict(&kfunc, from) {
             Verdict::Allowed => Answer::Yes,
             Verdict::Untried(why) => Answer::Unknown(why),

@@ -10,7 +10,7 @@ use super::held::Exit;
 use super::text::Found;
 use super::{Local, Lower, helper};
 use crate::ir::{Address, AluOp, BlockId, Cond, Operand, Register, Size, SlotId, Space};
-use crate::plan::layout::{self, CUT};
+use crate::plan::layout;
 use crate::plan::{Access, Form, Node, NodeKind, Type};
 
 /// Numbers of address families (include/linux/socket.h).
@@ -98,15 +98,7 @@ impl Lower<'_> {
             let absent = self.leave(exit);
             self.b.leave_if(Cond::Slt, length, 0, absent);
         }
-        let (long, fits, join) = (self.b.block(), self.b.block(), self.b.block());
-        self.b.branch(Cond::Gt, length, max as i32, long, fits);
-        self.b.enter(fits);
-        self.b.jump(join);
-        self.b.enter(long);
-        self.b.set(length, i64::from(max));
-        self.b.set(cut, i64::from(CUT));
-        self.b.jump(join);
-        self.b.enter(join);
+        self.cut_to(length, cut, max);
         Found { length: self.settled(length), cut }
     }
 

@@ -454,12 +454,14 @@ fn root_kfuncs_load_in_programs_of_other_kinds() {
             println!("skipped: this kernel does not have {lacking}");
             continue;
         }
+        let declaration = listing(kfuncs.split(' '), live::probe(&[attach], condition, &[expression]));
         let nobody = |name: &&str| !facts.callers(name).values().any(|answer| *answer == Answer::Yes);
         if let Some(refused) = kfuncs.split(' ').find(nobody) {
+            let told = plan_under(&declaration, &facts, &Policy { effects: true }).expect_err(expression).to_string();
+            assert!(told.contains(&format!("`{refused}` cannot be called at ")), "{told}");
             println!("skipped: this kernel lets no programs call {refused}");
             continue;
         }
-        let declaration = listing(kfuncs.split(' '), live::probe(&[attach], condition, &[expression]));
         let plan = plan_under(&declaration, &facts, &Policy { effects: true }).unwrap_or_else(|e| panic!("{e}"));
         let (loaded, verdicts) = Object::load(&compile(&plan, "test", 1 << 16).unwrap().bytes);
         assert!(loaded.is_ok(), "{attach}: {expression}: {verdicts:#?}");

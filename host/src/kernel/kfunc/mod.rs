@@ -144,9 +144,10 @@ impl State {
     }
 }
 
-/// Older kernels' kfuncs that give a reference are not offered: 6.1 refuses the program that calls `bpf_lookup_user_key` ("Unreleased reference"), which
-/// 6.12 and later load. What it is that its verifier does not follow has not been found; nor was a kernel between the two tried.
-const ACQUIRING: Version = (6, 2);
+/// The first version on which kfuncs that give a reference can be called. What may be null is tested before it is released; a pointer that has been tested already an older
+/// verifier takes for one that may be null still (`reg_type_not_null` of kernel/bpf/verifier.c knew no pointers to the kernel's structures), and misses the
+/// release where it would be: "Unreleased reference".
+const ACQUIRING: Version = (6, 5);
 
 impl KernelFacts {
     /// The kfunc `name` of the kernel itself; none where it has no such kfunc, be there a function of that name or not.

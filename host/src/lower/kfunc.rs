@@ -106,12 +106,12 @@ impl Lower<'_> {
     }
 
     /// A piece of the stack, which is to be given back by [`Lower::spare_slot`].
-    fn take_slot(&mut self, bytes: u32) -> (u32, SlotId) {
+    pub fn take_slot(&mut self, bytes: u32) -> (u32, SlotId) {
         let spare = self.spare.get_mut(&bytes).and_then(Vec::pop);
         (bytes, spare.unwrap_or_else(|| self.b.slot(bytes)))
     }
 
-    fn spare_slot(&mut self, (bytes, slot): (u32, SlotId)) {
+    pub fn spare_slot(&mut self, (bytes, slot): (u32, SlotId)) {
         self.spare.entry(bytes).or_default().push(slot);
     }
 

@@ -2,8 +2,8 @@
 
 use super::fault::Root;
 use super::held::Exit;
-use super::{Local, Lower, helper};
-use crate::ir::{Address, AluOp, BlockId, Cond, Operand, Register, Size, Space};
+use super::{Local, Lower, helper, lanes};
+use crate::ir::{Address, AluOp, BlockId, Callee, Cond, Operand, Register, Size, Space};
 use crate::plan::arithmetic::Op;
 use crate::plan::kfunc::Gives;
 use crate::plan::{Access, Builtin, Node, NodeKind, Origin, Type};
@@ -258,7 +258,18 @@ impl Lower<'_> {
         number
     }
 
+    /// The pointer as a number that the verifier knows nothing of.
     pub fn forgotten(&mut self, pointer: Register) -> Register {
+        if lanes::is_reentered(self.body) {
+            // What is per CPU another thread may write to in between: by way of the thread's own stack, of which a helper reads numbers.
+            let [from, to] = [self.take_slot(8), self.take_slot(8)];
+            self.b.store(Address::slot(from.1, 0), pointer, Size::B8);
+            let (source, into) = (self.b.address_of(from.1, 0), self.b.address_of(to.1, 0));
+            self.b.run(Callee::Helper(helper::PROBE_READ_KERNEL), &[into.into(), 8.into(), source.into()]);
+            let number = self.b.load(Address::slot(to.1, 0), Size::B8);
+            [from, to].into_iter().for_each(|slot| self.spare_slot(slot));
+            return number;
+        }
         let at = Address::at(self.counters, Space::MapValue, super::FORGET_AT);
         self.b.store(at, pointer, Size::B8);
         self.b.load(at, Size::B8)

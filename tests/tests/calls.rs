@@ -576,10 +576,11 @@ fn make_renamed() -> PathBuf {
 #[test]
 fn claims_stand_in_for_the_table() {
     let facts = renamed();
-    let planned = |listed: &str| {
+    let under = |listed: &str, effects: bool| {
         let probe = "probe p\nattach tracepoint:sched:sched_switch\nemit e\n  t = bpf_task_from_pit(1).tgid\n";
-        plan_under(&declaration::parse(&format!("kfunc {listed}\n{probe}")).unwrap(), &facts, &Policy::default())
+        plan_under(&declaration::parse(&format!("kfunc {listed}\n{probe}")).unwrap(), &facts, &Policy { effects })
     };
+    let planned = |listed: &str| under(listed, true);
     let plan = planned("bpf_task_from_pit owned=bpf_task_releasa null").unwrap_or_else(|e| panic!("{e}"));
     let compiled = compile(&plan, "test", 1 << 16).unwrap();
     assert_eq!(compiled.claimed, ["bpf_task_from_pit"]);
@@ -591,12 +592,15 @@ fn claims_stand_in_for_the_table() {
     for (listed, message) in [
         ("bpf_task_from_pit", "the host does not know what it does with what it gives"),
         ("bpf_task_from_pit owned=bpf_task_releese", "this kernel has no such kfunc"),
-        ("bpf_task_from_pit owned=bpf_cgroup_release", "which does not take what it gives"),
+        ("bpf_task_from_pit owned=bpf_cgroup_release", "which does not release what it gives"),
+        ("bpf_task_from_pit owned=bpf_task_acquire", "which does not release what it gives"),
         ("bpf_task_from_pit sleeps", "may sleep, and programs at this attach point must not"),
     ] {
         let told = planned(listed).expect_err(listed).to_string();
         assert!(told.contains(message), "{told}");
     }
+    let told = under("bpf_task_from_pit plain", false).expect_err("what it changes is not known").to_string();
+    assert!(told.contains("the host does not know what it changes, and this run allows no effects"), "{told}");
 }
 
 /// A walk by an iterator that the kernel lacks is absent, where the declaration is prepared for that.
@@ -628,7 +632,7 @@ fn root_a_wrong_claim_is_told() {
     }
     // Planned for a kernel in which it has another name, that the host does not know, and loaded under its own.
     let text = "kfunc bpf_task_from_pit plain\nprobe p\nattach tracepoint:sched:sched_switch\nemit e\n  t = bpf_task_from_pit(1)\n";
-    let plan = plan_under(&declaration::parse(text).unwrap(), &renamed(), &Policy::default())
+    let plan = plan_under(&declaration::parse(text).unwrap(), &renamed(), &Policy { effects: true })
         .unwrap_or_else(|e| panic!("{e}"));
     let mut compiled = compile(&plan, "test", 1 << 16).unwrap();
     compiled.object.kfuncs[0].name = "bpf_task_from_pid".to_owned();

@@ -118,7 +118,9 @@ fn describe(plan: &Plan, facts: &KernelFacts) -> String {
     for used in &plan.kfuncs {
         let effect = used.effect.map(|effect| format!("; it {effect}")).unwrap_or_default();
         let here = if used.missing { ", which this kernel does not have: what calls it is absent" } else { "" };
-        line(format!("kfunc {}{here}{effect}", used.name));
+        let claimed =
+            if used.claimed { "; what it does is the plugin's claim, and what it changes is not known" } else { "" };
+        line(format!("kfunc {}{here}{effect}{claimed}", used.name));
     }
     for schema in &plan.schemas {
         line(format!(

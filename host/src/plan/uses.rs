@@ -136,6 +136,10 @@ impl Uses {
             return Err(told(listed, "its prototype is none that a program can call".to_owned(), &[]));
         };
         let (flags, claimed) = self.contract(listed, &kfunc, known)?;
+        if claimed && !policy.effects {
+            let message = "the host does not know what it changes, and this run allows no effects".to_owned();
+            return Err(told(listed, message, &["`porthole run --allow-effects` does"]));
+        }
         let released_by = match (&listed.claim, flags.acquire()) {
             (_, false) => None,
             (Some(KfuncClaim { released_by: Some(by), .. }), true) if claimed => {
@@ -206,13 +210,17 @@ impl Uses {
         let given = points_to_structure(btf, kfunc.result);
         let taken = release.params.first().and_then(|(_, ty)| points_to_structure(btf, *ty));
         let prototype = Prototype::of(btf, &release);
+        // One that the table knows does what the table says.
+        let may_release = known(by).is_none() || release.flags.release();
         match (given, taken, prototype.callable()) {
-            (Some(given), Some(taken), Some(function)) if given == taken && release.params.len() == 1 => {
+            (Some(given), Some(taken), Some(function))
+                if given == taken && release.params.len() == 1 && may_release =>
+            {
                 Ok(Arc::new(function))
             }
             _ => Err(told(
                 listed,
-                format!("it is claimed to be released by `{by}`, which does not take what it gives"),
+                format!("it is claimed to be released by `{by}`, which does not release what it gives"),
                 &[&prototype.text, &Prototype::of(btf, kfunc).text],
             )),
         }

@@ -56,6 +56,12 @@ const CAST: &str = "bpf_rdonly_cast";
 /// Its parameter for that.
 const TYPE: &str = "btf_id__k";
 
+/// Kfuncs that go over their second text at each byte of their first (lib/string.c's ways, in kernel/bpf/helpers.c): no other takes time in proportion to the product.
+const SEARCHES: [&str; 6] =
+    ["bpf_strstr", "bpf_strnstr", "bpf_strcasestr", "bpf_strncasestr", "bpf_strspn", "bpf_strcspn"];
+/// That product at most: a fraction of a millisecond.
+const MAX_SEARCHED: u32 = 1 << 18;
+
 /// What a parameter is to who writes the call.
 enum Role {
     Given,
@@ -136,6 +142,12 @@ impl Checker<'_> {
         if let Answer::No(_) = self.facts.may_call(name, kind) {
             return Err(one(self.not_from_here(name, at)));
         }
+        let searches = SEARCHES.contains(&name.as_str());
+        if searches && self.is_in_walk() {
+            let fault =
+                Fault::new(at, format!("`{name}` cannot stand within a walk: it is a search, which takes long"));
+            return Err(one(fault.help("`starts_with`, `ends_with`, `contains` and `==` can")));
+        }
         let btf = self.btf(span)?;
         let writer = WRITERS.iter().find(|writer| writer.name == name);
         let roles: Vec<Role> =
@@ -188,6 +200,22 @@ impl Checker<'_> {
         }
         if !faults.is_empty() {
             return Err(faults);
+        }
+        if searches {
+            let bytes = passed.iter().filter_map(|argument| match argument {
+                Argument::Text(node) => Some(text_bytes(&node.ty)),
+                _ => None,
+            });
+            let product = bytes.fold(1u32, u32::saturating_mul);
+            if product > MAX_SEARCHED {
+                let fault = Fault::new(
+                    span,
+                    format!(
+                        "`{name}` goes over one text at each byte of the other: {product} steps, and {MAX_SEARCHED} are the most"
+                    ),
+                );
+                return Err(one(fault.help("bound the texts: `str(pointer, 256)`")));
+            }
         }
         let (gives, ty) = match writer {
             Some(writer) => (Gives::Text(writer.length), Type::Text { max }),
@@ -303,7 +331,7 @@ impl Checker<'_> {
                     }
                 }
                 Kind::Void if is_memory(&here.kfunc, index) => self.integer(expr).map(Argument::Word),
-                Kind::Int { bytes: 1, .. } if param.ends_with("__ign") => self.text_argument(expr, &wrong),
+                Kind::Int { bytes: 1, .. } if param.ends_with("__ign") => self.text_argument(&here.kfunc, expr, &wrong),
                 _ if param.ends_with("__ign") => {
                     let node = self.value(expr)?;
                     match node.ty {
@@ -350,13 +378,16 @@ impl Checker<'_> {
         if fits { Ok(node) } else { Err(wrong(format!("{value} does not fit into {bits} bits"))) }
     }
 
-    /// A text, or the address of one in the kernel's memory.
-    fn text_argument(&self, expr: &Expr, wrong: &dyn Fn(String) -> Vec<Fault>) -> Checked<Argument> {
+    /// A text, or the address of one in the kernel's memory: of that the kernel reads up to 64 KiB, which is too much for each step of a walk, and for a search.
+    fn text_argument(&self, kfunc: &Kfunc, expr: &Expr, wrong: &dyn Fn(String) -> Vec<Fault>) -> Checked<Argument> {
         let node = self.value(expr)?;
         match node.ty {
             Type::Text { .. } => Ok(Argument::Text(node)),
             Type::Pointer { origin: Origin::User, .. } => {
                 Err(wrong("it reads the kernel's memory only; `str(pointer)` reads the process's".to_owned()))
+            }
+            Type::Pointer { .. } if self.is_in_walk() || SEARCHES.contains(&kfunc.name.as_str()) => {
+                Err(wrong("this is an address, and a text of a known length is wanted: `str(pointer)`".to_owned()))
             }
             Type::Pointer { .. } => Ok(Argument::Number(node)),
             ref ty => Err(wrong(format!("this is {}, and a text is wanted", self.shown(ty)))),
@@ -416,6 +447,10 @@ impl Checker<'_> {
         let [prototype, marks] = Prototype::of(btf, kfunc).underlined(index);
         Fault::new(span, message).note(prototype).note(marks)
     }
+}
+
+fn text_bytes(ty: &Type) -> u32 {
+    if let Type::Text { max } = ty { *max } else { 0 }
 }
 
 /// Whether a structure is, or begins with, the wanted one.

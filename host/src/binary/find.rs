@@ -5,7 +5,7 @@ use std::fs;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
-use super::{BinaryError, MAX_FILE};
+use super::BinaryError;
 
 /// Where ld.so looks when its cache does not know a library (ld.so(8)), with the directories of distributions that have several architectures.
 const LIBRARIES: [&str; 6] =
@@ -129,11 +129,11 @@ fn cached(cache: &[u8]) -> Option<Vec<(String, String)>> {
     Some(libraries)
 }
 
-/// The whole file; of one that is no ELF file, its beginning.
-pub fn read(path: &Path) -> io::Result<Vec<u8>> {
+/// The whole file, of so many bytes at most; of one that is no ELF file, its beginning.
+pub fn read(path: &Path, most: u64) -> io::Result<Vec<u8>> {
     // A pipe would wait for its writer, and a device may do anything when it is opened: ask first.
     let metadata = fs::metadata(path)?;
-    if !metadata.is_file() || metadata.len() > MAX_FILE {
+    if !metadata.is_file() || metadata.len() > most {
         return Err(io::ErrorKind::InvalidInput.into());
     }
     // Not a byte beyond its length: files of procfs have none, and some of them wait for more to come.
@@ -190,13 +190,15 @@ mod tests {
 
     #[test]
     fn only_programs_are_read_whole() {
-        let read = |path: &str| read(Path::new(path));
+        let read = |path: &str| read(Path::new(path), u64::MAX);
         assert_eq!(read("/proc/self/status").unwrap(), b"");
         assert_eq!(read("/etc/passwd").unwrap(), b"root");
         assert_eq!(read("/dev/null").unwrap_err().kind(), io::ErrorKind::InvalidInput);
         assert_eq!(read("/").unwrap_err().kind(), io::ErrorKind::InvalidInput);
         let own = std::env::current_exe().unwrap();
-        assert_eq!(super::read(&own).unwrap().len() as u64, fs::metadata(&own).unwrap().len());
+        let length = fs::metadata(&own).unwrap().len();
+        assert_eq!(super::read(&own, length).unwrap().len() as u64, length);
+        assert_eq!(super::read(&own, length - 1).unwrap_err().kind(), io::ErrorKind::InvalidInput);
     }
 
     #[test]

@@ -11,6 +11,7 @@ mod names;
 pub mod registers;
 mod usdt;
 
+use std::borrow::Cow;
 use std::collections::HashMap;
 use std::io;
 use std::path::PathBuf;
@@ -72,7 +73,7 @@ impl Binaries {
     fn open(&self, target: &str) -> Result<Binary, BinaryError> {
         let path = self.root.find(target)?;
         let file = self.root.real(&path);
-        Binary::read(path, file)
+        Binary::read(path, file, MAX_FILE)
     }
 }
 
@@ -99,9 +100,9 @@ struct Segment {
 }
 
 impl Binary {
-    /// What `file`, which users know as `path`, says of itself.
-    pub fn read(path: String, file: PathBuf) -> Result<Binary, BinaryError> {
-        let bytes = find::read(&file).map_err(|source| match source.kind() {
+    /// What `file`, which users know as `path`, says of itself; it may have so many bytes.
+    pub fn read(path: String, file: PathBuf, most: u64) -> Result<Binary, BinaryError> {
+        let bytes = find::read(&file, most).map_err(|source| match source.kind() {
             io::ErrorKind::InvalidInput => {
                 BinaryError::NotElf { path: path.clone(), why: "it is no regular file, or too large" }
             }
@@ -144,7 +145,7 @@ impl Binary {
     }
 
     /// The function in which this address is, as sources name it, and the bytes from where it begins.
-    pub fn name_at(&self, address: u64) -> Option<(&str, u64)> {
+    pub fn name_at(&self, address: u64) -> Option<(Cow<'_, str>, u64)> {
         self.functions.at(address)
     }
 

@@ -1,9 +1,20 @@
 //! Functions by name: as the file has it, and as sources in C++ and Rust do.
+//!
+//! A name of a hundred bytes can stand for one of many gigabytes, because it says by a letter what it has said before. So names as sources have them are bounded, each and together, and a
+//! function whose name would be longer goes by the one that the file has: cut it would be no name, and might be another function's.
 
+use std::borrow::Cow;
 use std::collections::{BTreeSet, HashMap};
+use std::fmt::{self, Write};
 use std::sync::OnceLock;
 
 use cpp_demangle::{DemangleOptions, Symbol as CppSymbol};
+use rustc_demangle::Demangle;
+
+/// Bytes of a name as sources write it at most.
+const LONGEST: usize = 4096;
+/// Bytes of all such names of a file at most. The largest browsers have some hundred MiB.
+const ALL: usize = 256 << 20;
 
 /// A function in the file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -86,7 +97,7 @@ impl Functions {
     }
 
     /// The function in which this address is, as sources name it, and the bytes from where it begins.
-    pub fn at(&self, address: u64) -> Option<(&str, u64)> {
+    pub fn at(&self, address: u64) -> Option<(Cow<'_, str>, u64)> {
         let sorted = self.sorted.get_or_init(|| {
             let mut sorted: Vec<usize> = (0..self.named.len()).collect();
             // Of several names the one that is most likely called so in a source.
@@ -105,8 +116,8 @@ impl Functions {
         if function.size > 0 && inside >= function.size {
             return None;
         }
-        let demangled = self.demangled.get_or_init(|| self.named.iter().map(|f| demangled(&f.name)).collect());
-        Some((demangled[number].as_ref().map_or(name, |demangled| &demangled.short), inside))
+        // Of this function alone: a stack has few of a file's.
+        Some((short(name).map_or(Cow::Borrowed(name), Cow::Owned), inside))
     }
 
     /// Names as sources write them.
@@ -116,7 +127,7 @@ impl Functions {
     }
 
     fn all(&self) -> impl Iterator<Item = (&Named, Option<&Demangled>)> {
-        let demangled = self.demangled.get_or_init(|| self.named.iter().map(|f| demangled(&f.name)).collect());
+        let demangled = self.demangled.get_or_init(|| all_demangled(&self.named, ALL));
         self.named.iter().zip(demangled.iter().map(Option::as_ref))
     }
 }
@@ -162,7 +173,7 @@ fn decide(found: &[&Named]) -> Found {
 /// A name as the source has it.
 #[derive(Debug)]
 struct Demangled {
-    /// With what the name alone does not tell: C++'s parameters, Rust's hash.
+    /// With what the name alone does not tell: C++'s parameters, Rust's hash. As the file has it, where that would be too long.
     whole: String,
     /// Without it.
     short: String,
@@ -174,18 +185,59 @@ impl Demangled {
     }
 }
 
+/// The names of all functions as sources write them, as far as they have no more than so many bytes together.
+fn all_demangled(named: &[Named], most: usize) -> Vec<Option<Demangled>> {
+    let mut left = most;
+    let bounded = |function: &Named| {
+        let demangled = demangled(&function.name)?;
+        left = left.checked_sub(demangled.whole.len() + demangled.short.len())?;
+        Some(demangled)
+    };
+    named.iter().map(bounded).collect()
+}
+
 fn demangled(name: &str) -> Option<Demangled> {
+    let short = short(name)?;
+    Some(Demangled { whole: whole(name).unwrap_or_else(|| name.to_owned()), short })
+}
+
+fn whole(name: &str) -> Option<String> {
+    written(name, |rust, to| write!(to, "{rust}"), DemangleOptions::new())
+}
+
+fn short(name: &str) -> Option<String> {
+    written(name, |rust, to| write!(to, "{rust:#}"), DemangleOptions::new().no_params().no_return_type())
+}
+
+/// The name as its language has it, where it is of one that is known, and not too long.
+fn written(
+    name: &str,
+    rust: impl FnOnce(Demangle<'_>, &mut Bounded) -> fmt::Result,
+    cpp: DemangleOptions,
+) -> Option<String> {
+    let mut written = Bounded(String::new());
     // Old Rust names are C++ names by their form, so Rust is asked first.
-    if let Ok(rust) = rustc_demangle::try_demangle(name) {
-        return Some(Demangled { whole: rust.to_string(), short: format!("{rust:#}") });
+    match rustc_demangle::try_demangle(name) {
+        Ok(demangled) => rust(demangled, &mut written).ok()?,
+        Err(_) if name.starts_with("_Z") => {
+            CppSymbol::new(name).ok()?.structured_demangle(&mut written, &cpp).ok()?;
+        }
+        Err(_) => return None,
     }
-    if !name.starts_with("_Z") {
-        return None;
+    Some(written.0)
+}
+
+/// A text of at most [`LONGEST`] bytes. Who writes more is told so, and ends.
+struct Bounded(String);
+
+impl Write for Bounded {
+    fn write_str(&mut self, text: &str) -> fmt::Result {
+        if self.0.len() + text.len() > LONGEST {
+            return Err(fmt::Error);
+        }
+        self.0.push_str(text);
+        Ok(())
     }
-    let symbol = CppSymbol::new(name).ok()?;
-    let whole = symbol.demangle().ok()?;
-    let short = symbol.demangle_with_options(&DemangleOptions::new().no_params().no_return_type()).ok()?;
-    Some(Demangled { whole, short })
 }
 
 #[cfg(test)]
@@ -276,5 +328,65 @@ mod tests {
         for name in ["main", "shop::Order::add", "plant::grow", "plant::wither"] {
             assert!(names.iter().any(|n| n == name), "{name}: {names:?}");
         }
+    }
+
+    /// Types in C++'s form, each of which has the one before it twice. So many names stand in front of them.
+    fn doubled_cpp(levels: usize, before: usize) -> String {
+        let number = |n: usize| match n {
+            0 => "S_".to_owned(),
+            n => format!("S{}_", char::from_digit(n as u32 - 1, 36).unwrap().to_ascii_uppercase()),
+        };
+        let level = |n| format!("{}I{1}{1}E", number(before), number(before + n));
+        format!("4PairIiE{}", (1..levels).map(level).collect::<String>())
+    }
+
+    /// The same in Rust's form: a tuple of what stands inside, and of that once more, by the place where it begins: a number to the base 62, less one.
+    fn doubled_rust(levels: usize) -> String {
+        let digit = |n: usize| char::from(b"0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ"[n]);
+        (0..levels).rev().fold("l".to_owned(), |inside, n| format!("T{inside}B{}_E", digit(8 + n)))
+    }
+
+    #[test]
+    fn names_that_would_be_too_long_stay_as_the_file_has_them() {
+        let cpp = |levels| format!("_Z4lastI{}Evv", doubled_cpp(levels, 1));
+        let rust = |levels| format!("_RINvC1a1b{}E", doubled_rust(levels));
+        for (short, long) in [(cpp(4), cpp(34)), (rust(4), rust(40))] {
+            let names = demangled(&short).unwrap_or_else(|| panic!("{short}"));
+            assert!((30..1000).contains(&names.short.len()), "{}", names.short);
+            assert!(demangled(&long).is_none(), "{long}");
+            let function = Function { address: 0x10, size: 8 };
+            let named = Named { name: long.clone(), function, indirect: false, label: false };
+            let functions = Functions::new(vec![named]);
+            assert_eq!(functions.at(0x12), Some((Cow::Borrowed(&*long), 2)));
+            assert_eq!(functions.find(&long), Found::Function(function));
+            assert_eq!(functions.names(), [long]);
+        }
+        // What is too long is what stands behind the name.
+        let parameters = format!("_Z4last{}", doubled_cpp(34, 0));
+        let names = demangled(&parameters).unwrap();
+        assert_eq!((names.short.as_str(), names.whole), ("last", parameters));
+    }
+
+    #[test]
+    fn names_are_whole_up_to_the_bound() {
+        let name = |length: usize| format!("_ZN1a{length}{}E", "b".repeat(length));
+        let short = "a::".len();
+        assert_eq!(demangled(&name(LONGEST - short)).map(|names| names.short.len()), Some(LONGEST));
+        assert!(demangled(&name(LONGEST - short + 1)).is_none());
+    }
+
+    #[test]
+    fn all_names_of_a_file_are_bounded() {
+        let named = |n: usize| Named {
+            name: format!("_ZN4shop3abcEv{n}"),
+            function: Function { address: n as u64, size: 1 },
+            indirect: false,
+            label: false,
+        };
+        let mut functions: Vec<Named> = (0..3).map(named).collect();
+        functions.iter_mut().for_each(|function| function.name.truncate("_ZN4shop3abcEv".len()));
+        let each = "shop::abc()".len() + "shop::abc".len();
+        let known = |most| all_demangled(&functions, most).iter().flatten().count();
+        assert_eq!([known(3 * each), known(3 * each - 1), known(each), known(0)], [3, 2, 1, 0]);
     }
 }

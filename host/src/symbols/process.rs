@@ -84,7 +84,7 @@ impl Processes {
         let within = binary.as_ref().and_then(|binary| binary.address(offset));
         let named = binary.as_ref().zip(within).and_then(|(binary, address)| binary.name_at(address));
         Some(match (named, within) {
-            (Some((name, offset)), _) => format!("{} [{short}]", with_offset(name, offset)),
+            (Some((name, offset)), _) => format!("{} [{short}]", with_offset(&name, offset)),
             // As `objdump -d` prints it.
             (None, within) => format!("{:#x} [{short}]", within.unwrap_or(offset)),
         })
@@ -98,7 +98,7 @@ fn file_of(files: &mut HashMap<File, Option<Arc<Binary>>>, file: PathBuf, path: 
     if !files.contains_key(&key) && files.len() >= FILES {
         files.clear();
     }
-    files.entry(key).or_insert_with(|| Binary::read(path.to_owned(), file).ok().map(Arc::new)).clone()
+    files.entry(key).or_insert_with(|| Binary::read(path.to_owned(), file, MAX_FILE).ok().map(Arc::new)).clone()
 }
 
 /// `7f0a1c000000-7f0a1c021000 r-xp 00028000 fe:01 1234   /usr/lib/libc.so.6`, in the order of addresses.

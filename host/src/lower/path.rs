@@ -183,7 +183,8 @@ impl Lower<'_> {
         exit: &Exit,
     ) -> Register {
         let slash = i32::from(b'/');
-        let (head, body, further, first, name, long, join) = (
+        let (head, body, further, first, name, fits, long, join) = (
+            self.b.block(),
             self.b.block(),
             self.b.block(),
             self.b.block(),
@@ -218,9 +219,13 @@ impl Lower<'_> {
         let at = self.b.alu(AluOp::Add, to, position);
         let read = self.helper(helper::PROBE_READ_KERNEL_STR, &[at.into(), (NAME as i32).into(), from.into()]);
         self.leave_if_failed(Cond::Slt, read, 1, Root::Sound, exit);
-        self.b.alu_to(AluOp::Add, position, position, read);
-        self.b.alu_to(AluOp::Sub, position, position, 1);
-        self.b.branch(Cond::Gt, position, max as i32, long, head);
+        let end = self.b.alu(AluOp::Add, position, read);
+        let end = self.b.alu(AluOp::Sub, end, 1);
+        self.b.branch(Cond::Gt, end, max as i32, long, fits);
+        self.b.enter(fits);
+        // What stands on the stack is learned nothing of by a branch, before 6.8: so it is put there behind it.
+        self.b.alu_to(AluOp::Add, position, end, 0);
+        self.b.jump(head);
         self.b.enter(long);
         self.b.set(position, i64::from(max));
         self.b.alu_to(AluOp::Add, cut, self.zero, i32::from(CUT));

@@ -8,7 +8,7 @@ use object::{Architecture, BinaryFormat, Endianness, SectionKind, SymbolKind, Sy
 use super::check::WriteError;
 use super::layout::{Layout, Placed, Section};
 use super::types::Types;
-use super::{Function, Linkage, Object, Role};
+use super::{Function, Linkage, Object, Role, extern_name};
 use crate::bpf::{self, RawInsn, Target};
 
 /// Writes an object that [`super::check`] found nothing wrong with.
@@ -91,7 +91,8 @@ impl<'a> Writer<'a> {
     /// Kfuncs are symbols that the object leaves undefined.
     fn kfuncs(&mut self) {
         for kfunc in &self.object.kfuncs {
-            let symbol = symbol(&kfunc.name, SymbolKind::Text, SymbolScope::Dynamic, SymbolSection::Undefined);
+            let symbol =
+                symbol(&extern_name(&kfunc.name), SymbolKind::Text, SymbolScope::Dynamic, SymbolSection::Undefined);
             self.kfuncs.push(self.elf.add_symbol(symbol));
         }
     }

@@ -15,6 +15,8 @@ mod ext;
 mod layout;
 mod types;
 
+use std::borrow::Cow;
+
 use crate::bpf::{Code, Kfunc, Names, Reason, disassemble_named};
 
 pub use check::WriteError;
@@ -116,6 +118,12 @@ pub fn write(object: &Object) -> Result<Vec<u8>, WriteError> {
     let layout = layout::Layout::of(object);
     let types = types::Types::of(object, &layout)?;
     elf::write(object, &layout, &types)
+}
+
+/// The name under which an object lists a kfunc. libbpf leaves out what follows the last `___` of one, which marks a program's own variant (bpf_core_essential_name_len), and
+/// there are kfuncs whose names have that: `scx_bpf_reenqueue_local___v2`.
+fn extern_name(kfunc: &str) -> Cow<'_, str> {
+    if kfunc.contains("___") { Cow::Owned(format!("{kfunc}___kfunc")) } else { Cow::Borrowed(kfunc) }
 }
 
 impl Object {

@@ -408,6 +408,7 @@ fn root_kfuncs_are_found_by_their_prototypes() {
         kfunc("bpf_task_release", CType::Void, &[task()]),
         // Not called, but found nonetheless.
         kfunc("bpf_cpumask_test_cpu", CType::Bool, &[int(4, false), mask]),
+        kfunc("scx_bpf_reenqueue_local___v2", CType::Void, &[]),
         kfunc("bpf_send_signal_task", int(4, true), &[task(), int(4, true), pid_type, int(8, false)]),
     ];
     kfuncs.retain(|kfunc| {

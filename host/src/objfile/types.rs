@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use super::btf::{Btf, BtfError, FunctionLinkage, IntEncoding, Placement, TypeId};
 use super::ext::{self, FuncInfo, LineInfo, SectionInfo};
 use super::layout::{Layout, Placed, Section};
-use super::{Function, Linkage, MapDef, MapKind, Object, Role};
+use super::{Function, Linkage, MapDef, MapKind, Object, Role, extern_name};
 use crate::bpf::{CType, Kfunc};
 
 /// What the sections `.BTF` and `.BTF.ext` contain, and where maps are in `.maps`.
@@ -100,7 +100,7 @@ impl<'a> Builder<'a> {
         let result = self.c_type(&kfunc.result)?;
         let parameters = kfunc.parameters.iter().map(|ty| self.c_type(ty)).collect::<Result<Vec<_>, _>>()?;
         let prototype = self.prototype(result, &parameters)?;
-        self.btf.function(&kfunc.name, FunctionLinkage::Extern, prototype)
+        self.btf.function(&extern_name(&kfunc.name), FunctionLinkage::Extern, prototype)
     }
 
     fn c_type(&mut self, ty: &CType) -> Result<TypeId, BtfError> {

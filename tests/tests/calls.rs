@@ -603,6 +603,32 @@ fn claims_stand_in_for_the_table() {
     assert!(told.contains("the host does not know what it changes, and this run allows no effects"), "{told}");
 }
 
+/// A module's kfunc is one that the host does not know. Its types are the module's and the kernel's.
+#[test]
+fn kfuncs_of_modules_are_called_as_claimed() {
+    let facts = KernelFacts::from_dir(&Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures/kernel-6.18"));
+    let planned = |listed: &str, value: &str, effects: bool| {
+        let text = format!("{listed}probe p\nattach rawtracepoint:sched_switch\nemit e\n  f = {value}\n");
+        plan_under(&declaration::parse(&text).unwrap(), &facts, &Policy { effects })
+    };
+    let listed = "kfunc booth_get owned=booth_put null\nkfunc booth_sold plain\n";
+    let value = "booth_sold(booth_get(task)) + booth_get(args.next).keeper.tgid";
+    let compiled = compile(&planned(listed, value, true).unwrap_or_else(|e| panic!("{e}")), "test", 1 << 16).unwrap();
+    assert_eq!(compiled.claimed, ["booth_get", "booth_sold"]);
+    let called: Vec<&str> = compiled.object.kfuncs.iter().map(|kfunc| kfunc.name.as_str()).collect();
+    assert_eq!(called, ["booth_get", "booth_put", "booth_sold"]);
+    for (listed, value, effects, message) in [
+        (listed, value, false, "the host does not know what it changes"),
+        ("kfunc booth_get\n", "booth_get(task)", true, "the host does not know what it does with what it gives"),
+        ("kfunc booth_git plain\n", "booth_git(task)", true, "did you mean `booth_get` or `booth_put`?"),
+        (listed, "booth_sold(booth_get(args.preempt))", true, "a pointer to `struct task_struct` is wanted"),
+        (listed, "booth_sold(task)", true, "struct booth"),
+    ] {
+        let told = planned(listed, value, effects).expect_err(value).to_string();
+        assert!(told.contains(message), "{told}");
+    }
+}
+
 /// A walk by an iterator that the kernel lacks is absent, where the declaration is prepared for that.
 #[test]
 fn walks_that_a_kernel_lacks_are_absent() {

@@ -140,7 +140,7 @@ fn functions_that_cannot_be_traced_are_told() {
         ("kprobe:vfs_write", "kprobe:some:vfs_write"),
         ("kretprobe:some:vfs_write", "kretprobe:some:vfs_write"),
         ("func:some:vfs_write", "kprobe:some:vfs_write"),
-        ("fentry:vfs_write", "fentry takes the kernel's own functions, and `some:vfs_write` is a module's"),
+        ("fentry:vfs_write", "BTF does not describe `some:vfs_write`, and fentry needs that"),
         ("kprobe:other:vfs_write", "the module other has no function `vfs_write`"),
         ("kprobe:some:vfs_read", "the module some has no function `vfs_read`"),
         ("kprobe:some:vfs_wriet", "the module some has no function `vfs_wriet`"),
@@ -458,12 +458,23 @@ fn root_functions_of_modules_fire() {
     let name = format!("functions-module-{}", std::process::id());
     let path = Made(Path::new(env!("CARGO_TARGET_TMPDIR")).join(&name));
     std::fs::write(&path.0, THERE).expect("it can be written");
-    let opened = format!("str(((struct file *)arg1).f_path.dentry.d_name.name) == \"{name}\"");
-    let probes = vec![
+    let opened = format!("str(args.file.f_path.dentry.d_name.name) == \"{name}\"");
+    let mut probes = vec![
         probe("named", "kprobe:overlay:ovl_open", &opened, "str(((struct file *)arg1).f_path.dentry.d_name.name)"),
-        probe("found", "kprobe:ovl_open", &opened, "arg0"),
-        probe("best", "func:overlay:ovl_open", &opened, "arg0"),
+        probe("found", "kprobe:ovl_open", &opened, "args.inode.i_ino"),
+        probe("matched", "kprobe:overlay:ovl_ope[n]", &opened, "args.file.f_flags"),
+        probe("best", "func:overlay:ovl_open", &opened, "args.inode.i_ino"),
     ];
+    if offered(&facts, Feature::Fentry, "fentry:vfs_read") {
+        let done = format!("{opened} && retval == 0");
+        probes.push(probe("typed", "fentry:overlay:ovl_open", &opened, "args.inode.i_ino"));
+        probes.push(probe("returned", "fexit:ovl_open", &done, "args.inode.i_ino"));
+        // A structure that only the module has.
+        let of_module = format!(
+            "{opened} && ((struct ovl_inode *)container_of(args.inode, struct ovl_inode, vfs_inode)).vfs_inode.i_ino == args.inode.i_ino"
+        );
+        probes.push(probe("cast", "fentry:overlay:ovl_open", &of_module, "sizeof(struct ovl_inode)"));
+    }
     expect_each(&facts, probes, || {
         (0..TIMES).for_each(|_| drop(File::open(&path.0).expect("it is there")));
     });

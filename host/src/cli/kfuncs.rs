@@ -101,8 +101,7 @@ fn elsewhere(listing: &KfuncListing) -> String {
 
 /// An answer that could not be had for any kind of probe, as without privileges.
 fn doubt(listing: &KfuncListing) -> Option<&Answer> {
-    let mut own = listing.kfuncs.iter().filter(|kfunc| kfunc.module.is_none());
-    let first = own.next()?.callers.values().next()?;
+    let first = listing.kfuncs.first()?.callers.values().next()?;
     let all = listing.kfuncs.iter().flat_map(|kfunc| kfunc.callers.values());
     all.into_iter().all(|answer| matches!(answer, Answer::Unknown(_))).then_some(first)
 }
@@ -160,7 +159,6 @@ fn from(kfunc: &ListedKfunc) -> String {
     match (kinds.is_empty(), doubt) {
         (false, _) => kinds.join("; "),
         (true, Some(why)) => format!("could not tell: {why}"),
-        (true, None) if kfunc.module.is_some() => "not tried".to_owned(),
         (true, None) => "none".to_owned(),
     }
 }

@@ -9,7 +9,7 @@ use std::fs::{self, File};
 use std::io::{self, Write};
 use std::ops::Bound;
 use std::os::fd::AsRawFd;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use btf_rs::{Backend, BtfType, Type};
@@ -20,11 +20,36 @@ use super::FactError;
 use super::name_index::NameIndex;
 
 /// A type of one [`Btf`], and of no other. 0 is `void`.
+///
+/// What modules add is numbered from where the kernel's own types end, by each module anew. So the bits above [`TypeId::NUMBER_BITS`] tell whose it is: 0 for the
+/// kernel itself, else which module's, in the order of their names.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct TypeId(pub u32);
 
 impl TypeId {
     pub const VOID: TypeId = TypeId(0);
+
+    /// Bits of a type's number (include/uapi/linux/btf.h: BTF_MAX_TYPE).
+    const NUMBER_BITS: u32 = 20;
+
+    fn of_module(module: usize, number: u32) -> TypeId {
+        TypeId((module as u32 + 1) << TypeId::NUMBER_BITS | number)
+    }
+
+    /// Its number in the BTF of the kernel, or of its module: what the kernel knows it by.
+    pub fn number(self) -> u32 {
+        self.0 & ((1 << TypeId::NUMBER_BITS) - 1)
+    }
+
+    /// Whether a module adds it.
+    pub fn is_of_module(self) -> bool {
+        self.module().is_some()
+    }
+
+    /// Which of the modules it is of; none: of the kernel itself.
+    fn module(self) -> Option<usize> {
+        (self.0 >> TypeId::NUMBER_BITS).checked_sub(1).map(|module| module as usize)
+    }
 }
 
 /// One type, exactly as BTF has it: nothing is skipped, referred types are ids.
@@ -144,18 +169,76 @@ pub struct Tags {
     pub percpu: bool,
 }
 
+/// The file of the kernel's own types, among those of modules.
+const KERNEL: &str = "vmlinux";
+/// Modules that ids can tell apart.
+const MOST_MODULES: usize = (1 << (u32::BITS - TypeId::NUMBER_BITS)) - 1;
+
 /// No chain of typedefs, qualifiers and anonymous members is this deep in C; a longer one is a loop in damaged BTF.
 const MAX_DEPTH: u32 = 64;
 
 /// A kernel's types. Ids and names that it does not know are answered, never panicked on.
+///
+/// Those of its modules are among them, each read when it is first asked for. Names are looked up in the kernel's own, unless it is said otherwise.
 pub struct Btf {
     types: btf_rs::Btf,
     names: NameIndex,
+    /// The folder in which there is a file for each module; none: there are none.
+    folder: Option<PathBuf>,
+    modules: OnceLock<Vec<Module>>,
     /// Read on first use.
-    enumerators: OnceLock<BTreeMap<String, Vec<(TypeId, i64)>>>,
+    enumerators: OnceLock<Enumerators>,
+    /// Those of modules.
+    more_enumerators: OnceLock<Enumerators>,
     /// Names of structures, unions and enumerations; read on first use.
     tags: OnceLock<BTreeSet<String>>,
     known: Mutex<Known>,
+}
+
+/// A module that is loaded.
+struct Module {
+    name: String,
+    path: PathBuf,
+    /// None where they cannot be read.
+    types: OnceLock<Option<ModuleTypes>>,
+}
+
+/// What a module adds to the kernel's types.
+struct ModuleTypes {
+    types: btf_rs::Btf,
+    /// By their names, in ascending order.
+    by_name: HashMap<String, Vec<TypeId>>,
+    /// All enumerations, with names or without.
+    enumerations: Vec<TypeId>,
+}
+
+/// The kernel's own types, or with them what one module adds.
+#[derive(Clone, Copy)]
+struct Part<'a> {
+    types: &'a btf_rs::Btf,
+    module: Option<usize>,
+}
+
+impl Part<'_> {
+    fn name(self, named: &dyn BtfType) -> String {
+        self.types.resolve_name(named).unwrap_or_default()
+    }
+
+    fn name_of(self, ty: &Type) -> String {
+        ty.as_btf_type().map(|ty| self.name(ty)).unwrap_or_default()
+    }
+
+    fn id(self, number: u32) -> TypeId {
+        match self.module {
+            Some(module) if number > self.types.base().type_id_range().1 => TypeId::of_module(module, number),
+            _ => TypeId(number),
+        }
+    }
+
+    /// The id that a type refers to.
+    fn target(self, ty: &dyn BtfType) -> TypeId {
+        ty.get_type_id().map_or(TypeId::VOID, |number| self.id(number))
+    }
 }
 
 /// What has been asked about structs and unions. Walks ask about the same few again and again, and to read one is to read all its members: `task_struct` has 250.
@@ -165,6 +248,9 @@ struct Known {
     kinds: HashMap<TypeId, Kind>,
     members: HashMap<TypeId, Arc<Members>>,
 }
+
+/// The enumerations that have a constant of that name, and its value there.
+type Enumerators = BTreeMap<String, Vec<(TypeId, i64)>>;
 
 /// Where the members of a struct or union lie, by name, those of anonymous members among them.
 type Members = HashMap<String, MemberAt>;
@@ -180,6 +266,11 @@ impl Btf {
         }
     }
 
+    /// With what modules add to them: the files beside the kernel's own, each by its module's name.
+    pub fn with_modules_beside(self, path: &Path) -> Btf {
+        Btf { folder: path.parent().map(Path::to_path_buf), ..self }
+    }
+
     /// As [`Btf::from_file`], for stand-alone BTF in memory.
     pub fn from_bytes(bytes: &[u8]) -> Result<Btf, FactError> {
         Btf::from_copy(bytes, Path::new("(memory)"))
@@ -190,11 +281,11 @@ impl Btf {
         if name.is_empty() {
             return Vec::new();
         }
-        let named = |&id: &u32| self.resolve(TypeId(id)).is_some_and(|ty| self.name_of(&ty) == name);
-        self.names.candidates(name).filter(named).map(TypeId).collect()
+        let named = |&id: &TypeId| self.resolve(id).is_some_and(|(part, ty)| part.name_of(&ty) == name);
+        self.names.candidates(name).map(TypeId).filter(named).collect()
     }
 
-    /// `struct name`: one with members if there is one, else one without or its forward declaration.
+    /// `struct name`: one with members if there is one, the kernel's own before a module's; else one without or its forward declaration.
     pub fn structure(&self, name: &str) -> Option<TypeId> {
         if let Some(known) = self.known().structures.get(name) {
             return Some(*known);
@@ -215,14 +306,23 @@ impl Btf {
         self.composite(name, |ty| matches!(ty, Type::Union(_)), |ty| matches!(ty, Type::Fwd(fwd) if fwd.is_union()))
     }
 
-    /// `enum name`.
+    /// `enum name`; a module's, where the kernel itself has none.
     pub fn enumeration(&self, name: &str) -> Option<TypeId> {
-        self.first(name, |ty| matches!(ty, Type::Enum(_) | Type::Enum64(_)))
+        self.first_anywhere(name, |ty| matches!(ty, Type::Enum(_) | Type::Enum64(_)))
     }
 
-    /// The enumerations that have a constant of that name, in ascending order, and its value there. The first call reads all of them (some 10 ms).
+    /// The enumerations that have a constant of that name, in ascending order, and its value there; those of modules where the kernel itself has none. The first call reads
+    /// all of them (some 10 ms).
     pub fn enumerators(&self, name: &str) -> &[(TypeId, i64)] {
-        self.all_enumerators().get(name).map_or(&[], Vec::as_slice)
+        let in_modules = || {
+            self.more_enumerators.get_or_init(|| {
+                let types = (0..self.modules().len()).filter_map(|module| self.module_types(module));
+                let mut ids: Vec<TypeId> = types.flat_map(|types| types.enumerations.iter().copied()).collect();
+                ids.sort_unstable();
+                self.enumerators_of(ids)
+            })
+        };
+        self.all_enumerators().get(name).or_else(|| in_modules().get(name)).map_or(&[], Vec::as_slice)
     }
 
     /// The names of constants that begin so.
@@ -239,16 +339,18 @@ impl Btf {
         from.map(String::as_str).filter(|name| !name.is_empty()).take_while(move |name| name.starts_with(prefix))
     }
 
-    fn all_enumerators(&self) -> &BTreeMap<String, Vec<(TypeId, i64)>> {
-        self.enumerators.get_or_init(|| {
-            let mut all: BTreeMap<String, Vec<_>> = BTreeMap::new();
-            for id in self.names.enumerations().iter().copied().map(TypeId) {
-                if let Kind::Enum { values, .. } = self.kind(id) {
-                    values.into_iter().for_each(|(name, value)| all.entry(name).or_default().push((id, value)));
-                }
+    fn all_enumerators(&self) -> &Enumerators {
+        self.enumerators.get_or_init(|| self.enumerators_of(self.names.enumerations().iter().copied().map(TypeId)))
+    }
+
+    fn enumerators_of(&self, ids: impl IntoIterator<Item = TypeId>) -> Enumerators {
+        let mut all = Enumerators::new();
+        for id in ids {
+            if let Kind::Enum { values, .. } = self.kind(id) {
+                values.into_iter().for_each(|(name, value)| all.entry(name).or_default().push((id, value)));
             }
-            all
-        })
+        }
+        all
     }
 
     /// The integer type `name`, as DWARF spells it: `unsigned int`, `long int`, `_Bool`.
@@ -256,9 +358,9 @@ impl Btf {
         self.first(name, |ty| matches!(ty, Type::Int(_)))
     }
 
-    /// The typedef `name`.
+    /// The typedef `name`; a module's, where the kernel itself has none.
     pub fn typedef(&self, name: &str) -> Option<TypeId> {
-        self.first(name, |ty| matches!(ty, Type::Typedef(_)))
+        self.first_anywhere(name, |ty| matches!(ty, Type::Typedef(_)))
     }
 
     /// The function `name`.
@@ -275,32 +377,94 @@ impl Btf {
 
     fn tagged_by(&self, id: TypeId, tag: &str) -> Option<TypeId> {
         match self.resolve(id)? {
-            Type::DeclTag(ty) if ty.component_index().is_none() && self.name_of_any(&ty) == tag => Some(target(&ty)),
+            (part, Type::DeclTag(ty)) if ty.component_index().is_none() && part.name(&ty) == tag => {
+                Some(part.target(&ty))
+            }
             _ => None,
         }
     }
 
-    /// The types of a module, which are added to these: a file of /sys/kernel/btf. Of it only ids are looked up, and [`Btf::tagged_in_module`].
-    pub(super) fn module(&self, path: &Path) -> Result<Btf, FactError> {
-        let bad = |error: btf_rs::Error| FactError::BadBtf { path: path.to_path_buf(), reason: error.to_string() };
-        let types = btf_rs::Btf::from_split_file(path, &self.types).map_err(bad)?;
-        Ok(Btf::with(types, NameIndex::empty()))
+    /// The modules that are loaded and have types of their own, sorted.
+    pub fn module_names(&self) -> impl Iterator<Item = &str> {
+        self.modules().iter().map(|module| module.name.as_str())
+    }
+
+    /// The module that adds the type; none: the kernel itself has it.
+    pub fn module_of(&self, id: TypeId) -> Option<&str> {
+        Some(&self.modules().get(id.module()?)?.name)
+    }
+
+    /// The function `name` that a module adds.
+    pub fn function_of_module(&self, module: &str, name: &str) -> Option<TypeId> {
+        let types = self.types_of_module(module)?;
+        types.by_name.get(name)?.iter().copied().find(|&id| self.is(id, &|ty| matches!(ty, Type::Func(_))))
+    }
+
+    /// All functions that a module adds, in ascending order of ids: name, type, and prototype.
+    pub fn functions_of_module(&self, module: &str) -> Vec<(String, TypeId, TypeId)> {
+        let Some(types) = self.types_of_module(module) else { return Vec::new() };
+        let function = |id: &TypeId| match self.resolve(*id)? {
+            (part, Type::Func(function)) => Some((part.name(&function), *id, part.target(&function))),
+            _ => None,
+        };
+        let mut functions: Vec<_> = types.by_name.values().flatten().filter_map(function).collect();
+        functions.sort_unstable_by_key(|(_, id, _)| *id);
+        functions
     }
 
     /// As [`Btf::tagged`], of what a module adds.
-    pub(super) fn tagged_in_module(&self, tag: &str) -> Vec<TypeId> {
-        let (first, last) = self.types.split().map_or((1, 0), btf_rs::BtfSection::type_id_range);
-        (first..=last).filter_map(|id| self.tagged_by(TypeId(id), tag)).collect()
+    pub(super) fn tagged_in_module(&self, module: &str, tag: &str) -> Vec<TypeId> {
+        let tags = self.types_of_module(module).and_then(|types| types.by_name.get(tag));
+        tags.into_iter().flatten().filter_map(|id| self.tagged_by(*id, tag)).collect()
     }
 
-    /// Functions that a module adds and whose names are wanted.
-    pub(super) fn functions_in_module(&self, wanted: impl Fn(&str) -> bool) -> Vec<TypeId> {
-        let (first, last) = self.types.split().map_or((1, 0), btf_rs::BtfSection::type_id_range);
-        let is_wanted = |id: &TypeId| match self.resolve(*id) {
-            Some(Type::Func(function)) => wanted(&self.name_of_any(&function)),
-            _ => false,
+    /// Types of that name that modules add, those of the first module first.
+    fn find_in_modules(&self, name: &str) -> Vec<TypeId> {
+        let types = (0..self.modules().len()).filter_map(|module| self.module_types(module));
+        types.filter_map(|types| types.by_name.get(name)).flatten().copied().collect()
+    }
+
+    fn modules(&self) -> &[Module] {
+        self.modules.get_or_init(|| {
+            let files = self.folder.iter().filter_map(|folder| fs::read_dir(folder).ok()).flatten().flatten();
+            let module = |file: fs::DirEntry| Module {
+                name: file.file_name().to_string_lossy().into_owned(),
+                path: file.path(),
+                types: OnceLock::new(),
+            };
+            let mut modules: Vec<_> = files.map(module).filter(|module| module.name != KERNEL).collect();
+            modules.sort_unstable_by(|a, b| a.name.cmp(&b.name));
+            modules.truncate(MOST_MODULES);
+            modules
+        })
+    }
+
+    fn types_of_module(&self, name: &str) -> Option<&ModuleTypes> {
+        let module = self.modules().binary_search_by(|module| module.name.as_str().cmp(name)).ok()?;
+        self.module_types(module)
+    }
+
+    fn module_types(&self, number: usize) -> Option<&ModuleTypes> {
+        let module = self.modules().get(number)?;
+        let read = || {
+            let types = btf_rs::Btf::from_split_file(&module.path, &self.types).ok()?;
+            let part = Part { types: &types, module: Some(number) };
+            let (first, last) = types.split()?.type_id_range();
+            let mut by_name: HashMap<String, Vec<TypeId>> = HashMap::new();
+            let mut enumerations = Vec::new();
+            for id in first..=last {
+                let ty = types.resolve_type_by_id(id).ok()?;
+                if let Type::Enum(_) | Type::Enum64(_) = ty {
+                    enumerations.push(part.id(id));
+                }
+                let name = part.name_of(&ty);
+                if !name.is_empty() {
+                    by_name.entry(name).or_default().push(part.id(id));
+                }
+            }
+            Some(ModuleTypes { types, by_name, enumerations })
         };
-        (first..=last).map(TypeId).filter(is_wanted).collect()
+        module.types.get_or_init(read).as_ref()
     }
 
     /// Name and C declaration of a function, with the names of its parameters; none where it is no function.
@@ -322,7 +486,7 @@ impl Btf {
         if let Some(known) = self.known().kinds.get(&id) {
             return known.clone();
         }
-        let kind = self.resolve(id).map_or(Kind::Other, |ty| self.kind_of(ty));
+        let kind = self.resolve(id).map_or(Kind::Other, |(part, ty)| kind_of(part, ty));
         if let Kind::Struct { .. } | Kind::Union { .. } = kind {
             self.known().kinds.insert(id, kind.clone());
         }
@@ -341,12 +505,13 @@ impl Btf {
             if self.known().kinds.contains_key(&id) {
                 break;
             }
-            id = match self.resolve(id) {
-                Some(Type::Typedef(ty)) => target(&ty),
-                Some(Type::Const(ty) | Type::Volatile(ty) | Type::Restrict(ty)) => target(&ty),
-                Some(Type::TypeTag(ty)) => {
-                    tags.add(&self.name_of_any(&ty));
-                    target(&ty)
+            let Some((part, ty)) = self.resolve(id) else { break };
+            id = match ty {
+                Type::Typedef(ty) => part.target(&ty),
+                Type::Const(ty) | Type::Volatile(ty) | Type::Restrict(ty) => part.target(&ty),
+                Type::TypeTag(ty) => {
+                    tags.add(&part.name(&ty));
+                    part.target(&ty)
                 }
                 _ => break,
             }
@@ -412,9 +577,17 @@ impl Btf {
         None
     }
 
-    /// What follows `prefix` in the names of all typedefs that begin with it, in ascending order of ids. Reads every type (about 10 ms).
+    /// What follows `prefix` in the names of all typedefs that begin with it, those of modules last. Reads every type (about 10 ms).
     pub(super) fn typedef_names(&self, prefix: &str) -> Vec<String> {
-        self.names_where(prefix, |ty| matches!(ty, Type::Typedef(_)))
+        let is_typedef = |ty: &Type| matches!(ty, Type::Typedef(_));
+        let mut names = self.names_where(prefix, is_typedef);
+        for module in 0..self.modules().len() {
+            let all = self.module_types(module).into_iter().flat_map(|types| &types.by_name);
+            let wanted = all.filter(|(name, _)| name.starts_with(prefix));
+            let found = wanted.filter(|(_, ids)| ids.iter().any(|id| self.is(*id, &is_typedef)));
+            names.extend(found.map(|(name, _)| name[prefix.len()..].to_owned()));
+        }
+        names
     }
 
     /// The same of all functions.
@@ -425,10 +598,9 @@ impl Btf {
     /// All functions, in ascending order of ids: name, type, and prototype. Reads every type.
     pub(super) fn functions(&self) -> Vec<(String, TypeId, TypeId)> {
         let (first, last) = self.types.base().type_id_range();
-        let function = |id| {
-            let ty = self.resolve(TypeId(id))?;
-            let Type::Func(function) = &ty else { return None };
-            Some((self.name_of(&ty), TypeId(id), target(function)))
+        let function = |id| match self.resolve(TypeId(id))? {
+            (part, Type::Func(function)) => Some((part.name(&function), TypeId(id), part.target(&function))),
+            _ => None,
         };
         (first..=last).filter_map(function).collect()
     }
@@ -436,8 +608,8 @@ impl Btf {
     fn names_where(&self, prefix: &str, wanted: impl Fn(&Type) -> bool) -> Vec<String> {
         let (first, last) = self.types.base().type_id_range();
         let named = |id| {
-            let ty = self.resolve(TypeId(id)).filter(&wanted)?;
-            Some(self.name_of(&ty).strip_prefix(prefix)?.to_owned())
+            let (part, ty) = self.resolve(TypeId(id)).filter(|(_, ty)| wanted(ty))?;
+            Some(part.name_of(&ty).strip_prefix(prefix)?.to_owned())
         };
         (first..=last).filter_map(named).collect()
     }
@@ -451,7 +623,16 @@ impl Btf {
     }
 
     fn with(types: btf_rs::Btf, names: NameIndex) -> Btf {
-        Btf { types, names, enumerators: OnceLock::new(), tags: OnceLock::new(), known: Mutex::default() }
+        Btf {
+            types,
+            names,
+            folder: None,
+            modules: OnceLock::new(),
+            enumerators: OnceLock::new(),
+            more_enumerators: OnceLock::new(),
+            tags: OnceLock::new(),
+            known: Mutex::default(),
+        }
     }
 
     /// Opens a copy of `bytes` in a memory file: btf-rs's mapping backend wants a path.
@@ -464,94 +645,42 @@ impl Btf {
         Btf::open(Path::new(&format!("/proc/self/fd/{}", file.as_raw_fd())), origin, bytes)
     }
 
-    fn resolve(&self, id: TypeId) -> Option<Type> {
-        self.types.resolve_type_by_id(id.0).ok()
+    fn resolve(&self, id: TypeId) -> Option<(Part<'_>, Type)> {
+        let types = match id.module() {
+            None => &self.types,
+            Some(module) => &self.module_types(module)?.types,
+        };
+        let part = Part { types, module: id.module() };
+        Some((part, types.resolve_type_by_id(id.number()).ok()?))
     }
 
-    fn name_of(&self, ty: &Type) -> String {
-        ty.as_btf_type().map(|ty| self.name_of_any(ty)).unwrap_or_default()
-    }
-
-    fn name_of_any(&self, named: &dyn BtfType) -> String {
-        self.types.resolve_name(named).unwrap_or_default()
+    fn is(&self, id: TypeId, wanted: &dyn Fn(&Type) -> bool) -> bool {
+        self.resolve(id).is_some_and(|(_, ty)| wanted(&ty))
     }
 
     fn first(&self, name: &str, wanted: impl Fn(&Type) -> bool) -> Option<TypeId> {
-        self.find(name).into_iter().find(|&id| self.resolve(id).is_some_and(|ty| wanted(&ty)))
+        self.find(name).into_iter().find(|&id| self.is(id, &wanted))
+    }
+
+    fn first_anywhere(&self, name: &str, wanted: impl Fn(&Type) -> bool) -> Option<TypeId> {
+        let in_modules = || self.find_in_modules(name).into_iter().find(|&id| self.is(id, &wanted));
+        self.first(name, &wanted).or_else(in_modules)
     }
 
     fn composite(&self, name: &str, defined: fn(&Type) -> bool, declared: fn(&Type) -> bool) -> Option<TypeId> {
         let ids = self.find(name);
-        let first = |wanted: &dyn Fn(&Type) -> bool| {
-            ids.iter().copied().find(|&id| self.resolve(id).is_some_and(|ty| wanted(&ty)))
-        };
-        first(&|ty| defined(ty) && has_members(ty)).or_else(|| first(&defined)).or_else(|| first(&declared))
-    }
-
-    fn kind_of(&self, ty: Type) -> Kind {
-        let name = self.name_of(&ty);
-        match ty {
-            Type::Void => Kind::Void,
-            Type::Int(int) => Kind::Int {
-                // Of BTF's encodings, pahole writes `char` for no type, so the name tells.
-                char: int.is_char() || name == "char",
-                bytes: size(int.size()),
-                signed: int.is_signed(),
-                bool: int.is_bool(),
-                name,
-            },
-            Type::Ptr(ty) => Kind::Pointer(target(&ty)),
-            Type::Array(array) => Kind::Array { element: target(&array), count: size(array.len()) },
-            Type::Struct(ty) => Kind::Struct { name, bytes: size(ty.size()) },
-            Type::Union(ty) => Kind::Union { name, bytes: size(ty.size()) },
-            Type::Enum(ty) => {
-                let value = |value: u32| if ty.is_signed() { i64::from(value.cast_signed()) } else { i64::from(value) };
-                let values = ty.members.iter().map(|member| (self.name_of_any(member), value(member.val()))).collect();
-                Kind::Enum { name, bytes: size(ty.size()), signed: ty.is_signed(), values }
-            }
-            Type::Enum64(ty) => {
-                let values =
-                    ty.members.iter().map(|member| (self.name_of_any(member), member.val().cast_signed())).collect();
-                Kind::Enum { name, bytes: size(ty.size()), signed: ty.is_signed(), values }
-            }
-            Type::Fwd(fwd) => Kind::Forward { name, union: fwd.is_union() },
-            Type::Typedef(ty) => Kind::Typedef { name, to: target(&ty) },
-            Type::Const(ty) => Kind::Const(target(&ty)),
-            Type::Volatile(ty) => Kind::Volatile(target(&ty)),
-            Type::Restrict(ty) => Kind::Restrict(target(&ty)),
-            Type::TypeTag(ty) => Kind::TypeTag { name, to: target(&ty) },
-            Type::Func(ty) => Kind::Function { name, proto: target(&ty) },
-            Type::FuncProto(ty) => {
-                let params = ty.parameters.iter().map(|param| (self.name_of_any(param), target(param))).collect();
-                Kind::Prototype { params, result: TypeId(ty.return_type_id()) }
-            }
-            Type::Float(ty) => Kind::Float { bytes: size(ty.size()) },
-            Type::Var(ty) => Kind::Variable { name, ty: target(&ty) },
-            Type::Datasec(section) => {
-                let variables = section.variables.iter().map(|variable| (target(variable), variable.offset()));
-                Kind::Section { variables: variables.collect(), name }
-            }
-            _ => Kind::Other,
-        }
-    }
-
-    fn members(&self, structure: &btf_rs::Struct) -> Vec<Member> {
-        structure.members.iter().map(|member| self.member_of(member)).collect()
-    }
-
-    fn member_of(&self, member: &btf_rs::Member) -> Member {
-        Member {
-            name: self.name_of_any(member),
-            ty: target(member),
-            bit_offset: member.bit_offset(),
-            // Where a struct has bit fields, its other members have size 0.
-            bit_size: member.bitfield_size().filter(|&bits| bits > 0),
-        }
+        let first =
+            |ids: &[TypeId], wanted: &dyn Fn(&Type) -> bool| ids.iter().copied().find(|&id| self.is(id, wanted));
+        let whole = |ty: &Type| defined(ty) && has_members(ty);
+        first(&ids, &whole)
+            .or_else(|| first(&ids, &defined))
+            .or_else(|| first(&self.find_in_modules(name), &whole))
+            .or_else(|| first(&ids, &declared))
     }
 
     fn members_behind(&self, id: TypeId) -> Vec<Member> {
         match self.resolve(self.strip(id).id) {
-            Some(Type::Struct(ty) | Type::Union(ty)) => self.members(&ty),
+            Some((part, Type::Struct(ty) | Type::Union(ty))) => members_of(part, &ty),
             _ => Vec::new(),
         }
     }
@@ -562,13 +691,13 @@ impl Btf {
         if depth > MAX_DEPTH {
             return;
         }
-        let (ty, union) = match self.resolve(id) {
-            Some(Type::Struct(ty)) => (ty, false),
-            Some(Type::Union(ty)) => (ty, true),
+        let (part, ty, union) = match self.resolve(id) {
+            Some((part, Type::Struct(ty))) => (part, ty, false),
+            Some((part, Type::Union(ty))) => (part, ty, true),
             _ => return,
         };
         let in_union = outer.in_union || union;
-        for Member { name, ty, bit_offset, bit_size } in self.members(&ty) {
+        for Member { name, ty, bit_offset, bit_size } in members_of(part, &ty) {
             let Some(bit_offset) = outer.bit_offset.checked_add(bit_offset) else { continue };
             let at = MemberAt { ty, bit_offset, bit_size, in_union };
             if name.is_empty() {
@@ -671,9 +800,61 @@ fn map(file: &File) -> io::Result<Mmap> {
     unsafe { MmapOptions::new().map_copy_read_only(file) }
 }
 
-/// The id that a type refers to.
-fn target(ty: &dyn BtfType) -> TypeId {
-    ty.get_type_id().map_or(TypeId::VOID, TypeId)
+fn kind_of(part: Part<'_>, ty: Type) -> Kind {
+    let name = part.name_of(&ty);
+    match ty {
+        Type::Void => Kind::Void,
+        Type::Int(int) => Kind::Int {
+            // Of BTF's encodings, pahole writes `char` for no type, so the name tells.
+            char: int.is_char() || name == "char",
+            bytes: size(int.size()),
+            signed: int.is_signed(),
+            bool: int.is_bool(),
+            name,
+        },
+        Type::Ptr(ty) => Kind::Pointer(part.target(&ty)),
+        Type::Array(array) => Kind::Array { element: part.target(&array), count: size(array.len()) },
+        Type::Struct(ty) => Kind::Struct { name, bytes: size(ty.size()) },
+        Type::Union(ty) => Kind::Union { name, bytes: size(ty.size()) },
+        Type::Enum(ty) => {
+            let value = |value: u32| if ty.is_signed() { i64::from(value.cast_signed()) } else { i64::from(value) };
+            let values = ty.members.iter().map(|member| (part.name(member), value(member.val()))).collect();
+            Kind::Enum { name, bytes: size(ty.size()), signed: ty.is_signed(), values }
+        }
+        Type::Enum64(ty) => {
+            let values = ty.members.iter().map(|member| (part.name(member), member.val().cast_signed())).collect();
+            Kind::Enum { name, bytes: size(ty.size()), signed: ty.is_signed(), values }
+        }
+        Type::Fwd(fwd) => Kind::Forward { name, union: fwd.is_union() },
+        Type::Typedef(ty) => Kind::Typedef { name, to: part.target(&ty) },
+        Type::Const(ty) => Kind::Const(part.target(&ty)),
+        Type::Volatile(ty) => Kind::Volatile(part.target(&ty)),
+        Type::Restrict(ty) => Kind::Restrict(part.target(&ty)),
+        Type::TypeTag(ty) => Kind::TypeTag { name, to: part.target(&ty) },
+        Type::Func(ty) => Kind::Function { name, proto: part.target(&ty) },
+        Type::FuncProto(ty) => {
+            let params = ty.parameters.iter().map(|param| (part.name(param), part.target(param))).collect();
+            Kind::Prototype { params, result: part.id(ty.return_type_id()) }
+        }
+        Type::Float(ty) => Kind::Float { bytes: size(ty.size()) },
+        Type::Var(ty) => Kind::Variable { name, ty: part.target(&ty) },
+        Type::Datasec(section) => {
+            let variables = section.variables.iter().map(|variable| (part.target(variable), variable.offset()));
+            Kind::Section { variables: variables.collect(), name }
+        }
+        _ => Kind::Other,
+    }
+}
+
+fn members_of(part: Part<'_>, structure: &btf_rs::Struct) -> Vec<Member> {
+    let member = |member: &btf_rs::Member| Member {
+        name: part.name(member),
+        ty: part.target(member),
+        bit_offset: member.bit_offset(),
+        // Where a struct has bit fields, its other members have size 0.
+        bit_size: member.bitfield_size().filter(|&bits| bits > 0),
+    };
+    structure.members.iter().map(member).collect()
 }
 
 /// Sizes and counts are 32 bits wide in BTF; btf-rs widens them.
@@ -959,19 +1140,32 @@ mod tests {
             &[at("other"), info(17, false, 0), 2, u32::MAX],
         ]
         .concat();
-        let path = std::env::temp_dir().join(format!("porthole-module-{}", std::process::id()));
-        fs::write(&path, made(24, &types, more)).unwrap();
-        let module = base.module(&path);
-        fs::write(&path, "no BTF").unwrap();
-        let broken = base.module(&path);
-        fs::remove_file(&path).unwrap();
-        let module = module.unwrap();
-        assert_eq!(module.tagged_in_module("bpf_kfunc"), [TypeId(4)]);
-        assert_eq!(module.functions_in_module(|name| name == "kf"), [TypeId(4)]);
-        assert_eq!(module.prototype(TypeId(4)), Some(("kf".to_owned(), "int *kf(int n)".to_owned())));
-        assert_eq!(module.prototype(TypeId(1)), None);
-        assert!(matches!(broken, Err(FactError::BadBtf { .. })));
-        assert!(base.tagged_in_module("bpf_kfunc").is_empty() && base.tagged("bpf_kfunc").is_empty());
+        let folder = std::env::temp_dir().join(format!("porthole-modules-{}", std::process::id()));
+        fs::create_dir(&folder).unwrap();
+        fs::write(folder.join(KERNEL), "not read again").unwrap();
+        for module in ["one", "two"] {
+            fs::write(folder.join(module), made(24, &types, more)).unwrap();
+        }
+        fs::write(folder.join("broken"), "no BTF").unwrap();
+        let btf = base.with_modules_beside(&folder.join(KERNEL));
+        assert_eq!(btf.module_names().collect::<Vec<_>>(), ["broken", "one", "two"]);
+        for (module, number) in [("one", 1), ("two", 2)] {
+            let at = |id| TypeId::of_module(number, id);
+            assert_eq!(btf.tagged_in_module(module, "bpf_kfunc"), [at(4)]);
+            assert_eq!(btf.function_of_module(module, "kf"), Some(at(4)));
+            assert_eq!(btf.functions_of_module(module), [("kf".to_owned(), at(4), at(3))]);
+            assert_eq!(btf.prototype(at(4)), Some(("kf".to_owned(), "int *kf(int n)".to_owned())));
+            // What is the kernel's own is that in a module, too.
+            assert_eq!(btf.kind(at(2)), Kind::Pointer(TypeId(1)));
+            let result = Kind::Prototype { params: vec![("n".to_owned(), TypeId(1))], result: at(2) };
+            assert_eq!(btf.kind(at(3)), result);
+            assert_eq!((at(4).number(), btf.module_of(at(4))), (4, Some(module)));
+        }
+        fs::remove_dir_all(&folder).unwrap();
+        assert_eq!((btf.module_of(TypeId(1)), btf.prototype(TypeId(1))), (None, None));
+        assert_eq!(btf.function("kf"), None, "the kernel itself has none");
+        assert_eq!([btf.function_of_module("broken", "kf"), btf.function_of_module("none", "kf")], [None, None]);
+        assert!(btf.tagged("bpf_kfunc").is_empty());
     }
 
     /// The copy is what kernels before 6.16 are read by.

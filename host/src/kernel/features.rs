@@ -11,6 +11,7 @@
 use std::fmt;
 use std::fs;
 use std::io;
+use std::os::fd::OwnedFd;
 
 use super::tracefs::mount_detached;
 use super::{Btf, FactError, KernelFacts, TypeId};
@@ -131,12 +132,19 @@ pub(super) struct Trial {
     /// What it is bound to, [`TypeId::VOID`] for nothing.
     pub target: TypeId,
     pub sleepable: bool,
+    /// The types of the module whose kfuncs it calls, which are number 1 to its calls.
+    pub module: Option<OwnedFd>,
 }
 
 impl Trial {
+    /// The same, of a program that calls a kfunc of this module; none: of the kernel itself.
+    pub fn calling(self, module: Option<&str>) -> io::Result<Trial> {
+        Ok(Trial { module: module.map(trial::types_of_module).transpose()?, ..self })
+    }
+
     /// Whether the kernel accepts these instructions as such a program.
     pub fn load(&self, instructions: &[libbpf_sys::bpf_insn]) -> io::Result<()> {
-        trial::loaded(self.program_type, self.attach_type, self.target, self.sleepable, instructions).map(drop)
+        trial::loaded(self, instructions).map(drop)
     }
 }
 
@@ -544,7 +552,7 @@ mod trial {
         perf_event_attr,
     };
 
-    use super::TypeId;
+    use super::{Trial, TypeId};
 
     /// `r0 = 0; exit`.
     const RETURN_ZERO: [bpf_insn; 2] = [instruction(0xb7), instruction(0x95)];
@@ -562,7 +570,7 @@ mod trial {
 
     /// Loads a program that returns 0. `target` is the type or function that it is bound to, `void` for none.
     pub(super) fn program(program_type: bpf_prog_type, attach_type: bpf_attach_type, target: TypeId) -> io::Result<()> {
-        loaded(program_type, attach_type, target, false, &RETURN_ZERO).map(drop)
+        loaded(&Trial { program_type, attach_type, target, sleepable: false, module: None }, &RETURN_ZERO).map(drop)
     }
 
     /// The same, and attaches it to what it is bound to.
@@ -571,7 +579,8 @@ mod trial {
         attach_type: bpf_attach_type,
         target: TypeId,
     ) -> io::Result<()> {
-        let program = loaded(program_type, attach_type, target, false, &RETURN_ZERO)?;
+        let trial = Trial { program_type, attach_type, target, sleepable: false, module: None };
+        let program = loaded(&trial, &RETURN_ZERO)?;
         // SAFETY: null stands for no name, which a program that is bound needs none of.
         owned(unsafe { libbpf_sys::bpf_raw_tracepoint_open(ptr::null(), program.as_raw_fd()) }).map(drop)
     }
@@ -579,7 +588,9 @@ mod trial {
     /// Attaches a program that does nothing to the functions of this name.
     pub(super) fn link_to_functions(name: &CStr) -> io::Result<()> {
         let attach_type = libbpf_sys::BPF_TRACE_KPROBE_MULTI;
-        let program = loaded(libbpf_sys::BPF_PROG_TYPE_KPROBE, attach_type, TypeId::VOID, false, &RETURN_ZERO)?;
+        let program_type = libbpf_sys::BPF_PROG_TYPE_KPROBE;
+        let trial = Trial { program_type, attach_type, target: TypeId::VOID, sleepable: false, module: None };
+        let program = loaded(&trial, &RETURN_ZERO)?;
         let mut name = name.as_ptr();
         let mut options = bpf_link_create_opts { sz: size_of::<bpf_link_create_opts>() as u64, ..Default::default() };
         options.__bindgen_anon_1.kprobe_multi.cnt = 1;
@@ -588,24 +599,21 @@ mod trial {
         owned(unsafe { libbpf_sys::bpf_link_create(program.as_raw_fd(), 0, attach_type, &raw const options) }).map(drop)
     }
 
-    pub(super) fn loaded(
-        program_type: bpf_prog_type,
-        attach_type: bpf_attach_type,
-        target: TypeId,
-        sleepable: bool,
-        instructions: &[bpf_insn],
-    ) -> io::Result<OwnedFd> {
+    pub(super) fn loaded(trial: &Trial, instructions: &[bpf_insn]) -> io::Result<OwnedFd> {
+        // The first is what calls of the kernel's own kfuncs mean, and is not looked at.
+        let types = [0, trial.module.as_ref().map_or(0, AsRawFd::as_raw_fd)];
         let mut options = bpf_prog_load_opts {
             sz: size_of::<bpf_prog_load_opts>() as libbpf_sys::size_t,
-            expected_attach_type: attach_type,
-            attach_btf_id: target.0,
-            prog_flags: if sleepable { SLEEPABLE } else { 0 },
+            expected_attach_type: trial.attach_type,
+            attach_btf_id: trial.target.number(),
+            prog_flags: if trial.sleepable { SLEEPABLE } else { 0 },
+            fd_array: if trial.module.is_some() { types.as_ptr() } else { ptr::null() },
             ..Default::default()
         };
-        // SAFETY: the instructions, the licence and the options outlive the call, which keeps none of them.
+        // SAFETY: the instructions, the licence and the options with what they point to outlive the call, which keeps none of them.
         let result = unsafe {
             libbpf_sys::bpf_prog_load(
-                program_type,
+                trial.program_type,
                 ptr::null(),
                 c"GPL".as_ptr(),
                 instructions.as_ptr(),
@@ -614,6 +622,43 @@ mod trial {
             )
         };
         owned(result)
+    }
+
+    /// The types of the module of that name, from among all that the kernel has.
+    pub(super) fn types_of_module(name: &str) -> io::Result<OwnedFd> {
+        let failed = |result: c_int| io::Error::from_raw_os_error(-result);
+        let mut id = 0;
+        loop {
+            // SAFETY: the call writes the next number where the pointer leads, and keeps none of it.
+            let result = unsafe { libbpf_sys::bpf_btf_get_next_id(id, &raw mut id) };
+            if result < 0 {
+                return Err(failed(result));
+            }
+            // SAFETY: no pointer is passed.
+            let types = match owned(unsafe { libbpf_sys::bpf_btf_get_fd_by_id(id) }) {
+                Ok(types) => types,
+                // Gone meanwhile.
+                Err(error) if error.raw_os_error() == Some(libc::ENOENT) => continue,
+                Err(error) => return Err(error),
+            };
+            let mut called = [0_u8; 64];
+            let mut info = libbpf_sys::bpf_btf_info {
+                name: called.as_mut_ptr() as u64,
+                name_len: called.len() as u32,
+                ..Default::default()
+            };
+            let mut bytes = size_of_val(&info) as u32;
+            // SAFETY: the kernel writes `bytes` bytes of the information, and as many of the name as are there; both outlive the call.
+            let result = unsafe {
+                libbpf_sys::bpf_obj_get_info_by_fd(types.as_raw_fd(), (&raw mut info).cast(), &raw mut bytes)
+            };
+            if result < 0 {
+                return Err(failed(result));
+            }
+            if info.kernel_btf != 0 && called.split(|byte| *byte == 0).next() == Some(name.as_bytes()) {
+                return Ok(types);
+            }
+        }
     }
 
     /// Whether a tracepoint program may call the helper.

@@ -5,7 +5,7 @@
 //! programs too, and some names twice; ftrace's list has those that begin with a call that a tracer can be put into. The lists are read when first asked for,
 //! and where one cannot be read nothing is known, which refuses nothing.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::ops::Range;
 use std::sync::OnceLock;
 
@@ -27,6 +27,14 @@ impl KernelFacts {
     pub fn function(&self, name: &str) -> Result<Option<Function>, FactError> {
         let btf = self.btf()?;
         let Some(id) = btf.function(name) else { return Ok(None) };
+        let Kind::Function { proto, .. } = btf.kind(id) else { return Ok(None) };
+        Ok(Function::new(btf, id, proto))
+    }
+
+    /// The function `name` that a module adds.
+    pub fn function_of_module(&self, module: &str, name: &str) -> Result<Option<Function>, FactError> {
+        let btf = self.btf()?;
+        let Some(id) = btf.function_of_module(module, name) else { return Ok(None) };
         let Kind::Function { proto, .. } = btf.kind(id) else { return Ok(None) };
         Ok(Function::new(btf, id, proto))
     }
@@ -113,6 +121,8 @@ pub struct Symbols {
     text: String,
     /// Of each function its name, and behind a tab its module in brackets; sorted.
     functions: Vec<Range<usize>>,
+    /// The functions of each module, sorted; made when first asked for.
+    by_module: OnceLock<HashMap<String, Vec<Range<usize>>>>,
     /// Of all that is the kernel's own, functions and variables; sorted, and made when first asked for.
     all: OnceLock<Vec<Range<usize>>>,
     /// The addresses of what ran at boot only; none where they are hidden.
@@ -134,7 +144,13 @@ impl Symbols {
             start += line.len();
         }
         functions.sort_unstable_by(|a, b| text[a.clone()].cmp(&text[b.clone()]));
-        (!functions.is_empty()).then_some(Symbols { text, functions, all: OnceLock::new(), at_boot: OnceLock::new() })
+        (!functions.is_empty()).then_some(Symbols {
+            text,
+            functions,
+            by_module: OnceLock::new(),
+            all: OnceLock::new(),
+            at_boot: OnceLock::new(),
+        })
     }
 
     /// How many functions of the kernel itself have that name: static ones of several files may share it.
@@ -147,10 +163,32 @@ impl Symbols {
         self.beginning(name).filter_map(move |entry| in_module(entry).filter(|(own, _)| *own == name)).map(|(_, of)| of)
     }
 
-    /// The names of a module's functions, sorted.
+    /// The names of a module's functions, sorted; one that several have comes as often.
     pub fn functions_of(&self, module: &str) -> Vec<&str> {
-        let entries = self.functions.iter().map(|range| &self.text[range.clone()]);
-        entries.filter_map(in_module).filter(|(_, of)| *of == module).map(|(name, _)| name).collect()
+        let functions = self.by_module().get(module).into_iter().flatten();
+        functions.map(|range| &self.text[range.clone()]).collect()
+    }
+
+    /// The modules that have functions, sorted.
+    pub fn all_modules(&self) -> Vec<&str> {
+        let mut modules: Vec<&str> = self.by_module().keys().map(String::as_str).collect();
+        modules.sort_unstable();
+        modules
+    }
+
+    fn by_module(&self) -> &HashMap<String, Vec<Range<usize>>> {
+        self.by_module.get_or_init(|| {
+            let mut modules: HashMap<String, Vec<Range<usize>>> = HashMap::new();
+            for range in &self.functions {
+                let Some((name, module)) = in_module(&self.text[range.clone()]) else { continue };
+                let name = range.start..range.start + name.len();
+                match modules.get_mut(module) {
+                    Some(functions) => functions.push(name),
+                    None => _ = modules.insert(module.to_owned(), vec![name]),
+                }
+            }
+            modules
+        })
     }
 
     /// What the compiler has made of the function: `name.isra.0`, `name.constprop.0`, `name.part.0`, `name.cold`.

@@ -138,9 +138,10 @@ impl KernelFacts {
         self.binaries.get(target)
     }
 
-    /// The kernel's types, without those of modules. The first call takes about 5 ms.
+    /// The kernel's types. The first call takes about 5 ms.
     pub fn btf(&self) -> Result<&Btf, FactError> {
-        self.btf.get_or_init(|| Btf::from_file(&self.btf_path)).as_ref().map_err(Clone::clone)
+        let read = || Ok(Btf::from_file(&self.btf_path)?.with_modules_beside(&self.btf_path));
+        self.btf.get_or_init(read).as_ref().map_err(Clone::clone)
     }
 
     /// The format of the tracepoint `system:name`; none where the kernel has no such tracepoint.
@@ -179,7 +180,7 @@ impl KernelFacts {
         self.events()?.systems()
     }
 
-    /// The raw tracepoint `name` with the names and types of its arguments; none where the kernel's own BTF has no such tracepoint.
+    /// The raw tracepoint `name` with the names and types of its arguments; none where neither the kernel itself nor a module has it.
     ///
     /// `tp_btf` programs attach to the typedef `btf_trace_NAME`, so a tracepoint exists if that does (bpf_check_attach_target in
     /// kernel/bpf/verifier.c). Its prototype names no argument; those of the functions that the tracepoint macros
@@ -188,9 +189,13 @@ impl KernelFacts {
         let btf = self.btf()?;
         let Some(typedef) = btf.typedef(&format!("{RAW_TRACEPOINT_TYPEDEF}{name}")) else { return Ok(None) };
         let Some(unnamed) = btf.prototype_of(typedef) else { return Ok(None) };
+        let function = |name: String| match btf.module_of(typedef) {
+            None => btf.function(&name),
+            Some(module) => btf.function_of_module(module, &name),
+        };
         let named = NAMED_PROTOTYPES
             .iter()
-            .filter_map(|prefix| btf.prototype_of(btf.function(&format!("{prefix}{name}"))?))
+            .filter_map(|prefix| btf.prototype_of(function(format!("{prefix}{name}"))?))
             .find(|params| params.len() == unnamed.len() && params.iter().all(|(name, _)| !name.is_empty()));
         let params = named.unwrap_or_else(|| numbered(unnamed));
         Ok(Some(RawTracepoint { name: name.to_owned(), params: params.into_iter().skip(1).collect() }))

@@ -43,11 +43,6 @@ impl NameIndex {
         Ok(NameIndex { enumerations, ..NameIndex::bucketed(&named) })
     }
 
-    /// That of no types.
-    pub(super) fn empty() -> NameIndex {
-        NameIndex::bucketed(&[])
-    }
-
     /// All enumerations, in ascending order.
     pub(super) fn enumerations(&self) -> &[u32] {
         &self.enumerations

@@ -26,7 +26,7 @@ pub struct ListedKfunc {
     pub prototype: String,
     /// Words for its flags; none where the table does not know it.
     pub flags: Option<Vec<&'static str>>,
-    /// Whether programs of each kind may call it here; empty for those of modules.
+    /// Whether programs of each kind may call it here.
     pub callers: BTreeMap<ProgramKind, Answer>,
     pub known: Option<&'static Known>,
 }
@@ -63,20 +63,20 @@ fn find(wanted: &dyn Fn(&str) -> bool, facts: &KernelFacts) -> Result<KfuncListi
         let flags = known.map(|_| kfunc.flags.words().collect());
         found.push(ListedKfunc { name, module: None, prototype, flags, callers: BTreeMap::new(), known });
     }
-    let callers = facts.callers_of_all(found.iter().map(|kfunc| kfunc.name.as_str()));
-    for (kfunc, callers) in found.iter_mut().zip(callers) {
-        kfunc.callers = callers;
-    }
     for kfunc in facts.module_kfuncs()?.iter().filter(|kfunc| wanted(&kfunc.name)) {
         let known = known(&kfunc.name);
         found.push(ListedKfunc {
             name: kfunc.name.clone(),
             module: Some(kfunc.module.clone()),
-            prototype: kfunc.prototype.clone(),
+            prototype: btf.prototype(kfunc.id).map_or_else(|| kfunc.name.clone(), |(_, declared)| declared),
             flags: known.map(|known| known.flags(facts.version()).words().collect()),
             callers: BTreeMap::new(),
             known,
         });
+    }
+    let callers = facts.callers_of_all(found.iter().map(|kfunc| kfunc.name.as_str()));
+    for (kfunc, callers) in found.iter_mut().zip(callers) {
+        kfunc.callers = callers;
     }
     let is_here = |known: &&Known| found.iter().any(|kfunc| kfunc.name == known.name);
     let elsewhere = all_known().iter().filter(|known| wanted(known.name) && !is_here(known)).collect();
@@ -86,17 +86,13 @@ fn find(wanted: &dyn Fn(&str) -> bool, facts: &KernelFacts) -> Result<KfuncListi
 impl ListedKfunc {
     /// Whether a plugin may call it on this kernel.
     pub fn callable(&self) -> Callable {
-        match (&self.module, self.known.map(|known| known.usage)) {
-            (Some(module), _) => {
-                Callable::No(format!("it is the module {module}'s, and plugins call the kernel's own kfuncs alone"))
-            }
-            (None, None) => Callable::Claimed,
-            (None, Some(Usage::Host(instead))) => Callable::Host(instead),
-            (None, Some(Usage::No(why))) => Callable::No(why.to_owned()),
-            (None, Some(Usage::Call)) if self.callers.values().all(|answer| matches!(answer, Answer::No(_))) => {
-                Callable::No("this kernel lets no kind of probe call it".to_owned())
-            }
-            (None, Some(Usage::Call)) => Callable::Yes,
+        let by_none = || self.callers.values().all(|answer| matches!(answer, Answer::No(_)));
+        match self.known.map(|known| known.usage) {
+            Some(Usage::Host(instead)) => Callable::Host(instead),
+            Some(Usage::No(why)) => Callable::No(why.to_owned()),
+            _ if by_none() => Callable::No("this kernel lets no kind of probe call it".to_owned()),
+            Some(Usage::Call) => Callable::Yes,
+            None => Callable::Claimed,
         }
     }
 }
@@ -142,16 +138,17 @@ mod tests {
         assert_eq!(callable("bpf_task_from_pid"), Callable::Yes);
         assert!(matches!(callable("bpf_task_release"), Callable::Host(_)));
         assert!(matches!(callable("bpf_list_front"), Callable::No(why) if why.contains("list")));
-        let of_module = ListedKfunc {
+        // Which the table does not know.
+        let refused = Answer::No("this kernel does not let these programs call it".to_owned());
+        let unknown = |answer| ListedKfunc {
             name: "x".to_owned(),
-            module: Some("nf_conntrack".to_owned()),
+            module: Some("booth".to_owned()),
             prototype: "void x(void)".to_owned(),
             flags: None,
-            callers: BTreeMap::new(),
+            callers: BTreeMap::from([(ProgramKind::Tracing, answer)]),
             known: None,
         };
-        assert!(matches!(of_module.callable(), Callable::No(why) if why.contains("nf_conntrack")));
-        // Which the table does not know.
-        assert!(matches!(ListedKfunc { module: None, ..of_module }.callable(), Callable::Claimed));
+        assert_eq!(unknown(Answer::Yes).callable(), Callable::Claimed);
+        assert!(matches!(unknown(refused).callable(), Callable::No(_)));
     }
 }

@@ -109,6 +109,11 @@ fn points(kind: &str, facts: &KernelFacts) -> Result<Vec<String>, FactError> {
             Some(function) => {
                 let mut names = plan::function_names(function, facts)?;
                 names.retain(|name| !plan::is_denied(function, name, facts));
+                let modules = facts.symbols().map(|symbols| symbols.all_modules()).unwrap_or_default();
+                for module in modules {
+                    let functions = plan::function_names_of_module(function, module, facts)?.into_iter();
+                    names.extend(functions.map(|name| format!("{module}:{name}")));
+                }
                 of_kind(names)
             }
             None => Vec::new(),

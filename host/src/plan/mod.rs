@@ -32,8 +32,8 @@ use std::time::Duration;
 
 pub use attach::{
     Again, AttachPoint, Counted, FunctionKind, Glob, Iter, KINDS, KernelFunction, Location, MAX_COMPARED_NAMES,
-    PerfEvent, UserKind, UserPoint, count, event_names, find, function_names, is_denied, is_wild, iterator_kinds, kind,
-    members, readable_fields,
+    PerfEvent, UserKind, UserPoint, count, event_names, find, function_names, function_names_of_module, is_denied,
+    is_wild, iterator_kinds, kind, members, readable_fields,
 };
 pub use bits::FlagNames;
 pub use check::{BUF_DEFAULT, BUF_MAX, FRAMES, PATH_DEFAULT, STR_DEFAULT, STR_MAX};

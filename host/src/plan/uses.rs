@@ -269,6 +269,7 @@ impl Uses {
         }
         let names = facts.kfunc_names().unwrap_or_default();
         let mut all: Vec<&str> = names.iter().map(String::as_str).collect();
+        all.extend(facts.module_kfuncs().unwrap_or_default().iter().map(|kfunc| kfunc.name.as_str()));
         all.extend(all_known().iter().map(|known| known.name));
         let near = did_you_mean(name, all);
         let help = near.unwrap_or_else(|| "`porthole kfuncs` lists those that there are".to_owned());

@@ -1,5 +1,6 @@
 //! Records what tests need of the running kernel: `kernel-fixture DIRECTORY` writes `btf/vmlinux`, `events/SYSTEM/NAME/format` and `kfuncs`
-//! there, in the layout that `KernelFacts::from_dir` reads. Needs root and tracefs on /sys/kernel/tracing.
+//! there, in the layout that `KernelFacts::from_dir` reads. Needs root and tracefs on /sys/kernel/tracing. Beside them it writes `btf/booth`, the types of a module that
+//! is made up; `kernel-fixture DIRECTORY booth` writes that alone, for the `btf/vmlinux` that is there.
 //!
 //! The problem: the BTF of a kernel is 5 MB, and tests want a few hundred of its 126,000 types.
 //!
@@ -159,14 +160,25 @@ const PER_CPU: &[&str] = &["cpu_number", "current_task", "kstat", "process_count
 const PER_CPU_START: u64 = 0xffff_ffff_8300_0000;
 
 /// Symbols that the kernel recorded does not name, being built without CONFIG_KALLSYMS_ALL, as most kernels have them. The addresses are made up.
-const SYMBOLS: [&str; 6] = [
+const SYMBOLS: [&str; 14] = [
     "ffffffff82611a00 D __per_cpu_offset",
     "ffffffff82612940 D init_task",
     "ffffffff82605080 D jiffies",
     "ffffffff826f8004 B nr_threads",
     "ffffffff82412c20 d once",
     "ffffffff82412c24 d once",
+    "ffffffffc0000000 t booth_sell\t[booth]",
+    "ffffffffc0000010 t booth_close\t[booth]",
+    "ffffffffc0000020 t booth_untyped\t[booth]",
+    "ffffffffc0000030 t booth_twice\t[booth]",
+    "ffffffffc0000040 t booth_twice\t[booth]",
+    "ffffffffc0000050 T booth_get\t[booth]",
+    "ffffffffc0000060 T booth_put\t[booth]",
+    "ffffffffc0000070 T booth_sold\t[booth]",
 ];
+
+/// Which kinds of programs may call the kfuncs of [`MODULE`].
+const CALLERS: &str = "booth_get: tracepoint tracing\nbooth_put: tracepoint tracing\nbooth_sold: tracepoint tracing\n";
 
 /// What a raw tracepoint's name is put behind to name its typedef and its functions.
 const RAW_TRACEPOINT_PREFIXES: [&str; 4] = ["btf_trace_", "__traceiter_", "__probestub_", "__bpf_trace_"];
@@ -231,9 +243,15 @@ const TYPEDEFS: &[&str] = &[
     "uintptr_t",
 ];
 
+/// The module that is made up.
+const MODULE: &str = "booth";
+
 fn main() -> Result<(), Box<dyn Error>> {
     let directory = std::env::args_os().nth(1).ok_or("usage: kernel-fixture DIRECTORY")?;
     let directory = Path::new(&directory);
+    if std::env::args().nth(2).as_deref() == Some(MODULE) {
+        return write_module(directory);
+    }
     let formats = copy_formats(directory)?;
     let btf = Btf::parse(&fs::read("/sys/kernel/btf/vmlinux")?);
     let bytes = pruned(&btf, &formats).write(&btf);
@@ -243,7 +261,93 @@ fn main() -> Result<(), Box<dyn Error>> {
     fs::write(directory.join("kfuncs"), callers()?)?;
     fs::write(directory.join("kallsyms"), symbols(&btf, &fs::read_to_string("/proc/kallsyms")?))?;
     println!("{} bytes of BTF, {} formats", bytes.len(), formats.len());
+    write_module(directory)
+}
+
+fn write_module(directory: &Path) -> Result<(), Box<dyn Error>> {
+    let kernel = Btf::parse(&fs::read(directory.join("btf/vmlinux"))?);
+    fs::write(directory.join("btf").join(MODULE), module(&kernel))?;
     Ok(())
+}
+
+/// The types of the module, as a compiler would make them of this:
+///
+/// ```c
+/// struct booth { int number; char name[16]; u64 sold; struct task_struct *keeper; struct booth *next; };
+/// enum booth_state { BOOTH_CLOSED, BOOTH_OPEN };
+/// int booth_sell(struct booth *booth, struct task_struct *buyer, u64 pieces);
+/// void booth_close(struct booth *booth);
+/// TRACE_EVENT(booth_sold, TP_PROTO(struct booth *booth, u64 pieces), …)
+/// __bpf_kfunc struct booth *booth_get(struct task_struct *keeper);
+/// __bpf_kfunc void booth_put(struct booth *booth);
+/// __bpf_kfunc u64 booth_sold(struct booth *booth);
+/// ```
+fn module(kernel: &Btf) -> Vec<u8> {
+    let of_kernel = |name: &str, kind: u32| {
+        let named = kernel.named(name).into_iter().find(|id| kernel.types[*id as usize].kind() == kind);
+        named.unwrap_or_else(|| panic!("the kernel has no {name}"))
+    };
+    let pointer_to = |to: u32| {
+        let is = |ty: &Type| ty.kind() == kind::PTR && ty.size_or_type == to;
+        kernel.types.iter().position(is).expect("there is a pointer to it") as u32
+    };
+    let of_16 = |ty: &Type| ty.kind() == kind::ARRAY && ty.tail[0] == of_kernel("char", kind::INT) && ty.tail[2] == 16;
+    let name = kernel.types.iter().position(of_16).expect("names of tasks have 16 bytes") as u32;
+    let (int, number) = (of_kernel("int", kind::INT), of_kernel("u64", kind::TYPEDEF));
+    let (task, any) = (pointer_to(of_kernel("task_struct", kind::STRUCT)), pointer_to(0));
+
+    let mut more =
+        More { first: kernel.types.len() as u32, strings: Strings::behind(&kernel.strings), types: Vec::new() };
+    let booth = more.first;
+    let booths = booth + 1;
+    let members =
+        [("number", int, 0), ("name", name, 32), ("sold", number, 192), ("keeper", task, 256), ("next", booths, 320)];
+    let members = members.map(|(name, ty, bit)| [more.strings.offset(name.as_bytes()), ty, bit]);
+    more.add("booth", kind::STRUCT << 24 | members.len() as u32, 48, members.concat());
+    more.add("", kind::PTR << 24, booth, Vec::new());
+    let states = [("BOOTH_CLOSED", 0), ("BOOTH_OPEN", 1)];
+    let states = states.map(|(name, value)| [more.strings.offset(name.as_bytes()), value]);
+    more.add("booth_state", kind::ENUM << 24 | states.len() as u32, 4, states.concat());
+    more.function("booth_sell", int, &[("booth", booths), ("buyer", task), ("pieces", number)]);
+    more.function("booth_close", 0, &[("booth", booths)]);
+    let prototype = more.prototype(0, &[("", any), ("", booths), ("", number)]);
+    let pointer = more.add("", kind::PTR << 24, prototype, Vec::new());
+    more.add("btf_trace_booth_sold", kind::TYPEDEF << 24, pointer, Vec::new());
+    more.function("__traceiter_booth_sold", int, &[("__data", any), ("booth", booths), ("pieces", number)]);
+    for kfunc in [
+        more.function("booth_get", booths, &[("keeper", task)]),
+        more.function("booth_put", 0, &[("booth", booths)]),
+        more.function("booth_sold", number, &[("booth", booths)]),
+    ] {
+        more.add("bpf_kfunc", kind::DECL_TAG << 24, kfunc, vec![u32::MAX]);
+    }
+    with_header(more.types, more.strings)
+}
+
+/// What is added to a kernel's types.
+struct More {
+    /// The number of the first one.
+    first: u32,
+    strings: Strings,
+    types: Vec<Type>,
+}
+
+impl More {
+    fn add(&mut self, name: &str, info: u32, size_or_type: u32, tail: Vec<u32>) -> u32 {
+        let name = self.strings.offset(name.as_bytes());
+        self.types.push(Type { name, info, size_or_type, tail });
+        self.first + self.types.len() as u32 - 1
+    }
+
+    fn prototype(&mut self, result: u32, params: &[(&str, u32)]) -> u32 {
+        let params: Vec<_> = params.iter().flat_map(|(name, ty)| [self.strings.offset(name.as_bytes()), *ty]).collect();
+        self.add("", (kind::FUNC_PROTO << 24) | (params.len() as u32 / 2), result, params)
+    }
+
+    fn function(&mut self, name: &str, result: u32, params: &[(&str, u32)]) -> u32 {
+        let prototype = self.prototype(result, params);
+        self.add(name, kind::FUNC << 24, prototype, Vec::new())
+    }
 }
 
 /// The kfuncs that are kept: those that plugins call or the host does, and [`UNUSABLE`].
@@ -278,7 +382,7 @@ fn callers() -> Result<String, Box<dyn Error>> {
         let callers: Vec<_> = callers.map(|kind| format!(" {}", kind.code())).collect();
         text.push_str(&format!("{name}:{}\n", callers.concat()));
     }
-    Ok(text)
+    Ok(text + CALLERS)
 }
 
 /// The lines of kallsyms that name [`FUNCTIONS`], and then [`PER_CPU`] and [`SYMBOLS`]. Functions are numbered instead of having their addresses, which differ from boot to boot.
@@ -557,26 +661,41 @@ impl Selection {
             for name in ty.names() {
                 *name = strings.offset(btf.string(*name));
             }
-            types.extend([ty.name, ty.info, ty.size_or_type].into_iter().chain(ty.tail).flat_map(u32::to_le_bytes));
+            types.push(ty);
         }
-        let mut bytes = vec![0x9f, 0xeb, 1, 0];
-        let header = [24, 0, types.len(), types.len(), strings.bytes.len()];
-        bytes.extend(header.into_iter().flat_map(|word| (word as u32).to_le_bytes()));
-        bytes.extend(types);
-        bytes.extend(strings.bytes);
-        bytes
+        with_header(types, strings)
     }
+}
+
+fn with_header(types: Vec<Type>, strings: Strings) -> Vec<u8> {
+    let words = types.into_iter().flat_map(|ty| [ty.name, ty.info, ty.size_or_type].into_iter().chain(ty.tail));
+    let types: Vec<u8> = words.flat_map(u32::to_le_bytes).collect();
+    let mut bytes = vec![0x9f, 0xeb, 1, 0];
+    let header = [24, 0, types.len(), types.len(), strings.bytes.len()];
+    bytes.extend(header.into_iter().flat_map(|word| (word as u32).to_le_bytes()));
+    bytes.extend(types);
+    bytes.extend(strings.bytes);
+    bytes
 }
 
 /// A section of strings under way. Offset 0 is the empty one.
 struct Strings {
+    /// Bytes of strings that are in front of these, elsewhere.
+    before: u32,
     bytes: Vec<u8>,
     offsets: HashMap<Vec<u8>, u32>,
 }
 
 impl Default for Strings {
     fn default() -> Strings {
-        Strings { bytes: vec![0], offsets: HashMap::from([(Vec::new(), 0)]) }
+        Strings { before: 0, bytes: vec![0], offsets: HashMap::from([(Vec::new(), 0)]) }
+    }
+}
+
+impl Strings {
+    /// Those that a module adds to the kernel's.
+    fn behind(kernel: &[u8]) -> Strings {
+        Strings { before: kernel.len() as u32, bytes: Vec::new(), offsets: HashMap::from([(Vec::new(), 0)]) }
     }
 }
 
@@ -585,7 +704,7 @@ impl Strings {
         if let Some(&offset) = self.offsets.get(string) {
             return offset;
         }
-        let offset = self.bytes.len() as u32;
+        let offset = self.before + self.bytes.len() as u32;
         self.bytes.extend(string);
         self.bytes.push(0);
         self.offsets.insert(string.to_vec(), offset);

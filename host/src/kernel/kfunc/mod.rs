@@ -23,7 +23,7 @@ use trial::Verdict;
 /// The declaration tag of kfuncs. Kernels before 6.10, and such as were built with pahole before 1.27, have none.
 const TAG: &str = "bpf_kfunc";
 
-/// A kfunc of the running kernel itself.
+/// A kfunc of the running kernel, or of one of its modules.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Kfunc {
     pub name: String,
@@ -150,14 +150,19 @@ impl State {
 const ACQUIRING: Version = (6, 5);
 
 impl KernelFacts {
-    /// The kfunc `name` of the kernel itself; none where it has no such kfunc, be there a function of that name or not.
+    /// The kfunc `name`; none where the kernel has no such kfunc, be there a function of that name or not. It is a module's where neither the kernel itself has it nor
+    /// the table knows it as one that plugins or the host call: those are the kernel's own, and not worth reading all modules for.
     pub fn kfunc(&self, name: &str) -> Result<Option<Kfunc>, FactError> {
         let ids = self.kfunc_ids()?;
         let btf = self.btf()?;
         let is_function = |id: &TypeId| matches!(btf.kind(*id), Kind::Function { .. });
-        let Some(id) = btf.find(name).into_iter().filter(is_function).find(|id| ids.contains(id)) else {
-            return Ok(None);
+        let own = btf.find(name).into_iter().filter(is_function).find(|id| ids.contains(id));
+        let may_be_in_module = known(name).is_none_or(|known| matches!(known.usage, Usage::No(_)));
+        let id = match own {
+            None if may_be_in_module => self.module_kfuncs()?.iter().find(|kfunc| kfunc.name == name).map(|of| of.id),
+            own => own,
         };
+        let Some(id) = id else { return Ok(None) };
         let Kind::Function { proto, .. } = btf.kind(id) else { return Ok(None) };
         let Some(Function { params, result, .. }) = Function::new(btf, id, proto) else { return Ok(None) };
         let flags = known(name).map(|known| known.flags(self.version())).unwrap_or_default();
@@ -235,23 +240,26 @@ impl KernelFacts {
             let allowed = callers.is_some_and(|callers| callers.contains(&from));
             return if allowed { Verdict::Allowed } else { Verdict::Refused };
         }
-        if let Some(known) = self.kfuncs.answers().get(&kfunc.name, from) {
+        let btf = match self.btf() {
+            Ok(btf) => btf,
+            Err(error) => return Verdict::Untried(error.to_string()),
+        };
+        // A module may be another one by the next time.
+        let kept = btf.module_of(kfunc.id).is_none();
+        if let Some(known) = self.kfuncs.answers().get(&kfunc.name, from).filter(|_| kept) {
             return if known { Verdict::Allowed } else { Verdict::Refused };
         }
         if !features::missing_privileges().is_empty() {
             return Verdict::Untried("it cannot be tried without CAP_BPF and CAP_PERFMON".to_owned());
         }
-        let verdict = match self.btf() {
-            // There the trial cannot tell: see `trial`.
-            Ok(_) if self.version() < (6, 2) && kfunc.flags.sleepable() && !from.may_sleep() => Verdict::Refused,
-            Ok(btf) => trial::may_call(&kfunc.name, kfunc.id, from, btf),
-            Err(error) => Verdict::Untried(error.to_string()),
-        };
+        // There the trial cannot tell: see `trial`.
+        let untold = self.version() < (6, 2) && kfunc.flags.sleepable() && !from.may_sleep();
+        let verdict = if untold { Verdict::Refused } else { trial::may_call(&kfunc.name, kfunc.id, from, btf) };
         match verdict {
-            Verdict::Allowed | Verdict::Refused => {
+            Verdict::Allowed | Verdict::Refused if kept => {
                 self.kfuncs.answers().insert(&kfunc.name, from, verdict == Verdict::Allowed);
             }
-            Verdict::Untried(_) => {}
+            _ => {}
         }
         verdict
     }
@@ -331,7 +339,9 @@ mod tests {
         let names = facts.kfunc_names().unwrap();
         assert!(names.len() > 100 && names.is_sorted(), "{}", names.len());
         let Some(recorded) = facts.recorded(facts.events_root.as_deref().unwrap()) else { panic!() };
-        assert_eq!(recorded.callers.keys().cloned().collect::<BTreeSet<_>>(), names.iter().cloned().collect());
+        let of_modules = facts.module_kfuncs().unwrap().iter().map(|kfunc| kfunc.name.clone());
+        let all: BTreeSet<_> = names.iter().cloned().chain(of_modules).collect();
+        assert_eq!(recorded.callers.keys().cloned().collect::<BTreeSet<_>>(), all);
         for name in &names {
             let known = known(name).unwrap_or_else(|| panic!("{name}"));
             let kfunc = facts.kfunc(name).unwrap().unwrap();

@@ -59,8 +59,12 @@ const STACK: i16 = 512;
 /// Whether a program of this kind may call it. Two programs are loaded at most, or three.
 pub fn may_call(name: &str, kfunc: TypeId, from: ProgramKind, btf: &Btf) -> Verdict {
     let trial = match bound(from, btf) {
-        Ok(trial) => trial,
+        Ok(trial) => trial.calling(btf.module_of(kfunc)),
         Err(missing) => return Verdict::Untried(format!("this kernel has no {missing} to try it on")),
+    };
+    let trial = match trial {
+        Ok(trial) => trial,
+        Err(error) => return Verdict::Untried(format!("the types of its module cannot be had: {error}")),
     };
     let refusal = |program: &[bpf_insn]| match trial.load(program) {
         Ok(()) => Ok(None),
@@ -112,7 +116,7 @@ fn bound(from: ProgramKind, btf: &Btf) -> Result<Trial, &'static str> {
     };
     let find = |name: &'static str| btf.function(name).or_else(|| btf.typedef(name)).ok_or(name);
     let target = target.map_or(Ok(TypeId::VOID), find)?;
-    Ok(Trial { program_type, attach_type, target, sleepable: from.may_sleep() })
+    Ok(Trial { program_type, attach_type, target, sleepable: from.may_sleep(), module: None })
 }
 
 /// `r0 = 0; exit`.
@@ -144,9 +148,9 @@ fn passing_by(kfunc: TypeId) -> Vec<bpf_insn> {
     program
 }
 
-/// BPF_PSEUDO_KFUNC_CALL of include/uapi/linux/bpf.h: the function is one of the kernel's own types.
+/// BPF_PSEUDO_KFUNC_CALL of include/uapi/linux/bpf.h: the function is one of the kernel's own types, or of the module's that [`Trial`] has.
 fn call(kfunc: TypeId) -> bpf_insn {
-    instruction(0x85, 0, 2, 0, kfunc.0.cast_signed())
+    instruction(0x85, 0, 2, i16::from(kfunc.is_of_module()), kfunc.number().cast_signed())
 }
 
 fn instruction(code: u8, to: u8, from: u8, offset: i16, immediate: i32) -> bpf_insn {

@@ -27,7 +27,7 @@ const LSM_PREFIX: &str = "bpf_lsm_";
 const MOST_SLOTS: u32 = 12;
 
 /// How a program is attached to a function.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum FunctionKind {
     Fentry,
     Fexit,
@@ -150,10 +150,6 @@ pub fn parse(kind: FunctionKind, parts: &[&str], text: &str) -> Result<Spec, Fau
             return Err(Fault::new(at, "an offset goes with the name of one function"));
         }
         Glob::parse(name, at)?;
-        if let Some(module) = module {
-            let fault = Fault::new(at, "patterns match functions of the kernel itself");
-            return Err(fault.help(format!("name each function of {}", module.name)));
-        }
         return Ok(Spec { kind, name: name.to_owned(), module, offset, at, matched: false });
     }
     if name.is_empty() || !name.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'.' | b'$')) {
@@ -185,6 +181,36 @@ pub fn names(kind: FunctionKind, facts: &KernelFacts) -> Result<Vec<String>, Fac
             both
         }
     };
+    names.sort_unstable();
+    names.dedup();
+    Ok(names)
+}
+
+/// As [`names`], of a module's functions.
+pub fn names_of_module(kind: FunctionKind, module: &str, facts: &KernelFacts) -> Result<Vec<String>, FactError> {
+    let offered = |feature| !matches!(facts.offers(feature), Answer::No(_));
+    let there = facts.symbols().map(|symbols| symbols.functions_of(module)).unwrap_or_default();
+    let (typed, probed) = match kind {
+        FunctionKind::Lsm => (false, false),
+        FunctionKind::Fentry | FunctionKind::Fexit => (true, false),
+        FunctionKind::Kprobe | FunctionKind::Kretprobe => (false, true),
+        FunctionKind::Func => (offered(Feature::Fentry), offered(Feature::Kprobe)),
+    };
+    let mut names = Vec::new();
+    if typed {
+        let btf = facts.btf()?;
+        for (name, id, proto) in btf.functions_of_module(module) {
+            let passable = || Function::new(btf, id, proto).is_some_and(|function| passable(&function, btf).is_ok());
+            if there.binary_search(&name.as_str()).is_ok() && is_hooked(&name, facts) && passable() {
+                names.push(name);
+            }
+        }
+    }
+    if probed {
+        let once = there.chunk_by(|a, b| a == b).filter(|same| same.len() == 1).map(|same| same[0]);
+        let taken = |name: &&str| !is_filling(name) && is_hooked(name, facts) && !facts.is_kept_from_kprobes(name);
+        names.extend(once.filter(taken).map(str::to_owned));
+    }
     names.sort_unstable();
     names.dedup();
     Ok(names)
@@ -246,14 +272,22 @@ fn is_filling(name: &str) -> bool {
 /// The functions that a pattern matches, without those that are known to take no program.
 pub fn expand(spec: &Spec, search: &Search<'_>) -> Result<Meant, Fault> {
     let pattern = Name { text: spec.name.clone(), at: spec.at };
-    let all = search.functions(spec.kind).map_err(no_facts)?;
+    let of_module = spec.module.as_ref().map(|module| search.functions_of(spec.kind, module)).transpose()?;
+    let all = match &of_module {
+        Some(functions) => functions,
+        None => search.functions(spec.kind).map_err(no_facts)?,
+    };
     let mut found = search.matching(&pattern, all)?;
     if found.is_empty() {
-        let what = if spec.kind == FunctionKind::Lsm { "hook of security modules" } else { "function of this kernel" };
-        return Err(search.nothing(&pattern, what, all.iter().map(String::as_str)));
+        let what = match &spec.module {
+            Some(module) => format!("function of the module {}", module.name),
+            None if spec.kind == FunctionKind::Lsm => "hook of security modules".to_owned(),
+            None => "function of this kernel".to_owned(),
+        };
+        return Err(search.nothing(&pattern, &what, all.iter().map(String::as_str)));
     }
     let matched = found.len();
-    if matched <= MAX_ATTACH_POINTS {
+    if matched <= MAX_ATTACH_POINTS && spec.module.is_none() {
         found.retain(|name| !is_denied(spec.kind, name, search.facts));
     }
     if found.is_empty() {
@@ -275,21 +309,28 @@ pub fn resolve(spec: &Spec, search: &Search<'_>) -> Result<KernelFunction, Fault
 fn resolve_as(kind: FunctionKind, spec: &Spec, search: &Search<'_>) -> Result<KernelFunction, Fault> {
     let facts = search.facts;
     let elsewhere = |symbols: &Symbols| symbols.count(&spec.name) == 0 && symbols.modules(&spec.name).next().is_some();
-    if spec.module.is_some() || facts.symbols().is_some_and(elsewhere) {
-        return module::resolve(kind, spec, search);
-    }
-    let prototype = match facts.function(&spec.name) {
+    let is_of_module = spec.module.is_some() || facts.symbols().is_some_and(elsewhere);
+    let module = is_of_module.then(|| module::find(spec, search)).transpose()?;
+    let prototype = match &module {
+        None => facts.function(&spec.name),
+        Some(module) => facts.function_of_module(module, &spec.name),
+    };
+    let prototype = match prototype {
         Ok(prototype) => prototype,
         Err(error) if kind.is_typed() => return Err(no_facts(&error)),
         Err(_) => None,
     };
-    exists(kind, spec, prototype.is_some(), search)?;
+    match &module {
+        None => exists(kind, spec, prototype.is_some(), search)?,
+        Some(module) => module::exists(kind, spec, module, prototype.is_some(), search)?,
+    }
     if kind.is_typed()
         && let (Some(function), Ok(btf)) = (&prototype, facts.btf())
     {
         passable(function, btf).map_err(|why| {
             let fault = Fault::new(spec.at, format!("{} cannot take `{}`: {why}", kind.name(), spec.name));
-            fault.help(format!("`kprobe:{0}` and `kretprobe:{0}` can", spec.name))
+            let of = module.as_ref().map(|module| format!("{module}:")).unwrap_or_default();
+            fault.help(format!("`kprobe:{of}{0}` and `kretprobe:{of}{0}` can", spec.name))
         })?;
     }
     let slots = match (&prototype, facts.btf()) {
@@ -297,7 +338,7 @@ fn resolve_as(kind: FunctionKind, spec: &Spec, search: &Search<'_>) -> Result<Ke
         _ => 0,
     };
     let (name, offset, matched) = (spec.name.clone(), spec.offset, spec.matched);
-    let found = KernelFunction { kind, name, module: None, offset, prototype, slots, chosen: false, matched };
+    let found = KernelFunction { kind, name, module, offset, prototype, slots, chosen: false, matched };
     if matched
         && found.feature() == Feature::FentryOnStack
         && let Answer::No(why) = facts.offers(Feature::FentryOnStack)
@@ -679,7 +720,7 @@ mod tests {
             (Fentry, "fentry", 0, 6, "it is written `fentry:FUNCTION`"),
             (Fentry, "fentry:", 0, 7, "it is written `fentry:FUNCTION`"),
             (Fentry, "fentry:ext-4:ext4_x", 7, 12, "`ext-4` can be no name of a module"),
-            (Kprobe, "kprobe:ext4:ext4_*", 12, 18, "patterns match functions of the kernel itself"),
+            (Kprobe, "kprobe:ext*:ext4_*", 7, 11, "`ext*` can be no name of a module"),
             (Lsm, "lsm:vmlinux:file_open", 0, 21, "it is written `lsm:HOOK`"),
             (Kprobe, "kprobe:x+", 9, 9, "`` is no offset"),
             (Kprobe, "kprobe:x+0xz", 9, 12, "`0xz` is no offset"),

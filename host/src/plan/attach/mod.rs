@@ -21,7 +21,9 @@ use std::fmt;
 use std::sync::Arc;
 
 pub use denied::is_denied;
-pub use function::{FunctionKind, KernelFunction, names as function_names};
+pub use function::{
+    FunctionKind, KernelFunction, names as function_names, names_of_module as function_names_of_module,
+};
 pub use iter::{Again, Iter, kinds as iterator_kinds};
 pub use pattern::{Glob, count, is_wild, members};
 pub use perf::{Counted, PerfEvent, names as event_names};
@@ -87,7 +89,7 @@ impl AttachPoint {
             AttachPoint::RawTracepoint(point) => format!("tp_btf/{}", point.name),
             AttachPoint::Perf(_) => "perf_event".to_owned(),
             AttachPoint::Iter(iter) => format!("iter/{}", iter.kind),
-            AttachPoint::Function(function) => format!("{}/{}", function.kind.name(), function.name),
+            AttachPoint::Function(function) => format!("{}/{}", function.kind.name(), function.qualified_name()),
             // Where it fires is the loader's business.
             AttachPoint::User(_) => "uprobe".to_owned(),
         }

@@ -7,7 +7,7 @@ use crate::plan::diagnostic::{Fault, Span};
 use crate::plan::{Node, Origin, Type};
 
 /// Which names raw tracepoints have.
-const NAMES: &str = "`porthole list rawtracepoint` lists them; those of modules are not there yet";
+const NAMES: &str = "`porthole list rawtracepoint` lists them";
 
 /// Arguments that are a pointer, an error or a small number: a raw tracepoint, and which argument of it. Newer kernels trust none of them
 /// (kernel/bpf/btf.c: raw_tp_null_args); what they point to is read as any kernel memory, and so is absent where they do not point.

@@ -3,10 +3,13 @@
 //! Patterns are another plugin's to write, so what they cost is counted over a whole declaration: each list of names is read once, the names that patterns
 //! are compared with are bounded, and so are those for which a better name is looked for.
 
-use std::cell::{Cell, OnceCell};
+use std::cell::{Cell, OnceCell, RefCell};
+use std::collections::HashMap;
+use std::rc::Rc;
 
+use super::module::{self, Module};
 use super::pattern::{Glob, is_wild};
-use super::{AttachPoint, FunctionKind, Spec, function, resolve};
+use super::{AttachPoint, FunctionKind, Spec, function, no_facts, resolve};
 use crate::kernel::{FactError, KernelFacts};
 use crate::plan::diagnostic::{Fault, Span, did_you_mean, few};
 use crate::plan::validate::MAX_ATTACH_POINTS;
@@ -40,6 +43,9 @@ impl Name {
     }
 }
 
+/// Functions of modules that have been asked for.
+type OfModules = HashMap<(FunctionKind, String), Rc<Vec<String>>>;
+
 /// Looks up the attach points of one declaration.
 pub struct Search<'a> {
     pub facts: &'a KernelFacts,
@@ -47,6 +53,7 @@ pub struct Search<'a> {
     raw_tracepoints: OnceCell<Result<Vec<String>, FactError>>,
     /// Of fentry and fexit, of kprobe and kretprobe, of `func`, and of lsm.
     functions: [OnceCell<Result<Vec<String>, FactError>>; 4],
+    of_modules: RefCell<OfModules>,
     compared: Cell<usize>,
     suggested: Cell<usize>,
 }
@@ -58,6 +65,7 @@ impl<'a> Search<'a> {
             tracepoints: OnceCell::new(),
             raw_tracepoints: OnceCell::new(),
             functions: Default::default(),
+            of_modules: RefCell::default(),
             compared: Cell::new(0),
             suggested: Cell::new(0),
         }
@@ -81,6 +89,19 @@ impl<'a> Search<'a> {
             FunctionKind::Lsm => 3,
         };
         self.functions[family].get_or_init(|| function::names(kind, self.facts)).as_deref()
+    }
+
+    /// Every function of a module that can be attached to so, sorted.
+    pub fn functions_of(&self, kind: FunctionKind, module: &Module) -> Result<Rc<Vec<String>>, Fault> {
+        let key = (kind, module.name.clone());
+        if let Some(known) = self.of_modules.borrow().get(&key) {
+            return Ok(Rc::clone(known));
+        }
+        module::loaded(module, self.facts)?;
+        let names = function::names_of_module(kind, &module.name, self.facts).map_err(|error| no_facts(&error))?;
+        let names = Rc::new(names);
+        self.of_modules.borrow_mut().insert(key, Rc::clone(&names));
+        Ok(names)
     }
 
     /// As [`did_you_mean`], for as many faults as anyone reads.

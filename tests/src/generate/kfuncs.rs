@@ -182,11 +182,11 @@ impl Kfuncs {
     }
 
     /// What of the listed ones may be called from all of these.
-    pub fn callable(&self, listed: &[KfuncUse], points: &[&AttachPoint]) -> Callable {
+    pub fn callable(&self, listed: &[KfuncUse], points: &[&AttachPoint], facts: &KernelFacts) -> Callable {
         let is_listed = |name: &str| listed.iter().any(|listed| listed.name == name);
         let from_all = |kinds: &[ProgramKind]| {
             points.iter().all(|point| {
-                let sleeps = point.may_sleep();
+                let sleeps = point.may_sleep(facts);
                 kinds.contains(&point.program_kind(false)) || sleeps && kinds.contains(&point.program_kind(true))
             })
         };

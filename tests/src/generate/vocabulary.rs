@@ -80,7 +80,7 @@ impl Vocabulary {
         unlike.sort_unstable();
         words.extend(typed(facts, &attach, &unlike));
         let user = points.iter().all(|point| matches!(point, AttachPoint::User(_)));
-        let kfuncs = kfuncs.map(|kfuncs| kfuncs.callable(listed, &points)).unwrap_or_default();
+        let kfuncs = kfuncs.map(|kfuncs| kfuncs.callable(listed, &points, facts)).unwrap_or_default();
         Some(Vocabulary { attach, words, user, kfuncs })
     }
 }

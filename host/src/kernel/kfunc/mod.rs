@@ -118,6 +118,8 @@ pub(super) struct State {
     /// What a recorded kernel is said to answer.
     recorded: OnceLock<Option<Recorded>>,
     modules: OnceLock<Vec<ModuleKfunc>>,
+    /// Of hooks of security modules, whether programs may sleep there.
+    hooks: Mutex<HashMap<TypeId, bool>>,
 }
 
 /// The file `kfuncs` of a recorded kernel: `kernel 6.18`, and then lines of a name and the codes of the kinds that may call it.
@@ -135,6 +137,7 @@ impl State {
             answers: Mutex::new(Answers::kept_in(answers)),
             recorded: OnceLock::new(),
             modules: OnceLock::new(),
+            hooks: Mutex::default(),
         }
     }
 
@@ -195,6 +198,17 @@ impl KernelFacts {
         let answers = names.into_iter().map(of_one).collect();
         self.kfuncs.answers().keep();
         answers
+    }
+
+    /// Whether programs may sleep at a hook of security modules: some are called where nobody may (kernel/bpf/bpf_lsm.c: sleepable_lsm_hooks). Where it cannot be tried,
+    /// it is left to loading.
+    pub fn may_sleep_at(&self, hook: TypeId) -> bool {
+        if self.events_root.is_some() || !features::missing_privileges().is_empty() {
+            return true;
+        }
+        // A panic elsewhere cannot leave it half-written: each insertion is one call.
+        let mut hooks = self.kfuncs.hooks.lock().unwrap_or_else(PoisonError::into_inner);
+        *hooks.entry(hook).or_insert_with(|| trial::may_sleep_at(hook))
     }
 
     /// The kernel's major and minor version, as the table of kfuncs is asked by.

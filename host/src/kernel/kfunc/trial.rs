@@ -89,6 +89,15 @@ pub fn may_call(name: &str, kfunc: TypeId, from: ProgramKind, btf: &Btf) -> Verd
     outcome().unwrap_or_else(|untried| untried)
 }
 
+/// Whether a program that may sleep is taken at the hook, where one that must not is. Both do nothing.
+pub fn may_sleep_at(hook: TypeId) -> bool {
+    let taken = |sleepable| {
+        let (program_type, attach_type) = (libbpf_sys::BPF_PROG_TYPE_LSM, libbpf_sys::BPF_LSM_MAC);
+        Trial { program_type, attach_type, target: hook, sleepable, module: None }.load(&return_zero()).is_ok()
+    };
+    taken(true) || !taken(false)
+}
+
 fn untried(error: &io::Error) -> String {
     format!("no program of this kind can be loaded here: {error}")
 }

@@ -162,9 +162,11 @@ impl AttachPoint {
     }
 
     /// Whether its programs may be ones that sleep.
-    pub fn may_sleep(&self) -> bool {
+    pub fn may_sleep(&self, facts: &KernelFacts) -> bool {
         match self {
-            AttachPoint::Function(function) => function.kind == FunctionKind::Lsm,
+            AttachPoint::Function(KernelFunction { kind: FunctionKind::Lsm, prototype: Some(hook), .. }) => {
+                facts.may_sleep_at(hook.id)
+            }
             AttachPoint::Iter(_) | AttachPoint::User(_) => true,
             _ => false,
         }

@@ -133,9 +133,9 @@ impl Checker<'_> {
     fn call_here(&self, here: &Here, at: Span, arguments: &[Expr], span: Span) -> Checked<Node> {
         let name = &here.kfunc.name;
         let sleeps = here.flags.sleepable();
-        if sleeps && !self.attach.may_sleep() {
+        if sleeps && !self.attach.may_sleep(self.facts) {
             let fault = Fault::new(at, format!("`{name}` may sleep, and programs at this attach point must not"));
-            return Err(one(fault.help("at uprobe, uretprobe, usdt, iter and lsm they can")));
+            return Err(one(fault.help("at uprobe, uretprobe, usdt, iter and most hooks of lsm they can")));
         }
         let kind = self.attach.program_kind(sleeps);
         self.sleeps.set(self.sleeps.get() || sleeps);

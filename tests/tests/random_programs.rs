@@ -123,7 +123,7 @@ fn one(facts: &KernelFacts, (points, kfuncs): (&Points, Option<&Kfuncs>), seed: 
         generator = generator.calling(kfuncs);
     }
     // Numbers of a seed are those of the next one, moved by one: declarations would be alike from where they meet.
-    let mut random = Random::new(if kfuncs.is_some() { seed << 20 } else { seed });
+    let mut random = Random::new(seed << 20);
     let declaration = generator.declaration(&mut random, PROBES);
     let made = started.elapsed();
     let planned = planned(&declaration, facts).unwrap_or_else(|e| panic!("{SEED}={seed}\n{e}"));

@@ -162,7 +162,7 @@ impl KernelFacts {
         let own = btf.find(name).into_iter().filter(is_function).find(|id| ids.contains(id));
         let may_be_in_module = known(name).is_none_or(|known| matches!(known.usage, Usage::No(_)));
         let id = match own {
-            None if may_be_in_module => self.module_kfuncs()?.iter().find(|kfunc| kfunc.name == name).map(|of| of.id),
+            None if may_be_in_module => self.kfunc_of_module(name)?,
             own => own,
         };
         let Some(id) = id else { return Ok(None) };

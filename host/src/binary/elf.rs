@@ -26,6 +26,8 @@ type Sections<'a> = SectionTable<'a, Header>;
 const MAX_NAME: usize = 4096;
 /// Parts of a file that are loaded at most; linkers make a handful. Each symbol is looked for in all of them.
 const MAX_SEGMENTS: usize = 256;
+/// Functions of a file at most, of which each takes some 100 bytes of memory. Browsers with all their symbols have a million.
+const MAX_FUNCTIONS: usize = 4 << 20;
 
 /// Reads a program or library for x86-64.
 pub fn read(path: String, file: PathBuf, bytes: &[u8]) -> Result<Binary, BinaryError> {
@@ -107,11 +109,13 @@ fn contents(bytes: &[u8]) -> Read<Contents> {
 /// Reads names, of which all together are at most as long as the file.
 struct Names {
     left: Bytes,
+    /// Functions that may still have one.
+    functions: usize,
 }
 
 impl Names {
     fn of(file: &[u8]) -> Names {
-        Names { left: Bytes::of(file) }
+        Names { left: Bytes::of(file), functions: MAX_FUNCTIONS }
     }
 
     /// The name that begins there; none where it is too long, or does not end.
@@ -174,6 +178,7 @@ fn add_functions(
         // Linkers write `name@@VERSION` for the version that a name means now.
         let name = name.split_once("@@").map_or(name, |(name, _)| name);
         if !name.is_empty() {
+            names.functions = names.functions.checked_sub(1).ok_or("it has too many functions")?;
             let function = Function { address, size: symbol.st_size(endian) };
             let indirect = symbol.st_type() == elf::STT_GNU_IFUNC;
             let label = symbol.st_type() == elf::STT_NOTYPE;
@@ -348,6 +353,20 @@ mod tests {
         assert_eq!((found.markers()[99].provider.as_str(), found.markers()[99].name.as_str()), ("p", "n"));
         let damaged = read(&program(2)).unwrap_err();
         assert_eq!(damaged.to_string(), "/x is damaged: its notes are longer together than the file");
+    }
+
+    #[test]
+    fn functions_are_bounded() {
+        let bytes = program(b"\0f\0", &[1; 4]);
+        let header = Header::parse(bytes.as_slice()).unwrap();
+        let sections = header.sections(LittleEndian, bytes.as_slice()).unwrap();
+        let segments = contents(&bytes).unwrap().0;
+        let read = |functions: usize| {
+            let (mut names, mut found) = (Names { functions, ..Names::of(&bytes) }, Vec::new());
+            add_functions(&sections, &bytes, elf::SHT_SYMTAB, &segments, &mut names, &mut found).map(|()| found.len())
+        };
+        assert_eq!(read(4).unwrap(), 4);
+        assert_eq!(read(3).unwrap_err().0, "it has too many functions");
     }
 
     #[test]

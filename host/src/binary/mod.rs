@@ -111,6 +111,11 @@ impl Binary {
         elf::read(path, file, &bytes)
     }
 
+    /// Bytes of memory that it takes, about, where nothing but [`Binary::name_at`] is asked of it.
+    pub fn size(&self) -> usize {
+        self.functions.size() + self.markers.iter().map(Marker::size).sum::<usize>()
+    }
+
     /// The function of that name, as the file or as a source in C++ or Rust writes it.
     pub fn function(&self, name: &str) -> Found {
         self.functions.find(name)

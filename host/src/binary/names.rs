@@ -60,6 +60,12 @@ impl Functions {
         Functions { named, demangled: OnceLock::new(), sorted: OnceLock::new() }
     }
 
+    /// Bytes of memory that they take, about, without names as sources write them.
+    pub fn size(&self) -> usize {
+        let names: usize = self.named.iter().map(|function| function.name.len()).sum();
+        names + self.named.len() * (size_of::<Named>() + size_of::<usize>())
+    }
+
     pub fn find(&self, name: &str) -> Found {
         let exact: Vec<&Named> = self.named.iter().filter(|f| f.name == name).collect();
         if !exact.is_empty() {

@@ -25,6 +25,18 @@ pub struct Marker {
     pub arguments: Vec<Argument>,
 }
 
+impl Marker {
+    /// Bytes of memory that it takes, about.
+    pub fn size(&self) -> usize {
+        let other = |argument: &Argument| match &argument.operand {
+            Operand::Other(text) => text.len(),
+            _ => 0,
+        };
+        let arguments = size_of_val(&self.arguments[..]) + self.arguments.iter().map(other).sum::<usize>();
+        size_of::<Marker>() + self.provider.len() + self.name.len() + arguments
+    }
+}
+
 /// An argument of a marker.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Argument {

@@ -16,11 +16,14 @@ use crate::kernel::{KernelFacts, Kind, TypeId};
 /// Which names bits have.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum FlagNames {
-    /// Constants that begin so: macros, or else the enumerations' own. Several beginnings stand between `|`.
-    Begin(Box<str>),
+    /// Constants that begin with one of these: macros, or else the enumerations' own. None stands there twice.
+    Begin(Box<[Box<str>]>),
     /// The constants of an enumeration of the kernel's.
     Of(TypeId),
 }
+
+/// Different beginnings of names that `flags` takes at most: for each, all constants that there are may be gone through.
+pub const MAX_BEGINNINGS: usize = 8;
 
 /// Macros that are the mask of a number of several bits, which has one value of several; and the enumeration that names those, where they are no macros.
 const MASKS: [(&str, Option<&str>); 4] =
@@ -30,6 +33,14 @@ const MASKS: [(&str, Option<&str>); 4] =
 const SECOND: [&str; 7] = ["AT_EACCESS", "MS_ASYNC", "MS_INVALIDATE", "MS_SYNC", "MSG_EOF", "O_NDELAY", "O_RSYNC"];
 
 impl FlagNames {
+    /// Of constants that begin with what stands between `|`. The error is how many beginnings there are, where they are too many.
+    pub fn beginning(text: &str) -> Result<FlagNames, usize> {
+        let mut seen = HashSet::new();
+        let parts = text.split('|').map(str::trim).filter(|part| !part.is_empty() && seen.insert(*part));
+        let beginnings: Box<[Box<str>]> = parts.map(Box::from).collect();
+        if beginnings.len() > MAX_BEGINNINGS { Err(beginnings.len()) } else { Ok(FlagNames::Begin(beginnings)) }
+    }
+
     /// The names, in the order in which a reader goes through them.
     pub fn flags(&self, facts: &KernelFacts) -> Vec<Flag> {
         flags(&self.constants(facts), facts)
@@ -41,7 +52,6 @@ impl FlagNames {
         match self {
             FlagNames::Of(id) => of_enumeration(*id, facts),
             FlagNames::Begin(beginnings) => {
-                let beginnings = beginnings.split('|').map(str::trim).filter(|text| !text.is_empty());
                 let mut all = Vec::new();
                 for beginning in beginnings {
                     let macros = constants::from(beginning).filter(|(_, value)| *value >= 0);
@@ -165,8 +175,20 @@ mod tests {
             ("MNT_", 0, " 0x0"),
         ];
         for (beginning, value, wanted) in cases {
-            assert_eq!(shown(&FlagNames::Begin(beginning.into()), value), wanted, "{beginning} {value:#x}");
+            assert_eq!(shown(&FlagNames::beginning(beginning).unwrap(), value), wanted, "{beginning} {value:#x}");
         }
+    }
+
+    #[test]
+    fn beginnings_are_counted_once() {
+        let parts = |text: &str| match FlagNames::beginning(text) {
+            Ok(FlagNames::Begin(parts)) => Ok(parts.join(" ")),
+            other => Err(other.unwrap_err()),
+        };
+        assert_eq!(parts("O_| S_|O_||S_ |O_"), Ok("O_ S_".into()));
+        assert_eq!(parts(&"O_|".repeat(1000)), Ok("O_".into()));
+        assert_eq!(parts("A|B|C|D|E|F|G|H|A"), Ok("A B C D E F G H".into()));
+        assert_eq!(parts("A|B|C|D|E|F|G|H|I|A"), Err(9));
     }
 
     #[test]
@@ -174,7 +196,7 @@ mod tests {
         let recorded = concat!(env!("CARGO_MANIFEST_DIR"), "/../tests/fixtures/kernel-6.18");
         let facts = KernelFacts::from_dir(std::path::Path::new(recorded));
         for beginning in ["O_", "MAP_", "S_", "SOCK_", "MS_", "MSG_", "CLONE_", "PROT_", "AT_", "F_", "SA_", "SS_"] {
-            let flags = FlagNames::Begin(beginning.into()).flags(&facts);
+            let flags = FlagNames::beginning(beginning).unwrap().flags(&facts);
             assert!(flags.len() > 1, "{beginning}");
             for n in 0..4096u64 {
                 let value = n.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> (n % 64);

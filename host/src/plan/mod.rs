@@ -35,7 +35,7 @@ pub use attach::{
     PerfEvent, UserKind, UserPoint, count, event_names, find, function_names, function_names_of_module, is_denied,
     is_wild, iterator_kinds, kind, members, readable_fields,
 };
-pub use bits::FlagNames;
+pub use bits::{FlagNames, MAX_BEGINNINGS};
 pub use check::{BUF_DEFAULT, BUF_MAX, FRAMES, PATH_DEFAULT, STR_DEFAULT, STR_MAX};
 pub use diagnostic::{Diagnostic, Diagnostics, Fault, Shown, Span, is_unsafe};
 pub use layout::kind_name;

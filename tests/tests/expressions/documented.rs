@@ -250,6 +250,7 @@ fn limits_are_those_of_the_compiler() {
         plan::BUF_DEFAULT.to_string(),
         to(plan::BUF_MAX as usize),
         plan::MAX_VALUE_NAMES.to_string(),
+        plan::MAX_BEGINNINGS.to_string(),
         plan::MAX_ALL_VALUE_NAMES.to_string(),
         MAX_RECORD.to_string(),
         MAX_SCRATCH.to_string(),

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::super::bits::FlagNames;
+use super::super::bits::{FlagNames, MAX_BEGINNINGS};
 use super::super::diagnostic::{Fault, Span, did_you_mean};
 use super::super::syntax::{Expr, ExprKind};
 use super::super::together::MAX_VALUE_NAMES;
@@ -27,7 +27,10 @@ impl Checker<'_> {
         if let Some(name) = text.strip_prefix("enum ") {
             return self.flags_of(name.trim(), at);
         }
-        let names = FlagNames::Begin(text.into());
+        let names = FlagNames::beginning(text).map_err(|count| {
+            let message = format!("these are {count} beginnings of names, and {MAX_BEGINNINGS} is the most");
+            one(Fault::new(at, message).help("a beginning that several names share stands for them all"))
+        })?;
         let constants = names.constants(self.facts);
         if constants.is_empty() {
             let fault = Fault::new(at, format!("no constant's name begins with `{text}`"));

@@ -9,8 +9,9 @@
 //! nothing can be put in their place after the check. Against accidents (a full disk, a crash half way, a bad sector) an entry carries
 //! a digest of its payload, and is written under another name first.
 //!
-//! **Invariants.** No failure here fails a run: the worst that happens is that a component is compiled again. An entry's name depends
-//! on everything that its contents depend on, so entries are never out of date, only unused; the oldest go when there are too many.
+//! **Invariants.** No failure here fails a run: the worst that happens is that a component is compiled again, or the kernel asked again. An
+//! entry's name depends on everything that what is in it depends on, so entries are never out of date: at most more is known than one
+//! says. Those that have not been used for the longest go when all together are too large.
 
 use std::env;
 use std::fs::{DirBuilder, File};
@@ -127,13 +128,13 @@ impl Cache {
         if !is_whole(&bytes) {
             return Err(CacheError::Damaged);
         }
-        // The oldest go first, so one in use must not look old. Where it cannot be touched it does; nothing else is lost.
+        // Those that look oldest go first, so one in use must not. Where its time cannot be set it does; nothing else is lost.
         let now = rustix::fs::Timespec { tv_sec: 0, tv_nsec: UTIME_NOW };
         let _ = rustix::fs::futimens(&file, &Timestamps { last_access: now, last_modification: now });
         Ok(Some(Entry(bytes)))
     }
 
-    /// Adds an entry, or replaces it, and removes the oldest ones where there are too many.
+    /// Adds an entry, or replaces it, and removes those that have not been used for the longest where all together are too large.
     pub fn put(&self, key: &Key, payload: &[u8]) -> io::Result<()> {
         let temporary = format!("{TEMPORARY}{}-{}", std::process::id(), key.0);
         let written = self
@@ -157,7 +158,7 @@ impl Cache {
         file.write_all(payload)
     }
 
-    /// Removes the oldest entries, but not `keep`, until the rest fit, and what killed hosts have left.
+    /// Removes the entries that have not been used for the longest, but not `keep`, until the rest fit, and what killed hosts have left.
     fn trim(&self, keep: &Key) -> io::Result<()> {
         let mut files = self.files()?;
         files.sort_by_key(|file| std::cmp::Reverse(file.modified));

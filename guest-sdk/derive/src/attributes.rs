@@ -69,7 +69,7 @@ pub fn refuse_on_field(attributes: &[Attribute]) -> Result<()> {
     }
 }
 
-/// Whether the text may name a probe, an event, a binding or a field.
+/// Whether the text may name a probe, an event, a binding, a field or a kfunc.
 pub fn check_identifier(text: &str, span: Span) -> Result<()> {
     let mut chars = text.chars();
     let first = chars.next().is_some_and(|c| c.is_ascii_alphabetic() || c == '_');
@@ -89,9 +89,11 @@ fn probe(attribute: &Attribute) -> Result<ProbeAttribute> {
         if meta.path.is_ident("attach") {
             probe.attach.extend(texts(&meta, MAX_ATTACH, "an attach point")?);
         } else if meta.path.is_ident("kfuncs") {
+            // Of a kfunc that a kernel may lack, `?` stands behind the name.
             let kfuncs = texts(&meta, MAX_NAME + 1, "the name of a kfunc")?;
             for kfunc in &kfuncs {
-                check_identifier(kfunc.value().trim_end_matches('?'), kfunc.span())?;
+                let text = kfunc.value();
+                check_identifier(text.strip_suffix('?').unwrap_or(&text), kfunc.span())?;
             }
             probe.kfuncs.extend(kfuncs);
         } else if meta.path.is_ident("name") {
@@ -114,7 +116,7 @@ fn probe(attribute: &Attribute) -> Result<ProbeAttribute> {
     Ok(probe)
 }
 
-/// `attach = "…"` or `attach = ["…", …]`.
+/// What follows `attach` or `kfuncs`: `= "…"` or `= ["…", …]`, each of so many bytes at most.
 fn texts(meta: &ParseNestedMeta<'_>, most: usize, what: &str) -> Result<Vec<LitStr>> {
     let value = meta.value()?;
     let texts: Vec<LitStr> = if value.peek(token::Bracket) {

@@ -302,6 +302,7 @@ mod tests {
             ),
             ("#[probe(attach = \"a:b\", name = \"1\")] struct E { pid: u32 }", "a name is made of letters"),
             ("#[probe(attach = \"a:b\", kfuncs = \"a b\")] struct E { pid: u32 }", "a name is made of letters"),
+            ("#[probe(attach = \"a:b\", kfuncs = \"a??\")] struct E { pid: u32 }", "a name is made of letters"),
             ("#[probe(attach = \"a:b\", kfuncs = [\"\"])] struct E { pid: u32 }", "the name of a kfunc is not empty"),
             ("#[probe(attach = \"a:b\", name = \"a\", name = \"b\")] struct E { pid: u32 }", "this is given twice"),
             (

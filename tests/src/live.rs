@@ -7,10 +7,11 @@ use porthole::declare::{Declaration, Probe, Step};
 use porthole::events::Batch;
 use porthole::kernel::KernelFacts;
 use porthole::load::{Counts, load};
-use porthole::output::{Format, Renderer};
+use porthole::output::{Format, Renderer, Sent};
 use porthole::plan::layout::{LENGTH, SCHEMA, Schema, WALK_CUT};
 use porthole::plan::{Policy, plan_under};
 use porthole::plugin::Emitted;
+use porthole::symbols::Symbols;
 
 use crate::declaration;
 use crate::machine::{Value, decode};
@@ -86,7 +87,11 @@ impl Seen {
     /// Where the host writes no JSON.
     pub fn shown(&self) -> Vec<serde_json::Value> {
         let mut renderer = Renderer::new("p", Format::Json, self.schemas.clone(), false, 0);
-        let lines = renderer.render(vec![Emitted::Forward(self.records.clone())]);
+        let mut sent = Sent::from(vec![Emitted::Forward(self.records.clone())]);
+        let (mut lines, mut symbols) = (Vec::new(), Symbols::default());
+        while !sent.is_empty() {
+            lines.extend(renderer.render(&mut sent, &mut symbols));
+        }
         let rows = serde_json::Deserializer::from_slice(&lines).into_iter::<serde_json::Value>();
         rows.map(|row| row.expect("a row is JSON")["fields"].take()).collect()
     }

@@ -7,16 +7,12 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use crate::plan::layout::{self, CUT, FieldKind, LENGTH, PRESENCE, SCHEMA, Schema, TIME, WALK_CUT};
 use crate::plugin::{Frames, Row, Value};
 
-/// A row for each record.
-pub fn rows<'a>(records: &'a [u8], schemas: &'a [Schema]) -> impl Iterator<Item = Row> + 'a {
-    let mut rest = records;
-    std::iter::from_fn(move || {
-        let length = number(rest, LENGTH, 4) as usize;
-        let record = rest.get(..length).filter(|r| !r.is_empty())?;
-        rest = &rest[length..];
-        let schema = schemas.get(usize::from(number(record, SCHEMA, 2) as u16 & !WALK_CUT))?;
-        Some(row(record, schema))
-    })
+/// The first record as a row, and its length.
+pub fn first(records: &[u8], schemas: &[Schema]) -> Option<(Row, usize)> {
+    let length = number(records, LENGTH, 4) as usize;
+    let record = records.get(..length).filter(|record| !record.is_empty())?;
+    let schema = schemas.get(usize::from(number(record, SCHEMA, 2) as u16 & !WALK_CUT))?;
+    Some((row(record, schema), length))
 }
 
 fn row(record: &[u8], schema: &Schema) -> Row {
@@ -127,7 +123,7 @@ mod tests {
         let schema = Schema::new(0, "p", "e", [("n".to_owned(), FieldKind::Unsigned(8))]);
         let mut record = vec![0; 32];
         (record[0], record[16], record[HEADER as usize]) = (32, 1, 7);
-        let columns = |record: &[u8]| rows(record, std::slice::from_ref(&schema)).next().unwrap().columns;
+        let columns = |record: &[u8]| first(record, std::slice::from_ref(&schema)).unwrap().0.columns;
         assert_eq!(columns(&record), [("n".to_owned(), Value::Unsigned(7))]);
         record[SCHEMA as usize + 1] = 0x80;
         let cut = ("walk_cut".to_owned(), Value::Boolean(true));
@@ -152,10 +148,10 @@ mod tests {
         record[schema.fields[1].offset as usize..][..4].copy_from_slice(&[64, 0, 3, 0x80]);
         record[schema.fields[3].offset as usize] = 4;
         record[schema.fields[3].offset as usize + 4..][..4].copy_from_slice(&[127, 0, 0, 1]);
-        let rows: Vec<Row> = rows(&record, std::slice::from_ref(&schema)).collect();
-        assert_eq!(rows.len(), 1);
-        assert_eq!(rows[0].time, Some(9));
-        let values: Vec<&Value> = rows[0].columns.iter().map(|(_, v)| v).collect();
+        let (row, length) = first(&record, std::slice::from_ref(&schema)).unwrap();
+        assert_eq!(length, record.len());
+        assert_eq!(row.time, Some(9));
+        let values: Vec<&Value> = row.columns.iter().map(|(_, v)| v).collect();
         assert_eq!(
             values,
             [

@@ -1,14 +1,15 @@
 //! How long a handler may take.
 //!
-//! A handler takes time in two ways: its Wasm runs, inside a poll of its future, or it waits in a host function (a WASI sleep), between
-//! two polls. Both count. What does not count is the time after the ticker interrupted it and before tokio polls it again: that belongs
-//! to other tasks, and on a loaded machine it can be long. The two kinds of waiting look the same from outside, so the interruption
-//! leaves a mark.
+//! A handler takes time in three ways: its Wasm runs, inside a poll of its future; a host function works for it, inside a poll too; or it waits in a
+//! host function (a WASI sleep), between two polls. All count. What does not count is the time after the ticker interrupted it and before tokio polls it
+//! again: that belongs to other tasks, and on a loaded machine it can be long. The two kinds of waiting look the same from outside, so the interruption
+//! leaves a mark. So does work of the host: of a poll without it that lasts for long, the process was stopped. And what the host reads to find names is
+//! measured elsewhere ([`crate::symbols`]): how long that takes is up to others.
 
 use std::future::poll_fn;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -16,45 +17,81 @@ use tokio::time::{Instant, Sleep};
 
 use super::ticker::TICK;
 
-/// A poll ends at the next tick, or soon after it where the host copies data. Where it took longer, the process was stopped under
-/// it (Ctrl-Z, a paused machine), and the plugin shall not be charged for that.
+/// A poll ends at the next tick, or soon after it where the host copies data. Where it took longer without a host function that works, the process was
+/// stopped under it (Ctrl-Z, a paused machine), and the plugin shall not be charged for that.
 const LONGEST_POLL: Duration = TICK.saturating_mul(10);
 
-/// The mark that the ticker has interrupted running Wasm.
+/// What a poll leaves for who charges for it.
 #[derive(Clone, Debug, Default)]
-pub struct Interrupted(Arc<AtomicBool>);
+pub struct Marks(Arc<Left>);
+
+#[derive(Debug, Default)]
+struct Left {
+    /// The ticker has interrupted running Wasm.
+    interrupted: AtomicBool,
+    /// Nanoseconds in which host functions have worked.
+    worked: AtomicU64,
+    /// Nanoseconds that do not count.
+    excused: AtomicU64,
+}
 
 /// The handler has used up its time.
 #[derive(Debug)]
 pub struct Elapsed;
 
-impl Interrupted {
+impl Marks {
     /// To be called where Wasm is interrupted, before its future returns pending.
-    pub fn set(&self) {
-        self.0.store(true, Ordering::Relaxed);
+    pub fn interrupted(&self) {
+        self.0.interrupted.store(true, Ordering::Relaxed);
     }
 
-    fn take(&self) -> bool {
-        self.0.swap(false, Ordering::Relaxed)
+    /// A host function has worked for so long.
+    pub fn worked(&self, time: Duration) {
+        add(&self.0.worked, time);
+    }
+
+    /// So much of the time is measured elsewhere.
+    pub fn excused(&self, time: Duration) {
+        add(&self.0.excused, time);
+    }
+
+    fn take_interrupted(&self) -> bool {
+        self.0.interrupted.swap(false, Ordering::Relaxed)
+    }
+
+    pub(super) fn take_worked(&self) -> Duration {
+        Duration::from_nanos(self.0.worked.swap(0, Ordering::Relaxed))
+    }
+
+    pub(super) fn take_excused(&self) -> Duration {
+        Duration::from_nanos(self.0.excused.swap(0, Ordering::Relaxed))
     }
 }
 
-/// Runs `call` until it has taken `limit`. It must then be given up for good: what it was doing is half done.
-pub async fn run<F: Future>(call: F, limit: Duration, interrupted: &Interrupted) -> Result<F::Output, Elapsed> {
+fn add(nanoseconds: &AtomicU64, time: Duration) {
+    nanoseconds.fetch_add(u64::try_from(time.as_nanos()).unwrap_or(u64::MAX), Ordering::Relaxed);
+}
+
+/// Runs `call` until it has taken `limit`. It must then be given up for good: what it was doing is half done, unless its last poll took too long.
+pub async fn run<F: Future>(call: F, limit: Duration, marks: &Marks) -> Result<F::Output, Elapsed> {
     let mut call = pin!(call);
     let mut budget = Budget { left: limit, waiting: None, timer: None };
-    interrupted.take();
+    marks.take_interrupted();
+    marks.take_worked();
+    marks.take_excused();
     poll_fn(|cx| {
         budget.resume();
         let start = Instant::now();
-        if let Poll::Ready(output) = call.as_mut().poll(cx) {
-            return Poll::Ready(Ok(output));
-        }
-        budget.charge(start.elapsed().min(LONGEST_POLL));
+        let polled = call.as_mut().poll(cx);
+        let (worked, excused) = (marks.take_worked(), marks.take_excused());
+        budget.charge(worked + start.elapsed().saturating_sub(worked + excused).min(LONGEST_POLL));
         if budget.left.is_zero() {
             return Poll::Ready(Err(Elapsed));
         }
-        if interrupted.take() {
+        if let Poll::Ready(output) = polled {
+            return Poll::Ready(Ok(output));
+        }
+        if marks.take_interrupted() {
             return Poll::Pending;
         }
         budget.wait(cx).map(|()| Err(Elapsed))
@@ -102,9 +139,9 @@ mod tests {
 
     #[tokio::test]
     async fn waiting_counts() {
-        let interrupted = Interrupted::default();
-        assert!(run(sleep(LIMIT / 10), LIMIT, &interrupted).await.is_ok());
-        assert!(run(sleep(LIMIT * 2), LIMIT, &interrupted).await.is_err());
+        let marks = Marks::default();
+        assert!(run(sleep(LIMIT / 10), LIMIT, &marks).await.is_ok());
+        assert!(run(sleep(LIMIT * 2), LIMIT, &marks).await.is_err());
     }
 
     #[tokio::test]
@@ -115,19 +152,53 @@ mod tests {
             }
         };
         let start = Instant::now();
-        assert!(run(call, LIMIT, &Interrupted::default()).await.is_err());
+        assert!(run(call, LIMIT, &Marks::default()).await.is_err());
         assert!(start.elapsed() >= LIMIT);
     }
 
     #[tokio::test]
     async fn time_of_others_after_an_interruption_does_not_count() {
-        let interrupted = Interrupted::default();
+        let marks = Marks::default();
         let call = async {
             for _ in 0..10 {
-                interrupted.set();
+                marks.interrupted();
                 sleep(LIMIT / 5).await;
             }
         };
-        assert!(run(call, LIMIT, &interrupted).await.is_ok());
+        assert!(run(call, LIMIT, &marks).await.is_ok());
+    }
+
+    #[tokio::test]
+    async fn work_of_the_host_counts_in_full() {
+        let marks = Marks::default();
+        let work = || {
+            std::thread::sleep(2 * LONGEST_POLL);
+            marks.worked(2 * LONGEST_POLL);
+        };
+        let limit = LONGEST_POLL + LONGEST_POLL / 2;
+        // The last thing that a handler does, and something in between.
+        assert!(run(async { work() }, limit, &marks).await.is_err());
+        let call = async {
+            work();
+            sleep(LIMIT / 10).await;
+        };
+        assert!(run(call, limit, &marks).await.is_err());
+        assert!(run(async { work() }, 100 * limit, &marks).await.is_ok());
+    }
+
+    #[tokio::test]
+    async fn what_is_measured_elsewhere_does_not_count() {
+        let marks = Marks::default();
+        let call = async {
+            std::thread::sleep(LIMIT);
+            marks.excused(LIMIT);
+        };
+        assert!(run(call, LIMIT / 2, &marks).await.is_ok());
+    }
+
+    #[tokio::test]
+    async fn time_in_which_the_process_was_stopped_does_not_count() {
+        let stopped = async { std::thread::sleep(2 * LONGEST_POLL) };
+        assert!(run(stopped, LONGEST_POLL + LONGEST_POLL / 2, &Marks::default()).await.is_ok());
     }
 }

@@ -1,13 +1,14 @@
 //! What a plugin may call: the interface `host`, and the state behind it.
 
 use std::net::{Ipv4Addr, Ipv6Addr};
+use std::time::Instant;
 
 use thiserror::Error;
 use wasmtime::component::HasSelf;
 use wasmtime_wasi::{WasiCtxView, WasiView};
 
 use super::bindings::porthole::trace::host::{self, Entry};
-use super::budget::Interrupted;
+use super::budget::Marks;
 use super::limits::{Limits, Memory};
 use super::outbox::{Full, Outbox, cut};
 use super::records::{RecordError, Shapes};
@@ -27,7 +28,7 @@ const NAMES: usize = 1 << 16;
 pub struct State {
     pub memory: Memory,
     pub outbox: Outbox,
-    pub interrupted: Interrupted,
+    pub marks: Marks,
     /// The shapes of the plugin's records; none before `start`.
     pub shapes: Option<Shapes>,
     /// What the plugin gave to `finish`.
@@ -64,7 +65,7 @@ impl State {
         State {
             memory: Memory::new(limits.memory),
             outbox: Outbox::new(limits.output),
-            interrupted: Interrupted::default(),
+            marks: Marks::default(),
             shapes: None,
             finished: None,
             symbols: Symbols::default(),
@@ -109,9 +110,17 @@ impl host::Host for State {
     }
 
     fn names(&mut self, value: host::Value) -> wasmtime::Result<Vec<String>> {
-        let names = self.symbols.names(&value.into());
-        self.named += names.len();
-        if self.named > NAMES { Err(Refusal::Names.into()) } else { Ok(names) }
+        let value = value.into();
+        self.named += Symbols::count(&value);
+        if self.named > NAMES {
+            return Err(Refusal::Names.into());
+        }
+        let (begun, read) = (Instant::now(), self.symbols.reading());
+        let names = self.symbols.names(&value);
+        let read = self.symbols.reading() - read;
+        self.marks.worked(begun.elapsed().saturating_sub(read));
+        self.marks.excused(read);
+        Ok(names)
     }
 
     fn log(&mut self, level: host::Level, text: String) -> wasmtime::Result<()> {
@@ -217,5 +226,17 @@ mod tests {
         for bad in ["", "2a", "a-b", "ä", "a b", "a\n", &"x".repeat(65)] {
             assert!(!is_identifier(bad), "{bad}");
         }
+    }
+
+    #[test]
+    fn finding_names_is_work_and_reading_is_not() {
+        let mut state = State::new(&Limits::default());
+        let frames = host::Frames { addresses: vec![0x1000; 3], cut: false };
+        let stack = host::Value::UserStack((u32::MAX, frames));
+        assert_eq!(host::Host::names(&mut state, stack).unwrap(), ["0x1000"; 3]);
+        let read = state.marks.take_excused();
+        assert_eq!(read, state.symbols.reading());
+        assert!(!state.marks.take_worked().is_zero() && !read.is_zero());
+        assert_eq!(state.named, 3);
     }
 }

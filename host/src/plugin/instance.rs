@@ -7,6 +7,7 @@ use wasmtime_wasi::I32Exit;
 
 use crate::declare::Declaration;
 use crate::plan::layout::Schema;
+use crate::symbols::Symbols;
 
 use super::bindings;
 use super::bindings::porthole::trace::events::Batch;
@@ -122,6 +123,11 @@ impl Plugin {
         self.confined.store.data().outbox.take()
     }
 
+    /// What finds the names of addresses for the plugin, and for what it has sent. What it has found in a call of a handler holds until the next.
+    pub fn symbols(&mut self) -> &mut Symbols {
+        &mut self.confined.store.data_mut().symbols
+    }
+
     /// What the plugin gave to `finish`, once it has: its run shall end.
     pub fn finished(&self) -> Option<&Result<(), String>> {
         self.confined.store.data().finished.as_ref()
@@ -141,13 +147,13 @@ impl Confined {
         self.ready = false;
         let state = self.store.data_mut();
         state.outbox.begin();
-        state.symbols.forget_processes();
+        state.symbols.begin();
         state.named = 0;
         state.memory.take_exceeded();
-        let interrupted = state.interrupted.clone();
+        let marks = state.marks.clone();
         self.store.set_epoch_deadline(1);
         let running = self.ticker.run();
-        let result = budget::run(call(&mut self.store), self.limits.handler, &interrupted).await;
+        let result = budget::run(call(&mut self.store), self.limits.handler, &marks).await;
         drop(running);
         match result {
             Ok(Ok(output)) => {
@@ -197,7 +203,7 @@ fn new_store(engine: &Engine, limits: &Limits) -> Store<State> {
     store.set_hostcall_fuel(COPIED);
     store.set_max_component_handles(HANDLES);
     store.epoch_deadline_callback(|store| {
-        store.data().interrupted.set();
+        store.data().marks.interrupted();
         // tokio's own way to yield, not wasmtime's: after it, tokio looks at its timers and descriptors before it comes back.
         Ok(UpdateDeadline::YieldCustom(1, Box::pin(tokio::task::yield_now())))
     });

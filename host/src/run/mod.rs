@@ -20,7 +20,7 @@ use crate::declare::Declaration;
 use crate::events::{Batch, Ring, RingError};
 use crate::kernel::KernelFacts;
 use crate::load::{Attached, Leftover, LoadError, Loaded, Refusal, load, report_directories};
-use crate::output::{self, Closed, Output, Renderer};
+use crate::output::{self, Closed, Output, Renderer, Sent};
 use crate::plan::{Diagnostics, Plan, Policy, Shown, plan_under};
 use crate::plugin::{Limits, Plugin, PluginError, Runtime};
 
@@ -372,9 +372,15 @@ impl Feed<'_> {
 
     /// Hands on what the plugin said. Where nobody reads the output any more, `until_stopped` finds that out.
     async fn pass_on(&mut self) {
-        let bytes = self.renderer.render(self.plugin.take_output());
-        if !bytes.is_empty() {
-            let _: Result<(), Closed> = self.output.write(bytes).await;
+        let mut sent = Sent::from(self.plugin.take_output());
+        while !sent.is_empty() {
+            let bytes = self.renderer.render(&mut sent, self.plugin.symbols());
+            if !bytes.is_empty() {
+                let _: Result<(), Closed> = self.output.write(bytes).await;
+            }
+            if !sent.is_empty() {
+                tokio::task::yield_now().await;
+            }
         }
     }
 }

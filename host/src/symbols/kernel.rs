@@ -15,11 +15,21 @@ static SYMBOLS: OnceLock<Symbols> = OnceLock::new();
 
 /// The name of what lies there.
 pub fn name(address: u64) -> String {
-    let read = || Symbols::new(std::fs::read("/proc/kallsyms").unwrap_or_default());
-    SYMBOLS.get_or_init(read).name(address)
+    read().name(address)
 }
 
-struct Symbols {
+/// Whether the list has been read.
+pub fn is_read() -> bool {
+    SYMBOLS.get().is_some()
+}
+
+/// Reads the list, unless it has been.
+pub fn read() -> &'static Symbols {
+    SYMBOLS.get_or_init(|| Symbols::new(std::fs::read("/proc/kallsyms").unwrap_or_default()))
+}
+
+/// The kernel's symbols.
+pub struct Symbols {
     /// Names of symbols are not always UTF-8.
     text: Vec<u8>,
     /// Addresses, and where in the text the name stands, with its module behind it. Sorted; the first of several names of one address.

@@ -10,6 +10,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use super::reading::Reading;
 use super::with_offset;
 use crate::binary::Binary;
 
@@ -37,6 +38,7 @@ pub struct Processes {
     /// Bytes of mappings that may still be read in this batch.
     maps_left: u64,
     files: Files,
+    reading: Reading,
     are_known_by_number: Option<bool>,
 }
 
@@ -75,7 +77,13 @@ struct Mapping {
 impl Default for Processes {
     fn default() -> Processes {
         let files = Files { known: HashMap::new(), size: 0, asked: 0, left: ALL_FILES };
-        Processes { mapped: HashMap::new(), maps_left: ALL_MAPS, files, are_known_by_number: None }
+        Processes {
+            mapped: HashMap::new(),
+            maps_left: ALL_MAPS,
+            files,
+            reading: Reading::default(),
+            are_known_by_number: None,
+        }
     }
 }
 
@@ -89,6 +97,12 @@ impl Processes {
         self.mapped.clear();
         self.maps_left = ALL_MAPS;
         self.files.left = ALL_FILES;
+        self.reading.begin();
+    }
+
+    /// What is read, and for how long.
+    pub fn reading(&mut self) -> &mut Reading {
+        &mut self.reading
     }
 
     fn found(&mut self, process: u32, address: u64) -> Option<String> {
@@ -103,10 +117,14 @@ impl Processes {
                 return None;
             }
             let most = MAX_MAPS.min(self.maps_left);
-            let text = File::open(format!("/proc/{process}/maps")).and_then(|file| lines(file, most));
-            let text = text.unwrap_or_default();
-            self.maps_left -= text.len() as u64;
-            self.mapped.insert(process, mappings(&text));
+            let read = || {
+                let text = File::open(format!("/proc/{process}/maps")).and_then(|file| lines(file, most));
+                let text = text.unwrap_or_default();
+                (mappings(&text), text.len() as u64)
+            };
+            let (mappings, length) = self.reading.read(read)?;
+            self.maps_left -= length;
+            self.mapped.insert(process, mappings);
         }
         let all = self.mapped.get(&process)?;
         let mapping = &all[all.partition_point(|mapping| mapping.end <= address)..].first()?;
@@ -120,7 +138,7 @@ impl Processes {
         // It is the file that is mapped, also where another has its path by now.
         let file = PathBuf::from(format!("/proc/{process}/map_files/{:x}-{:x}", mapping.start, mapping.end));
         let offset = mapping.offset + (address - mapping.start);
-        let binary = self.files.get(file, &mapping.name);
+        let binary = self.files.get(file, &mapping.name, &mut self.reading);
         let within = binary.as_ref().and_then(|binary| binary.address(offset));
         let named = binary.as_ref().zip(within).and_then(|(binary, address)| binary.name_at(address));
         Some(match (named, within) {
@@ -133,7 +151,7 @@ impl Processes {
 
 impl Files {
     /// The symbols of a file; none where it is no program and no library, and where enough has been read for this time.
-    fn get(&mut self, file: PathBuf, path: &str) -> Option<Arc<Binary>> {
+    fn get(&mut self, file: PathBuf, path: &str, reading: &mut Reading) -> Option<Arc<Binary>> {
         let metadata = fs::metadata(&file).ok().filter(|m| m.is_file() && m.len() <= MAX_FILE)?;
         let key = (metadata.dev(), metadata.ino(), metadata.ctime());
         self.asked += 1;
@@ -141,8 +159,10 @@ impl Files {
             known.asked = self.asked;
             return known.binary.clone();
         }
-        self.left = self.left.checked_sub(metadata.len())?;
-        let binary = Binary::read(path.to_owned(), file, metadata.len()).ok().map(Arc::new);
+        let left = self.left.checked_sub(metadata.len())?;
+        let read = || Binary::read(path.to_owned(), file, metadata.len()).ok().map(Arc::new);
+        let binary = reading.read(read)?;
+        self.left = left;
         let size = size_of_known(&binary);
         self.make_room(size, FILES, KEPT);
         self.size += size;
@@ -256,7 +276,8 @@ mod tests {
     fn one_file_gives_way_to_one() {
         let scratch = Scratch::new("way", FILES + 2);
         let mut files = Processes::default().files;
-        let get = |n: usize, files: &mut Files| assert!(files.get(scratch.file(n), "/x").is_none());
+        let get =
+            |n: usize, files: &mut Files| assert!(files.get(scratch.file(n), "/x", &mut Reading::default()).is_none());
         (0..FILES).for_each(|n| get(n, &mut files));
         get(0, &mut files);
         get(FILES, &mut files);
@@ -271,18 +292,39 @@ mod tests {
         let scratch = Scratch::new("limit", 3);
         let mut processes = Processes::default();
         processes.files.left = 5;
-        (0..3).for_each(|n| assert!(processes.files.get(scratch.file(n), "/x").is_none()));
+        (0..3).for_each(|n| assert!(processes.files.get(scratch.file(n), "/x", &mut Reading::default()).is_none()));
         let known = |processes: &Processes| [0, 1, 2].map(|n| scratch.is_known(n, &processes.files));
         assert_eq!(known(&processes), [true, true, false]);
         processes.forget();
-        processes.files.get(scratch.file(2), "/x");
+        processes.files.get(scratch.file(2), "/x", &mut Reading::default());
         assert_eq!((known(&processes), processes.files.left), ([true; 3], ALL_FILES - 2));
+    }
+
+    #[test]
+    fn nothing_is_read_when_the_time_for_it_is_used_up() {
+        let mut processes = Processes::default();
+        let scratch = Scratch::new("time", 1);
+        let known = |processes: &mut Processes| {
+            processes.files.get(scratch.file(0), "/x", &mut processes.reading);
+            processes.name(std::process::id(), known_address());
+            (scratch.is_known(0, &processes.files), processes.mapped.len())
+        };
+        processes.reading.use_up();
+        assert_eq!(known(&mut processes), (false, 0));
+        assert_eq!((processes.files.left, processes.maps_left), (ALL_FILES, ALL_MAPS), "it may be read later");
+        processes.forget();
+        assert!(known(&mut processes).0);
+        assert!(processes.reading.spent() > std::time::Duration::ZERO);
+    }
+
+    fn known_address() -> u64 {
+        lines_of_maps as fn() as *const () as u64
     }
 
     #[test]
     fn symbols_are_kept_up_to_a_limit() {
         let mut files = Processes::default().files;
-        let own = files.get(std::env::current_exe().unwrap(), "/own").unwrap();
+        let own = files.get(std::env::current_exe().unwrap(), "/own", &mut Reading::default()).unwrap();
         let size = own.size();
         assert!(size > 1 << 20 && files.size == size, "{size} and {}", files.size);
         files.make_room(1, FILES, size + 1);

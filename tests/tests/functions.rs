@@ -5,7 +5,7 @@
 
 use std::fs::File;
 use std::io::Read;
-use std::os::fd::AsRawFd;
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -15,7 +15,8 @@ use porthole::declare::{Declaration, Event, Field, Probe, Step};
 use porthole::kernel::{Answer, Feature, KernelFacts};
 use porthole::load::{Counts, LoadError, check_privileges, load};
 use porthole::plan::{AttachPoint, Plan, plan};
-use porthole_tests::facts;
+use porthole_tests::machine::Value;
+use porthole_tests::{facts, live};
 
 const RING: u32 = 1 << 16;
 /// How often things are done.
@@ -478,6 +479,39 @@ fn root_functions_of_modules_fire() {
     expect_each(&facts, probes, || {
         (0..TIMES).for_each(|_| drop(File::open(&path.0).expect("it is there")));
     });
+}
+
+/// In the virtual machines there is a module through which a machine speaks with itself.
+#[test]
+fn root_raw_tracepoints_of_modules_fire() {
+    const MODULE: &str = "vmw_vsock_virtio_transport_common";
+    /// A port at which nobody listens.
+    const PORT: u32 = 40007;
+    let facts = KernelFacts::running();
+    let point = "rawtracepoint:virtio_transport_alloc_pkt";
+    if !facts.btf().expect("there is BTF").module_names().any(|module| module == MODULE) {
+        println!("skipped: the module {MODULE} is not loaded");
+        return;
+    }
+    let own = format!("args.dst_port == {PORT}");
+    // A structure and a constant that only the module has.
+    let fields = ["args.dst_cid", "sizeof(struct virtio_vsock_sock) > 8", "args.op == VIRTIO_VSOCK_OP_REQUEST"];
+    let seen = live::trace(&live::probe(&[point], &own, &fields), || {
+        // SAFETY: the call has no pointers; who made the socket owns it.
+        let socket = unsafe { OwnedFd::from_raw_fd(libc::socket(libc::AF_VSOCK, libc::SOCK_STREAM, 0)) };
+        // SAFETY: all of it may be 0.
+        let mut address: libc::sockaddr_vm = unsafe { std::mem::zeroed() };
+        address.svm_family = libc::AF_VSOCK as u16;
+        (address.svm_cid, address.svm_port) = (libc::VMADDR_CID_LOCAL, PORT);
+        let bytes = size_of_val(&address) as u32;
+        // SAFETY: the address is as long as is said, and outlives the call.
+        let result = unsafe { libc::connect(socket.as_raw_fd(), (&raw const address).cast(), bytes) };
+        assert_eq!(result, -1, "nobody listens");
+    });
+    assert_eq!(
+        seen.rows,
+        [[Value::Unsigned(libc::VMADDR_CID_LOCAL.into()), Value::Boolean(true), Value::Boolean(true)]]
+    );
 }
 
 #[test]

@@ -579,13 +579,12 @@ impl Btf {
 
     /// What follows `prefix` in the names of all typedefs that begin with it, those of modules last. Reads every type (about 10 ms).
     pub(super) fn typedef_names(&self, prefix: &str) -> Vec<String> {
-        let is_typedef = |ty: &Type| matches!(ty, Type::Typedef(_));
-        let mut names = self.names_where(prefix, is_typedef);
-        for module in 0..self.modules().len() {
-            let all = self.module_types(module).into_iter().flat_map(|types| &types.by_name);
-            let wanted = all.filter(|(name, _)| name.starts_with(prefix));
-            let found = wanted.filter(|(_, ids)| ids.iter().any(|id| self.is(*id, &is_typedef)));
-            names.extend(found.map(|(name, _)| name[prefix.len()..].to_owned()));
+        let mut names = self.names_where(prefix, |ty| matches!(ty, Type::Typedef(_)));
+        for module in self.modules() {
+            // To read a module's types takes some milliseconds, and there may be hundreds. One that cannot be read has none.
+            let added =
+                fs::read(&module.path).map(|bytes| self.names.added_typedefs(&bytes, prefix).unwrap_or_default());
+            names.extend(added.unwrap_or_default());
         }
         names
     }
@@ -1129,7 +1128,7 @@ mod tests {
         let base =
             Btf::from_bytes(&made(24, &[name_at(names, "int"), info(1, false, 0), 4, 1 << 24 | 32], names)).unwrap();
         // Its types and names are counted on from the kernel's: 2 is `int *`, 3 the prototype, 4 the function, 5 its tag, and 6 a tag of its parameter.
-        let more = "kf\0n\0bpf_kfunc\0other\0";
+        let more = "kf\0n\0bpf_kfunc\0other\0prefix_x\0";
         let at = |name: &str| size(names.len()) + size(more.find(&format!("{name}\0")).unwrap());
         let types = [
             [0, info(2, false, 0), 1].as_slice(),
@@ -1138,6 +1137,7 @@ mod tests {
             &[at("bpf_kfunc"), info(17, false, 0), 4, u32::MAX],
             &[at("bpf_kfunc"), info(17, false, 0), 4, 0],
             &[at("other"), info(17, false, 0), 2, u32::MAX],
+            &[at("prefix_x"), info(8, false, 0), 1],
         ]
         .concat();
         let folder = std::env::temp_dir().join(format!("porthole-modules-{}", std::process::id()));
@@ -1161,6 +1161,7 @@ mod tests {
             assert_eq!(btf.kind(at(3)), result);
             assert_eq!((at(4).number(), btf.module_of(at(4))), (4, Some(module)));
         }
+        assert_eq!(btf.typedef_names("prefix_"), ["x", "x"]);
         fs::remove_dir_all(&folder).unwrap();
         assert_eq!((btf.module_of(TypeId(1)), btf.prototype(TypeId(1))), (None, None));
         assert_eq!(btf.function("kf"), None, "the kernel itself has none");

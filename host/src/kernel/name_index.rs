@@ -28,6 +28,8 @@ pub(super) struct NameIndex {
     entries: Vec<Entry>,
     /// Ids of all enumerations, with names or without.
     enumerations: Vec<u32>,
+    /// Bytes of all names, from which those of modules are counted on.
+    strings: usize,
 }
 
 #[derive(Clone, Copy)]
@@ -39,8 +41,25 @@ struct Entry {
 impl NameIndex {
     /// Indexes the names of a stand-alone BTF of this machine's byte order. The error says what is wrong with the bytes.
     pub(super) fn new(btf: &[u8]) -> Result<NameIndex, &'static str> {
-        let (named, enumerations) = named_types(btf)?;
-        Ok(NameIndex { enumerations, ..NameIndex::bucketed(&named) })
+        let (types, strings) = sections(btf)?;
+        let (named, enumerations) = named_types(types, strings)?;
+        Ok(NameIndex { enumerations, strings: strings.len(), ..NameIndex::bucketed(&named) })
+    }
+
+    /// The names of the typedefs that a module's BTF adds to this one, as far as they begin so. Some 50 µs.
+    pub(super) fn added_typedefs(&self, module: &[u8], prefix: &str) -> Result<Vec<String>, &'static str> {
+        let (types, strings) = sections(module)?;
+        let mut names = Vec::new();
+        for ty in each(types) {
+            let (name, info) = ty?;
+            let Some(at) = name.checked_sub(self.strings).filter(|_| kind(info) == TYPEDEF) else { continue };
+            let name = strings.get(at..).ok_or("a name lies outside of the strings")?;
+            let name = name.split(|&byte| byte == 0).next().unwrap_or_default();
+            if let Some(rest) = name.strip_prefix(prefix.as_bytes()) {
+                names.push(String::from_utf8_lossy(rest).into_owned());
+            }
+        }
+        Ok(names)
     }
 
     /// All enumerations, in ascending order.
@@ -71,7 +90,7 @@ impl NameIndex {
             entries[*place as usize] = entry;
             *place += 1;
         }
-        NameIndex { starts, entries, enumerations: Vec::new() }
+        NameIndex { starts, entries, enumerations: Vec::new(), strings: 0 }
     }
 }
 
@@ -80,30 +99,43 @@ fn bucket(hash: u32) -> usize {
 }
 
 /// The types that have names, and the ids of all enumerations.
-fn named_types(btf: &[u8]) -> Result<(Vec<Entry>, Vec<u32>), &'static str> {
-    let (types, strings) = sections(btf)?;
+fn named_types(types: &[u8], strings: &[u8]) -> Result<(Vec<Entry>, Vec<u32>), &'static str> {
     let mut entries = Vec::with_capacity(types.len() / 40);
     let mut enumerations = Vec::new();
-    let mut rest = types;
-    let mut id = 1;
-    while !rest.is_empty() {
-        let name = word(rest, 0).ok_or("a type is cut off")? as usize;
-        let info = word(rest, 4).ok_or("a type is cut off")?;
-        let bytes = type_bytes(info).ok_or("a type is of unknown kind")?;
-        if is_enumeration(info) {
+    for (ty, id) in each(types).zip(1..) {
+        let (name, info) = ty?;
+        if ENUMERATIONS.contains(&kind(info)) {
             enumerations.push(id);
         }
         if name != 0 {
             entries.push(Entry { hash: hash(strings.get(name..).ok_or("a name lies outside of the strings")?), id });
         }
-        rest = rest.get(bytes..).ok_or("a type is cut off")?;
-        id += 1;
     }
     Ok((entries, enumerations))
 }
 
-fn is_enumeration(info: u32) -> bool {
-    matches!((info >> 24) & 0x1f, 6 | 19)
+/// Where the name of each type is, and its `info` word; behind an error there is nothing.
+fn each(types: &[u8]) -> impl Iterator<Item = Result<(usize, u32), &'static str>> {
+    let mut rest = Some(types);
+    std::iter::from_fn(move || {
+        let types = rest.take().filter(|types| !types.is_empty())?;
+        let mut next = || {
+            let name = word(types, 0).ok_or("a type is cut off")? as usize;
+            let info = word(types, 4).ok_or("a type is cut off")?;
+            let bytes = type_bytes(info).ok_or("a type is of unknown kind")?;
+            rest = Some(types.get(bytes..).ok_or("a type is cut off")?);
+            Ok((name, info))
+        };
+        Some(next())
+    })
+}
+
+const TYPEDEF: u32 = 8;
+/// Of 32 bits and of 64.
+const ENUMERATIONS: [u32; 2] = [6, 19];
+
+fn kind(info: u32) -> u32 {
+    (info >> 24) & 0x1f
 }
 
 fn sections(btf: &[u8]) -> Result<(&[u8], &[u8]), &'static str> {
@@ -127,7 +159,7 @@ fn span(header: usize, offset: usize, bytes: usize) -> Option<Range<usize>> {
 /// The bytes that a type takes, from its `info` word: bits 0–15 count what follows `struct btf_type`, bits 24–28 are the kind.
 fn type_bytes(info: u32) -> Option<usize> {
     let count = (info & 0xffff) as usize;
-    let tail = match (info >> 24) & 0x1f {
+    let tail = match kind(info) {
         // Pointer, forward, typedef, volatile, const, restrict, function, float, type tag.
         2 | 7..=12 | 16 | 18 => 0,
         // Integer, variable, declaration tag.

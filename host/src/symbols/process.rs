@@ -38,7 +38,10 @@ pub struct Processes {
     /// Bytes of mappings that may still be read in this batch.
     maps_left: u64,
     files: Files,
+    /// Of files and mappings.
     reading: Reading,
+    /// Of names as compilers write them: it counts as the plugin's time, and yet may take no longer than the other.
+    naming: Reading,
     are_known_by_number: Option<bool>,
 }
 
@@ -82,6 +85,7 @@ impl Default for Processes {
             maps_left: ALL_MAPS,
             files,
             reading: Reading::default(),
+            naming: Reading::default(),
             are_known_by_number: None,
         }
     }
@@ -98,6 +102,7 @@ impl Processes {
         self.maps_left = ALL_MAPS;
         self.files.left = ALL_FILES;
         self.reading.begin();
+        self.naming.begin();
     }
 
     /// What is read, and for how long.
@@ -140,7 +145,8 @@ impl Processes {
         let offset = mapping.offset + (address - mapping.start);
         let binary = self.files.get(file, &mapping.name, &mut self.reading);
         let within = binary.as_ref().and_then(|binary| binary.address(offset));
-        let named = binary.as_ref().zip(within).and_then(|(binary, address)| binary.name_at(address));
+        let named = binary.as_ref().zip(within);
+        let named = named.and_then(|(binary, address)| self.naming.read(|| binary.name_at(address))?);
         Some(match (named, within) {
             (Some((name, offset)), _) => format!("{} [{short}]", with_offset(&name, offset)),
             // As `objdump -d` prints it.
@@ -160,7 +166,12 @@ impl Files {
             return known.binary.clone();
         }
         let left = self.left.checked_sub(metadata.len())?;
-        let read = || Binary::read(path.to_owned(), file, metadata.len()).ok().map(Arc::new);
+        let read = || {
+            let binary = Binary::read(path.to_owned(), file, metadata.len()).ok()?;
+            // Its functions are sorted on first use.
+            let _ = binary.name_at(0);
+            Some(Arc::new(binary))
+        };
         let binary = reading.read(read)?;
         self.left = left;
         let size = size_of_known(&binary);
@@ -341,6 +352,8 @@ mod tests {
         let (own, of) = (lines_of_maps as fn() as *const () as u64, std::process::id());
         let name = processes.name(of, own + 1);
         assert!(name.starts_with("porthole::symbols::process::tests::lines_of_maps+0x1 [porthole-"), "{name}");
+        // However long the first took to read.
+        processes.forget();
         let libc = processes.name(of, libc::getenv as *const () as u64);
         assert!(libc.starts_with("getenv [libc"), "{libc}");
         assert_eq!(processes.name(of, 1), "0x1");

@@ -7,6 +7,7 @@
 
 mod elf;
 mod find;
+mod mangled;
 mod names;
 pub mod registers;
 mod usdt;

@@ -11,6 +11,8 @@ use std::sync::OnceLock;
 use cpp_demangle::{DemangleOptions, Symbol as CppSymbol};
 use rustc_demangle::Demangle;
 
+use super::mangled;
+
 /// Bytes of a name as sources write it at most.
 const LONGEST: usize = 4096;
 /// Bytes of all such names of a file at most. The largest browsers have some hundred MiB.
@@ -225,7 +227,7 @@ fn written(
     // Old Rust names are C++ names by their form, so Rust is asked first.
     match rustc_demangle::try_demangle(name) {
         Ok(demangled) => rust(demangled, &mut written).ok()?,
-        Err(_) if name.starts_with("_Z") => {
+        Err(_) if mangled::is_readable(name) => {
             CppSymbol::new(name).ok()?.structured_demangle(&mut written, &cpp).ok()?;
         }
         Err(_) => return None,

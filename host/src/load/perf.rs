@@ -74,10 +74,25 @@ pub fn open(attributes: &perf_event_attr, thread: libc::pid_t, cpu: libc::c_int)
         libc::syscall(libc::SYS_perf_event_open, std::ptr::from_ref(attributes), thread, cpu, NO_GROUP, flags)
     };
     if fd < 0 {
-        return Err(io::Error::last_os_error());
+        let error = io::Error::last_os_error();
+        return Err(forbidden(error, || fs::read_to_string(PARANOID).ok()?.trim().parse().ok()));
     }
     // SAFETY: the call has made this descriptor, which fits an int, and nobody else knows it.
     Ok(unsafe { OwnedFd::from_raw_fd(fd as libc::c_int) })
+}
+
+/// How much of perf's events the kernel keeps from those without privileges. Debian's and Android's kernels know a level more, 3, at which they keep all of it from all but
+/// CAP_SYS_ADMIN, be there CAP_PERFMON or not.
+const PARANOID: &str = "/proc/sys/kernel/perf_event_paranoid";
+const FROM_ALL: i32 = 3;
+
+/// Says why an event is not allowed, where it is for that level.
+fn forbidden(error: io::Error, level: impl FnOnce() -> Option<i32>) -> io::Error {
+    if error.raw_os_error() != Some(libc::EACCES) || level().is_none_or(|level| level < FROM_ALL) {
+        return error;
+    }
+    let meant = "this kernel wants CAP_SYS_ADMIN for it, unless `sysctl kernel.perf_event_paranoid=2` is set";
+    io::Error::new(error.kind(), format!("{meant} ({error})"))
 }
 
 /// How often the kernel skipped the program because one ran already on that CPU.
@@ -97,5 +112,22 @@ pub fn wait_for_programs() {
     let result = unsafe { libc::syscall(libc::SYS_membarrier, MEMBARRIER_CMD_GLOBAL, 0, 0) };
     if result < 0 {
         std::thread::sleep(GRACE);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_forbids_events_is_said() {
+        let told = |number, level| forbidden(io::Error::from_raw_os_error(number), || level).to_string();
+        assert_eq!(
+            told(libc::EACCES, Some(3)),
+            "this kernel wants CAP_SYS_ADMIN for it, unless `sysctl kernel.perf_event_paranoid=2` is set (Permission denied (os error 13))"
+        );
+        for (number, level) in [(libc::EACCES, Some(2)), (libc::EACCES, None), (libc::EPERM, Some(3))] {
+            assert_eq!(told(number, level), io::Error::from_raw_os_error(number).to_string());
+        }
     }
 }

@@ -51,11 +51,19 @@ pub enum Feature {
     Lsm,
     /// Counters of the processor's events.
     Hardware,
+    /// Programs bound to types that modules add: their functions, by fentry and fexit, and their raw tracepoints.
+    ModuleTypes,
 }
 
 impl Feature {
-    pub const ALL: [Feature; 5] =
-        [Feature::Fentry, Feature::FentryOnStack, Feature::Kprobe, Feature::Lsm, Feature::Hardware];
+    pub const ALL: [Feature; 6] = [
+        Feature::Fentry,
+        Feature::FentryOnStack,
+        Feature::Kprobe,
+        Feature::Lsm,
+        Feature::Hardware,
+        Feature::ModuleTypes,
+    ];
 
     /// As it is written in front of an attach point.
     pub fn name(self) -> &'static str {
@@ -66,6 +74,7 @@ impl Feature {
             Feature::KprobeMulti => "kprobe.multi",
             Feature::Lsm => "lsm",
             Feature::Hardware => "hardware",
+            Feature::ModuleTypes => "types of modules",
         }
     }
 }
@@ -93,6 +102,9 @@ pub(super) fn offered(feature: Feature, facts: &KernelFacts) -> Answer {
             answer => answer,
         },
         Feature::Hardware => hardware_counters(&machine),
+        // kernel/bpf/syscall.c: bpf_btf_get_fd_by_id.
+        Feature::ModuleTypes if machine.has(&CAP_SYS_ADMIN) => Answer::Yes,
+        Feature::ModuleTypes => Answer::No("it takes CAP_SYS_ADMIN".to_owned()),
     }
 }
 
@@ -116,13 +128,15 @@ fn fentry_on_stack(machine: &Machine, facts: &KernelFacts) -> Answer {
     }
 }
 
-/// Whether a program can be bound to this function, as `fentry` or `fexit` or to the hook that it stands for: a program that does nothing is.
-pub fn binds(feature: Feature, exit: bool, function: TypeId) -> io::Result<()> {
-    match (feature, exit) {
-        (Feature::Lsm, _) => trial::program(libbpf_sys::BPF_PROG_TYPE_LSM, libbpf_sys::BPF_LSM_MAC, function),
-        (_, false) => trial::program(libbpf_sys::BPF_PROG_TYPE_TRACING, libbpf_sys::BPF_TRACE_FENTRY, function),
-        (_, true) => trial::program(libbpf_sys::BPF_PROG_TYPE_TRACING, libbpf_sys::BPF_TRACE_FEXIT, function),
-    }
+/// Whether a program can be bound to this function of the kernel or a module, as `fentry` or `fexit` or to the hook that it stands for: a program that does nothing is.
+pub fn binds(feature: Feature, exit: bool, function: TypeId, module: Option<&str>) -> io::Result<()> {
+    let (program_type, attach_type) = match (feature, exit) {
+        (Feature::Lsm, _) => (libbpf_sys::BPF_PROG_TYPE_LSM, libbpf_sys::BPF_LSM_MAC),
+        (_, false) => (libbpf_sys::BPF_PROG_TYPE_TRACING, libbpf_sys::BPF_TRACE_FENTRY),
+        (_, true) => (libbpf_sys::BPF_PROG_TYPE_TRACING, libbpf_sys::BPF_TRACE_FEXIT),
+    };
+    let trial = Trial { program_type, attach_type, target: function, sleepable: false, module: None };
+    trial.calling(module)?.load(&trial::RETURN_ZERO)
 }
 
 /// A program that is loaded for trial and let go at once.
@@ -132,12 +146,12 @@ pub(super) struct Trial {
     /// What it is bound to, [`TypeId::VOID`] for nothing.
     pub target: TypeId,
     pub sleepable: bool,
-    /// The types of the module whose kfuncs it calls, which are number 1 to its calls.
+    /// The types of the module that it is bound to, or whose kfuncs it calls: they are number 1 to its calls.
     pub module: Option<OwnedFd>,
 }
 
 impl Trial {
-    /// The same, of a program that calls a kfunc of this module; none: of the kernel itself.
+    /// The same, of a program that is bound to a function of this module or calls a kfunc of it; none: of the kernel itself.
     pub fn calling(self, module: Option<&str>) -> io::Result<Trial> {
         Ok(Trial { module: module.map(trial::types_of_module).transpose()?, ..self })
     }
@@ -220,8 +234,11 @@ struct Capability {
 const CAP_BPF: Capability = Capability { name: "CAP_BPF", bit: 39, needed_for: "loading BPF programs and maps" };
 const CAP_PERFMON: Capability =
     Capability { name: "CAP_PERFMON", bit: 38, needed_for: "reading kernel memory and attaching to tracepoints" };
-const CAP_SYS_ADMIN: Capability =
-    Capability { name: "CAP_SYS_ADMIN", bit: 21, needed_for: "tracefs alone, and only where it is not mounted" };
+const CAP_SYS_ADMIN: Capability = Capability {
+    name: "CAP_SYS_ADMIN",
+    bit: 21,
+    needed_for: "tracefs where it is not mounted, and programs bound to modules",
+};
 const CAP_DAC_READ_SEARCH: Capability = Capability {
     name: "CAP_DAC_READ_SEARCH",
     bit: 2,
@@ -555,7 +572,7 @@ mod trial {
     use super::{Trial, TypeId};
 
     /// `r0 = 0; exit`.
-    const RETURN_ZERO: [bpf_insn; 2] = [instruction(0xb7), instruction(0x95)];
+    pub(super) const RETURN_ZERO: [bpf_insn; 2] = [instruction(0xb7), instruction(0x95)];
     /// For programs that may sleep (BPF_F_SLEEPABLE of include/uapi/linux/bpf.h).
     const SLEEPABLE: u32 = 1 << 4;
 
@@ -601,11 +618,13 @@ mod trial {
 
     pub(super) fn loaded(trial: &Trial, instructions: &[bpf_insn]) -> io::Result<OwnedFd> {
         // The first is what calls of the kernel's own kfuncs mean, and is not looked at.
-        let types = [0, trial.module.as_ref().map_or(0, AsRawFd::as_raw_fd)];
+        let module = trial.module.as_ref().map_or(0, AsRawFd::as_raw_fd);
+        let types = [0, module];
         let mut options = bpf_prog_load_opts {
             sz: size_of::<bpf_prog_load_opts>() as libbpf_sys::size_t,
             expected_attach_type: trial.attach_type,
             attach_btf_id: trial.target.number(),
+            attach_btf_obj_fd: if trial.target.is_of_module() { module as u32 } else { 0 },
             prog_flags: if trial.sleepable { SLEEPABLE } else { 0 },
             fd_array: if trial.module.is_some() { types.as_ptr() } else { ptr::null() },
             ..Default::default()

@@ -66,6 +66,8 @@ pub struct RawTracepoint {
     pub name: String,
     /// Name and type of each argument, without the `void *__data` that leads every prototype of the kernel.
     pub params: Vec<(String, TypeId)>,
+    /// Whether a module has it.
+    pub of_module: bool,
 }
 
 type Formats = HashMap<(String, String), Option<Arc<TracepointFormat>>>;
@@ -198,7 +200,8 @@ impl KernelFacts {
             .filter_map(|prefix| btf.prototype_of(function(format!("{prefix}{name}"))?))
             .find(|params| params.len() == unnamed.len() && params.iter().all(|(name, _)| !name.is_empty()));
         let params = named.unwrap_or_else(|| numbered(unnamed));
-        Ok(Some(RawTracepoint { name: name.to_owned(), params: params.into_iter().skip(1).collect() }))
+        let (name, params) = (name.to_owned(), params.into_iter().skip(1).collect());
+        Ok(Some(RawTracepoint { name, params, of_module: typedef.is_of_module() }))
     }
 
     /// The name of every raw tracepoint, sorted: for suggestions and wildcards. Reads all type names (about 10 ms).

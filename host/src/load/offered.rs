@@ -14,9 +14,10 @@ pub fn check<'a>(points: impl Iterator<Item = &'a AttachPoint>, facts: &KernelFa
     let points: Vec<&AttachPoint> = points.collect();
     for feature in Feature::ALL {
         // What is wrong with all of fentry is not said of a part of it.
-        let asks = |point: &AttachPoint| match point.feature() {
-            Some(Feature::FentryOnStack) if feature == Feature::Fentry => true,
-            asked => asked == Some(feature),
+        let asks = |point: &AttachPoint| match (feature, point.feature()) {
+            (Feature::ModuleTypes, _) => point.is_bound_to_module(),
+            (Feature::Fentry, Some(Feature::FentryOnStack)) => true,
+            (_, asked) => asked == Some(feature),
         };
         let of_feature: Vec<&AttachPoint> = points.iter().filter(|point| asks(point)).copied().collect();
         if of_feature.is_empty() {
@@ -45,7 +46,8 @@ pub fn why_not_loaded(points: &[AttachPoint]) -> Option<LoadError> {
 fn binds(function: &KernelFunction) -> io::Result<()> {
     match &function.prototype {
         Some(prototype) if function.kind.is_typed() => {
-            features::binds(function.feature(), function.kind == FunctionKind::Fexit, prototype.id)
+            let exit = function.kind == FunctionKind::Fexit;
+            features::binds(function.feature(), exit, prototype.id, function.module.as_deref())
         }
         _ => Ok(()),
     }
@@ -61,7 +63,8 @@ fn instead(feature: Feature, facts: &KernelFacts) -> Option<String> {
         Feature::Fentry | Feature::FentryOnStack | Feature::Kprobe => {
             Some("tracepoint and rawtracepoint work here".to_owned())
         }
-        Feature::KprobeMulti | Feature::Lsm | Feature::Hardware => None,
+        Feature::ModuleTypes if offered(Feature::Kprobe) => Some("kprobe, kretprobe and func do without".to_owned()),
+        Feature::KprobeMulti | Feature::Lsm | Feature::Hardware | Feature::ModuleTypes => None,
     }
 }
 

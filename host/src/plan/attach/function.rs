@@ -356,7 +356,11 @@ fn best(spec: &Spec, search: &Search<'_>) -> Result<KernelFunction, Fault> {
     let fentry = resolve_as(FunctionKind::Fentry, spec, search);
     let kprobe = resolve_as(FunctionKind::Kprobe, spec, search);
     let found = match (fentry, kprobe) {
-        (Ok(fentry), _) if offered(fentry.feature()) => fentry,
+        (Ok(fentry), _)
+            if offered(fentry.feature()) && (!fentry.is_bound_to_module() || offered(Feature::ModuleTypes)) =>
+        {
+            fentry
+        }
         (_, Ok(kprobe)) if offered(Feature::Kprobe) => kprobe,
         // Neither will do. What stands in the way is told when it is loaded, or as the fault that a kprobe has.
         (Ok(found), _) | (_, Ok(found)) => found,
@@ -473,6 +477,11 @@ impl KernelFunction {
             Some(module) => format!("{module}:{}", self.name),
             None => self.name.clone(),
         }
+    }
+
+    /// Whether its programs are bound to what a module adds to the kernel's types.
+    pub fn is_bound_to_module(&self) -> bool {
+        self.kind.is_typed() && self.module.is_some()
     }
 
     /// What the kernel must offer for it.

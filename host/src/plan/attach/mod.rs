@@ -193,6 +193,15 @@ impl AttachPoint {
         }
     }
 
+    /// Whether its programs are bound to what a module adds to the kernel's types.
+    pub fn is_bound_to_module(&self) -> bool {
+        match self {
+            AttachPoint::RawTracepoint(point) => point.of_module,
+            AttachPoint::Function(function) => function.is_bound_to_module(),
+            _ => false,
+        }
+    }
+
     /// Whether the verifier takes what this argument points to for alive (kernel/bpf/btf.c: prog_args_trusted, and the `ctx_arg_info` of iterators).
     pub fn vouches_for(&self, argument: u32) -> Trust {
         match self {

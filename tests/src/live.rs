@@ -1,5 +1,7 @@
 //! What a declaration sees of the running kernel: loaded and attached while something is done, its records read back.
 
+use std::fs::{self, File};
+use std::os::fd::AsRawFd;
 use std::time::{Duration, Instant};
 
 use porthole::compile::compile;
@@ -106,4 +108,27 @@ pub fn probe(attach: &[&str], when: &str, values: &[&str]) -> Declaration {
     *points = attach.iter().map(|a| (*a).to_owned()).collect();
     body.insert(0, Step::When(when.to_owned()));
     declaration
+}
+
+/// The number of the mount that an open file is in.
+///
+/// # Panics
+/// Where procfs is not mounted.
+pub fn mount_of(file: &File) -> String {
+    let path = format!("/proc/thread-self/fdinfo/{}", file.as_raw_fd());
+    let text = fs::read_to_string(path).expect("procfs is mounted");
+    text.lines().find_map(|line| line.strip_prefix("mnt_id:")).expect("it is told").trim().to_owned()
+}
+
+/// Where what this process takes for the root is mounted: nowhere else than at the root, but for processes in a chroot, as in the virtual machines.
+/// Paths over all mounts begin with it. A thread asks before it gets mounts of its own, whose numbers are other ones.
+///
+/// # Panics
+/// Where procfs is not mounted.
+pub fn root_of_mounts() -> String {
+    let mount = mount_of(&File::open("/").expect("there is one"));
+    let mounts = fs::read_to_string("/proc/1/mountinfo").expect("procfs is mounted");
+    let line = mounts.lines().find(|line| line.split(' ').next() == Some(&mount));
+    let point = line.and_then(|line| line.split(' ').nth(4)).unwrap_or("/");
+    point.trim_end_matches('/').to_owned()
 }

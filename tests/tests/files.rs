@@ -12,6 +12,7 @@ use std::path::Path;
 
 use porthole::kernel::kfunc::ProgramKind;
 use porthole::kernel::{Answer, Feature, KernelFacts};
+use porthole_tests::live::{mount_of, root_of_mounts};
 use serde_json::{Value, json};
 
 use e2e::host::{Ended, Run};
@@ -72,22 +73,6 @@ impl Truth {
             assert_eq!(fields[column], expected, "{column} of {row}");
         }
     }
-}
-
-/// The number of the mount that an open file is in.
-fn mount_of(file: &File) -> String {
-    let path = format!("/proc/thread-self/fdinfo/{}", file.as_raw_fd());
-    let text = fs::read_to_string(path).expect("procfs is mounted");
-    text.lines().find_map(|line| line.strip_prefix("mnt_id:")).expect("it is told").trim().to_owned()
-}
-
-/// Where what this process takes for the root is mounted: nowhere else than at the root, but for processes in a chroot. Paths over all mounts begin with it.
-fn root_of_mounts() -> String {
-    let mount = mount_of(&File::open("/").expect("there is one"));
-    let mounts = fs::read_to_string("/proc/1/mountinfo").expect("procfs is mounted");
-    let line = mounts.lines().find(|line| line.split(' ').next() == Some(&mount));
-    let point = line.and_then(|line| line.split(' ').nth(4)).unwrap_or("/");
-    point.trim_end_matches('/').to_owned()
 }
 
 const OF_DIRECTORY: [&str; 4] = ["inode", "major", "minor", "fs"];

@@ -10,9 +10,11 @@ use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
+use std::sync::mpsc;
+use std::thread;
 
 use porthole::load::check_privileges;
-use porthole_tests::live::{probe, trace};
+use porthole_tests::live::{probe, root_of_mounts, trace};
 use porthole_tests::machine::Value;
 
 /// Components of a path at most.
@@ -52,6 +54,11 @@ fn text(bytes: &[u8]) -> Value {
 
 fn cut(bytes: &[u8]) -> Value {
     Value::Text { bytes: bytes.to_vec(), cut: true }
+}
+
+/// What `path` gives where this process calls it so: from the root of all mounts, which is further up where this process is in a chroot.
+fn over_mounts(root: &str, path: &[u8]) -> Vec<u8> {
+    if path == b"/" && !root.is_empty() { root.into() } else { [root.as_bytes(), path].concat() }
 }
 
 /// What /proc says.
@@ -115,6 +122,8 @@ fn root_paths_are_those_that_proc_tells() {
     if unless_root() {
         return;
     }
+    // Before this thread's mounts are others than the process's, from whose root it is no more seen.
+    let (root, program) = (root_of_mounts(), std::env::current_exe().unwrap());
     own_mounts();
     let own = Directory::new("paths");
     let at = |name: &str| own.0.join(name);
@@ -136,7 +145,7 @@ fn root_paths_are_those_that_proc_tells() {
         open(Path::new("/proc/sys/kernel/osrelease")),
         open(Path::new("/dev/null")),
         open(Path::new("/sys/kernel/btf/vmlinux")),
-        open(&std::env::current_exe().unwrap()),
+        open(&program),
         create(&at("plain")),
         create(&at("tmpfs/in-tmpfs")),
         create(&at("tmpfs/x/y/below")),
@@ -147,7 +156,7 @@ fn root_paths_are_those_that_proc_tells() {
         create(&odd),
         create(&longest),
     ];
-    let paths: Vec<Vec<u8>> = files.iter().map(link).collect();
+    let paths: Vec<Vec<u8>> = files.iter().map(|file| over_mounts(&root, &link(file))).collect();
     assert!(paths.iter().any(|path| path.ends_with(b"/bound/y/below")), "{paths:?}");
     let by_file = format!("path({FILE})");
     let by_path = format!("path({FILE}.f_path, 4096)");
@@ -168,8 +177,10 @@ fn root_programs_and_directories_have_paths() {
     }
     let file = open(Path::new("/"));
     let found = values(&[file], &["path(task.mm.exe_file)", "path(task.fs.pwd)", "path(task.fs.root)"]);
-    let [program, here] = [std::env::current_exe(), std::env::current_dir()].map(|path| path.unwrap().into_os_string());
-    assert_eq!(found, [[text(program.as_bytes()), text(here.as_bytes()), text(b"/")]]);
+    let root = root_of_mounts();
+    let expected = [std::env::current_exe().unwrap(), std::env::current_dir().unwrap(), PathBuf::from("/")]
+        .map(|path| text(&over_mounts(&root, path.as_os_str().as_bytes())));
+    assert_eq!(found, [expected]);
 }
 
 #[test]
@@ -189,7 +200,8 @@ fn root_long_paths_are_cut() {
     let deep = create(&path.join("file"));
     let shallow: PathBuf = path.components().take(20).collect();
     let shallow = create(&shallow.join("file"));
-    let [whole, short] = [link(&deep), link(&shallow)];
+    let root = root_of_mounts();
+    let [whole, short] = [&deep, &shallow].map(|file| over_mounts(&root, &link(file)));
     let [most, hundred] = ["", ", 100"].map(|most| format!("path({FILE}{most})"));
     let rows = values(&[deep, shallow], &[&most, &hundred]);
     let names: Vec<&[u8]> = whole.split(|b| *b == b'/').skip(1).collect();
@@ -222,6 +234,7 @@ fn root_what_is_no_file_has_a_name() {
         &[&format!("path({FILE})"), &format!("{FILE} == 0")],
     );
     let paths: Vec<&Value> = rows.iter().map(|row| &row[0]).collect();
+    let there = over_mounts(&root_of_mounts(), &there);
     assert_eq!(paths[..4], [&text(&there), &text(b"[eventfd]"), &text(b"memfd:mine"), &text(b"")]);
     assert!(matches!(paths[4], Value::Text { bytes, cut: false } if !bytes.contains(&b'/')), "{paths:?}");
 }
@@ -231,9 +244,24 @@ fn root_what_is_not_open_has_no_path() {
     if unless_root() {
         return;
     }
+    // Numbers are shared with the threads of other tests, so who asks gets a table of its own, in which the highest number that there is room for from the start is not open.
+    let (tell, told) = mpsc::channel();
+    let (go, gone) = mpsc::channel::<()>();
+    let asker = thread::spawn(move || {
+        // None of the others' either: a copy would keep their programs attached.
+        // SAFETY: this thread alone is changed; it owns none of them and ends with the test.
+        let result = unsafe { libc::syscall(libc::SYS_close_range, 3, libc::c_uint::MAX, libc::CLOSE_RANGE_UNSHARE) };
+        assert_eq!(result, 0, "{}", io::Error::last_os_error());
+        tell.send(when()).unwrap();
+        gone.recv().unwrap();
+        ask(63);
+    });
+    let values = [format!("path({FILE})"), "path(task.mm.exe_file)".to_owned()];
     let declaration =
-        probe(&["rawtracepoint:sys_enter"], &when(), &[&format!("path({FILE})"), "path(task.mm.exe_file)"]);
-    // The highest number of those that there is room for from the start, which no test uses.
-    let seen = trace(&declaration, || ask(63));
+        probe(&["rawtracepoint:sys_enter"], &told.recv().unwrap(), &values.each_ref().map(String::as_str));
+    let seen = trace(&declaration, || {
+        go.send(()).unwrap();
+        asker.join().unwrap();
+    });
     assert!(matches!(&seen.rows[..], [row] if row[0] == Value::Absent && row[1] != Value::Absent), "{:?}", seen.rows);
 }

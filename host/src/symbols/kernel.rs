@@ -7,6 +7,8 @@ use super::with_offset;
 
 /// Bytes behind a symbol at most that are taken to be its own: no function is as long, and few variables are. The list does not say where what it names ends.
 const LONGEST: u64 = 1 << 20;
+/// The kernel's half of all addresses.
+const LOWEST: u64 = 1 << 63;
 /// Where the kernel itself ends, and nothing more is its own.
 const END: &str = "_end";
 
@@ -45,8 +47,8 @@ impl Symbols {
             if let (Some(address), Some(_), Some(name)) = (words.next(), words.next(), words.next()) {
                 let address = std::str::from_utf8(address).ok().and_then(|word| u64::from_str_radix(word, 16).ok());
                 let end = start + line.trim_ascii_end().len();
-                // Where addresses are hidden, all are 0. So are those of what each CPU has of its own, at which nothing lies.
-                if let (Some(address @ 1..), Ok(end)) = (address, u32::try_from(end)) {
+                // Where addresses are hidden, all are 0. What each CPU has of its own is told by small numbers, at which nothing lies.
+                if let (Some(address @ LOWEST..), Ok(end)) = (address, u32::try_from(end)) {
                     sorted.push((address, end - name.len() as u32..end));
                 }
             }
@@ -81,7 +83,7 @@ mod tests {
 
     #[test]
     fn names_of_addresses() {
-        let text = "0000000000000000 A fixed\nffffffff81000100 T vfs_read\nffffffff81000100 T alias\nffffffff81000000 T _text\n\
+        let text = "0000000000000000 A fixed\n0000000000001000 A cpu_debug_store\nffffffff81000100 T vfs_read\nffffffff81000100 T alias\nffffffff81000000 T _text\n\
             ffffffff81000200 d caf\u{e9}\nffffffff81000300 B _end\nffffffffc0000000 t ext4_x\t[ext4]\nbroken\n";
         let symbols = Symbols::new(text.as_bytes().to_vec());
         for (address, name) in [
@@ -95,6 +97,7 @@ mod tests {
             (0xffff_ffff_c010_0000, "0xffffffffc0100000"),
             (0xffff_ffff_80ff_ffff, "0xffffffff80ffffff"),
             (0, "0x0"),
+            (0x1000, "0x1000"),
         ] {
             assert_eq!(symbols.name(address), name);
         }

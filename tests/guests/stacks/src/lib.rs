@@ -4,7 +4,7 @@
 use porthole_guest::prelude::*;
 
 #[derive(Event)]
-#[probe(attach = "tracepoint:syscalls:sys_enter_getppid")]
+#[probe(attach = "rawtracepoint:sys_enter", when = "args.id == 110")]
 struct Call {
     #[expr("ksym(task)")]
     thread: KernelSymbol,

@@ -87,7 +87,6 @@ impl Writer<'_> {
 
     fn call(&mut self, call: &Call, depth: u32) -> Option<String> {
         let arguments: Option<Vec<String>> = call.takes.iter().map(|takes| self.argument(takes, depth)).collect();
-        self.called.insert(call.name.clone());
         Some(format!("{}({})", call.name, arguments?.join(", ")))
     }
 

@@ -1,5 +1,7 @@
 //! Kernel functions that random declarations list and call: those that this kernel has, by their prototypes in BTF.
 
+use std::collections::BTreeSet;
+
 use porthole::declare::KfuncUse;
 use porthole::kernel::kfunc::{ProgramKind, Usage, all_known};
 use porthole::kernel::{Answer, Btf, KernelFacts, Kind, TypeId};
@@ -157,9 +159,10 @@ impl Kfuncs {
         !self.calls.is_empty()
     }
 
-    /// The names of those that may be called.
-    pub fn names(&self) -> impl Iterator<Item = &str> {
-        self.calls.iter().map(|call| call.name.as_str())
+    /// The names of those that may be called, and of those that begin a walk.
+    pub fn names(&self) -> BTreeSet<&str> {
+        let walks = self.sources.iter().map(|source| source.new.as_str());
+        self.calls.iter().map(|call| call.name.as_str()).chain(walks).collect()
     }
 
     /// What a declaration lists: some of what there is, and some that there is not.

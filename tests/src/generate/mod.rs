@@ -13,8 +13,6 @@ pub mod points;
 pub mod vocabulary;
 mod writer;
 
-use std::collections::BTreeSet;
-
 use porthole::compile::{CompileError, compile};
 use porthole::declare::{Declaration, Event, Field, KfuncUse, Probe, Step};
 use porthole::kernel::KernelFacts;
@@ -39,8 +37,6 @@ pub struct Made {
     pub refused: u64,
     /// Probes that were more than a program can hold, and have lost some of it.
     pub cut: u64,
-    /// Kfuncs that have been called.
-    pub called: BTreeSet<String>,
 }
 
 /// Makes declarations for one kernel.
@@ -148,7 +144,6 @@ impl<'a> Generator<'a> {
             Field { name: format!("f{n}"), value: writer.field(depth) }
         };
         let fields: Vec<Field> = (0..count).map(field).collect();
-        self.made.called.append(&mut writer.called);
         self.made.expressions += body.len() as u64 + count;
         body.push(Step::Emit(Event { name: "e".to_owned(), fields }));
         Probe { name, attach: vocabulary.attach.clone(), body }

@@ -1,7 +1,5 @@
 //! Expressions of a vocabulary: each construct of the language, within one another.
 
-use std::collections::BTreeSet;
-
 use porthole::kernel::{Btf, Kind, TypeId};
 use porthole::plan::{Origin, Target, Type};
 
@@ -18,8 +16,6 @@ pub struct Writer<'a> {
     pub(super) items: Vec<Word>,
     /// Bytes that a kfunc may write at most.
     pub(super) longest_written: u32,
-    /// The kfuncs that have been called.
-    pub called: BTreeSet<String>,
 }
 
 pub(super) const NUMBER: Type = Type::Integer { bytes: 8, signed: true };
@@ -74,15 +70,7 @@ const TEXTS: [&str; 10] = [
 
 impl<'a> Writer<'a> {
     pub fn new(random: &'a mut Random, btf: &'a Btf, vocabulary: &'a Vocabulary) -> Writer<'a> {
-        Writer {
-            random,
-            btf,
-            vocabulary,
-            bound: Vec::new(),
-            items: Vec::new(),
-            longest_written: 64,
-            called: BTreeSet::new(),
-        }
+        Writer { random, btf, vocabulary, bound: Vec::new(), items: Vec::new(), longest_written: 64 }
     }
 
     /// A name that is not bound yet, and a value for it.

@@ -127,10 +127,16 @@ impl Directory {
 
     /// Copies a file into it, and gives its path.
     pub fn copy(&self, file: &Path) -> PathBuf {
+        self.copy_as(file, file.file_name().expect("it is a file"))
+    }
+
+    /// Copies a file into it under another name, and gives its path.
+    pub fn copy_as(&self, file: &Path, name: impl AsRef<Path>) -> PathBuf {
+        let copy = self.path().join(name);
         // By another process: a program that this one has open for writing, or a child of it for a moment, cannot be executed.
-        let copied = Command::new("cp").arg(file).arg(self.path()).status().expect("cp is there");
+        let copied = Command::new("cp").arg(file).arg(&copy).status().expect("cp is there");
         assert!(copied.success(), "{} cannot be copied", file.display());
-        self.path().join(file.file_name().expect("it is a file"))
+        copy
     }
 }
 

@@ -33,8 +33,7 @@ fn root_a_process_is_told_of_as_proc_does() {
     }
     let by_vpid = facts.kfunc("bpf_task_from_vpid").expect("facts").is_some();
     let (directory, name) = (Directory::new("lineage"), unique());
-    let shell = directory.path().join(&name);
-    fs::copy("/bin/sh", &shell).expect("there is a shell");
+    let shell = directory.copy_as(Path::new("/bin/sh"), &name);
     // Other users execute it.
     fs::set_permissions(directory.path(), std::os::unix::fs::PermissionsExt::from_mode(0o755)).expect("it is ours");
     let host = Run::new(&plugin("lineage")).arg("--comm").arg(&name).attach();
@@ -91,9 +90,8 @@ fn root_whichever_thread_ends_last_tells_of_the_process() {
         return;
     }
     let (directory, name) = (Directory::new("lineage"), unique());
-    let (program, file) = (directory.path().join(&name), directory.file("file", ""));
-    let copied = Command::new("cp").arg(env!("CARGO_BIN_EXE_subject")).arg(&program).status();
-    assert!(copied.expect("cp is there").success());
+    let program = directory.copy_as(Path::new(env!("CARGO_BIN_EXE_subject")), &name);
+    let file = directory.file("file", "");
     let host = Run::new(&plugin("lineage")).arg("--comm").arg(&name).attach();
     let mut namespaces = Vec::new();
     for _ in 0..20 {

@@ -33,7 +33,7 @@ pub struct Seen {
     records: Vec<u8>,
 }
 
-/// Attaches a declaration, does `work`, and detaches.
+/// Attaches a declaration, does `work`, goes all walks of its iterators, and detaches.
 ///
 /// # Panics
 /// Where any of it fails, or the account does not add up.
@@ -49,24 +49,29 @@ pub fn trace(declaration: &Declaration, work: impl FnOnce()) -> Seen {
     let attaching = begun.elapsed();
     let mut ring = attached.ring().unwrap();
     work();
+    let mut records = Vec::new();
+    let mut take_all = || {
+        while let batch @ Batch { count: 1.., .. } = ring.take(Batch::default()).unwrap() {
+            records.extend_from_slice(&batch.records);
+        }
+    };
+    for mut walk in attached.walks().unwrap() {
+        while walk.go_on().unwrap() {
+            take_all();
+        }
+    }
     let begun = Instant::now();
     attached.detach();
     let detaching = begun.elapsed();
-    let (mut named, mut records) = (Vec::new(), Vec::new());
-    loop {
-        let batch = ring.take(Batch::default()).unwrap();
-        if batch.count == 0 {
-            break;
-        }
-        records.extend_from_slice(&batch.records);
-        let mut rest = batch.records.as_slice();
-        while !rest.is_empty() {
-            let at = LENGTH as usize;
-            let (record, behind) = rest.split_at(u32::from_le_bytes(rest[at..at + 4].try_into().unwrap()) as usize);
-            let schema = u16::from_le_bytes(record[SCHEMA as usize..][..2].try_into().unwrap()) & !WALK_CUT;
-            named.push(decode(&plan.schemas[usize::from(schema)], record));
-            rest = behind;
-        }
+    take_all();
+    let mut named = Vec::new();
+    let mut rest = records.as_slice();
+    while !rest.is_empty() {
+        let at = LENGTH as usize;
+        let (record, behind) = rest.split_at(u32::from_le_bytes(rest[at..at + 4].try_into().unwrap()) as usize);
+        let schema = u16::from_le_bytes(record[SCHEMA as usize..][..2].try_into().unwrap()) & !WALK_CUT;
+        named.push(decode(&plan.schemas[usize::from(schema)], record));
+        rest = behind;
     }
     let values = |row: &Vec<(String, Value)>| row.iter().map(|(_, value)| value.clone()).collect();
     let rows = named.iter().map(values).collect();
@@ -108,6 +113,16 @@ pub fn probe(attach: &[&str], when: &str, values: &[&str]) -> Declaration {
     *points = attach.iter().map(|a| (*a).to_owned()).collect();
     body.insert(0, Step::When(when.to_owned()));
     declaration
+}
+
+/// Longer than anything here takes: an unoptimised host on a busy machine. Where machines are slower still, as virtual ones without hardware for it, the
+/// variable `PORTHOLE_TEST_PATIENCE` says how many seconds.
+///
+/// # Panics
+/// Where that is no number.
+pub fn patience() -> Duration {
+    let told = std::env::var("PORTHOLE_TEST_PATIENCE").ok();
+    Duration::from_secs(told.map_or(60, |seconds| seconds.parse().expect("PORTHOLE_TEST_PATIENCE is a number")))
 }
 
 /// The number of the mount that an open file is in.

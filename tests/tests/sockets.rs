@@ -8,8 +8,9 @@ use std::mem::size_of;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 use std::thread::sleep;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
+use porthole_tests::live::patience;
 use serde_json::{Value, json};
 
 use e2e::host::{Ended, Host, Run};
@@ -228,7 +229,9 @@ fn root_what_is_sent_again_is_told() {
     let host = watching(server.port());
     let waiting = connecting(server);
     let client = local_port(&waiting);
+    let deadline = Instant::now() + patience();
     while total_retransmissions(&waiting) < 1 {
+        assert!(Instant::now() < deadline, "nothing is sent again");
         sleep(Duration::from_millis(20));
     }
     // It has been counted just before it is told.

@@ -11,16 +11,10 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use std::thread::{JoinHandle, sleep};
 use std::time::{Duration, Instant};
 
+use porthole_tests::live::patience;
 use serde_json::Value;
 
 use super::{Directory, porthole};
-
-/// Longer than anything here takes: an unoptimised host on a busy machine. Where machines are slower still, as virtual ones without hardware for it, the
-/// variable `PORTHOLE_TEST_PATIENCE` says how many seconds.
-fn patience() -> Duration {
-    let told = std::env::var("PORTHOLE_TEST_PATIENCE").ok();
-    Duration::from_secs(told.map_or(60, |seconds| seconds.parse().expect("PORTHOLE_TEST_PATIENCE is a number")))
-}
 
 /// A host to be started.
 pub struct Run {

@@ -37,6 +37,7 @@ use crate::plan::{Builtin, Plan, PlanStep, PointPlan, Shown, Span, Typed};
 use bytes::{Octets, Place};
 use fault::Faults;
 use held::{Exit, Holding};
+pub use kfunc::MAX_STEPS;
 pub use path::STEPS;
 
 /// The map of events: a ring buffer.

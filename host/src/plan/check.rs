@@ -34,9 +34,11 @@ use super::syntax::{Expr, ExprKind, UnaryOp};
 use super::uses::Uses;
 use super::{AttachPoint, Builtin, Names, Node, NodeKind, Origin, PointName, Target, Type};
 use crate::kernel::{Btf, KernelFacts, TypeId};
+pub use kfunc::MAX_SEARCHED;
 pub use places::target;
 pub use trust::Trust;
 use walk::Item;
+pub use walk::MAX_NESTED_WALKS;
 
 /// Bytes of `str(pointer)` at most, where no other number is given.
 pub const STR_DEFAULT: u32 = 256;

@@ -36,7 +36,7 @@ pub use attach::{
     is_wild, iterator_kinds, kind, members, readable_fields,
 };
 pub use bits::{FlagNames, MAX_BEGINNINGS};
-pub use check::{BUF_DEFAULT, BUF_MAX, FRAMES, PATH_DEFAULT, STR_DEFAULT, STR_MAX};
+pub use check::{BUF_DEFAULT, BUF_MAX, FRAMES, MAX_NESTED_WALKS, MAX_SEARCHED, PATH_DEFAULT, STR_DEFAULT, STR_MAX};
 pub use diagnostic::{Diagnostic, Diagnostics, Fault, Shown, Span, is_unsafe};
 pub use layout::kind_name;
 pub use named::Names;
@@ -44,6 +44,7 @@ pub use node::{Access, Builtin, Directories, Form, Match, Memory, Mounts, Node, 
 pub use points::PointName;
 pub use probe::MAX_ALL_VALUE_NAMES;
 pub use together::MAX_VALUE_NAMES;
+pub use uses::MAX_KFUNCS;
 pub use validate::{MAX_ATTACH_LENGTH, MAX_ATTACH_POINTS, MAX_NAME, MAX_PROBES, MAX_STEPS, MAX_TEXT, TICK};
 
 use crate::declare::Declaration;

@@ -60,7 +60,7 @@ const TYPE: &str = "btf_id__k";
 const SEARCHES: [&str; 6] =
     ["bpf_strstr", "bpf_strnstr", "bpf_strcasestr", "bpf_strncasestr", "bpf_strspn", "bpf_strcspn"];
 /// That product at most: a fraction of a millisecond.
-const MAX_SEARCHED: u32 = 1 << 18;
+pub const MAX_SEARCHED: u32 = 1 << 18;
 
 /// What a parameter is to who writes the call.
 enum Role {

@@ -14,7 +14,7 @@ use crate::kernel::kfunc::known;
 use crate::kernel::{Answer, Kind};
 
 /// Walks inside one another at most.
-const MAX_NESTED: usize = 2;
+pub const MAX_NESTED_WALKS: usize = 2;
 
 /// What is done with the objects: the word, and whether a value is taken of each.
 const WALKS: [(&str, Does, bool); 7] = [
@@ -131,8 +131,8 @@ impl Checker<'_> {
                 }));
             }
         };
-        if self.items.borrow().len() >= MAX_NESTED {
-            return Err(one(Fault::new(span, format!("walks stand at most {MAX_NESTED} deep in one another"))));
+        if self.items.borrow().len() >= MAX_NESTED_WALKS {
+            return Err(one(Fault::new(span, format!("walks stand at most {MAX_NESTED_WALKS} deep in one another"))));
         }
         if self.is_missing(over) {
             // Of the objects' types this kernel says nothing.

@@ -266,10 +266,18 @@ fn a_bound_path_is_found_once() {
     let file = files.open(at);
     let mut record = vec![0; facts::RECORD];
     set(&mut record, "u64", file as i64);
-    let text = format!(
-        "probe p\nattach {MADE}\nbind p = path((struct file *)args.u64)\nwhen p != \"/etc\"\nemit e\n  a = p\n  b = comm\n  c = p\n"
-    );
-    let plan = plan(&declaration::parse(&text).unwrap(), &FACTS).unwrap_or_else(|e| panic!("{e}"));
+    let of = |path: &str, last: &str| {
+        let text = format!(
+            "probe p\nattach {MADE}\nbind p = path((struct file *)args.u64)\nwhen {path} != \"/etc\"\nemit e\n  a = {path}\n  b = comm\n{last}"
+        );
+        plan(&declaration::parse(&text).unwrap(), &FACTS).unwrap_or_else(|e| panic!("{e}"))
+    };
+    let plan = of("p", "  c = p\n");
+    // One more use is a few instructions, where the way up the directories is hundreds.
+    let size = |plan| porthole::compile::compile(plan, "test", 1 << 16).unwrap().object.disassemble().lines().count();
+    let again = "path((struct file *)args.u64)";
+    let (once, used, found) = (size(&of("p", "")), size(&plan), size(&of("p", &format!("  c = {again}\n"))));
+    assert!(used < once + 50 && found > once + 100, "{once}, used again {used}, found again {found}");
     let mut machine = Machine::new(&plan).unwrap();
     let outcome = machine.run(0, &record, &Rc::new(World { memory: files.memory, ..World::new() }));
     let values = machine.decode(&outcome.records[0]).into_iter().map(|(_, value)| value.to_string());

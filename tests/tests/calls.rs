@@ -2,6 +2,8 @@
 //!
 //! Each kfunc that a plugin may call at a tracepoint stands in [`CALLS`], with what its call gives. What a kernel does not have is left out there, and told.
 
+mod e2e;
+
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -19,6 +21,8 @@ use porthole_tests::declaration;
 use porthole_tests::kernel::Object;
 use porthole_tests::live::{self, trace};
 use porthole_tests::machine::Value;
+
+use e2e::kernel;
 
 /// One test at a time: some compare what a walk of this process's memory gives with the kernel's sums, and another's thread would change it between.
 fn alone() -> MutexGuard<'static, ()> {
@@ -394,6 +398,45 @@ fn root_a_walk_ends_at_its_bound_and_says_so() {
     assert_eq!(seen.rows, [[Value::Unsigned(10000), Value::Unsigned((1 << 14) - 10000)]]);
 }
 
+/// What a test before a walk tells of a number must not bound what grows in the walk, or the verifier follows step after step.
+#[test]
+fn root_walks_load_behind_any_test() {
+    let _alone = alone();
+    if let Err(error) = check_privileges() {
+        println!("skipped: {error}");
+        return;
+    }
+    let facts = KernelFacts::running();
+    if let Some(lacking) = ["bpf_iter_num_new", "bpf_iter_task_new"].into_iter().find(|name| !has(&facts, name)) {
+        println!("skipped: this kernel does not have {lacking}");
+        return;
+    }
+    for before in [
+        "bind a = first(numbers(0, 9), n, n > 3, n)\nwhen a - 7 == 0",
+        "bind a = min(numbers(0, 9), n, n > pid, n)\nwhen !(a - 1)",
+        "bind a = count(numbers(0, pid))\nwhen !(a - 3)",
+        "bind a = any(numbers(0, 9), n, n == tid)\nwhen a + 1 == 1",
+        "bind a = all(numbers(0, 9), n, n == tid)\nwhen !a",
+        "bind a = first(numbers(0, 9), n, n > 3, comm)\nwhen a == \"cat\"",
+        "bind a = pid == 7 || tid == 8\nwhen a - 1 == 0",
+        "bind a = pid == 7 && tid == 8\nbind b = a ? count(numbers(0, 7)) : count(numbers(0, 8))\nwhen !a",
+        "bind a = cpu < 3 ? count(numbers(0, 7)) : 0\nwhen !a",
+        "bind a = first(tasks(), t, t.pid != 0, t)\nwhen !container_of(a, struct task_struct, pid)",
+        "bind a = first(tasks(), t, t.pid != 0, (u64)t.real_parent)\nwhen !(a + 5)",
+    ] {
+        let walks = "count(numbers(0, 50), n, count(numbers(0, n), m, m == a2) == 3)";
+        let text = format!(
+            "kfunc bpf_iter_num_new\nkfunc bpf_iter_task_new\nprobe p\nattach {ACCESS}\n{before}\nbind a2 = count(numbers(0, 5), n, n != pid)\nemit e\n  v = {walks}\n  w = sum(numbers(0, 9), n, max(numbers(0, n), m, m))\n  x = first(threads(), t, t.user_cpus_ptr != 0, t)\n  z = pid\n"
+        );
+        let plan = plan_under(&declaration::parse(&text).unwrap(), &facts, &Policy::default());
+        let plan = plan.unwrap_or_else(|e| panic!("{e}"));
+        let (loaded, verdicts) = Object::load(&compile(&plan, "test", 1 << 16).unwrap().bytes);
+        assert!(loaded.is_ok(), "{text}{verdicts:#?}");
+        // Without a test before it is some 500.
+        assert!(verdicts[0].processed.is_some_and(|gone| gone < 5000), "{text}{verdicts:?}");
+    }
+}
+
 /// What calls and walks need of the stack they need for a while only, however many there are.
 #[test]
 fn root_a_record_full_of_calls_loads() {
@@ -709,7 +752,7 @@ fn root_a_wrong_claim_is_told() {
     let mut compiled = compile(&plan, "test", 1 << 16).unwrap();
     compiled.object.kfuncs[0].name = "bpf_task_from_pid".to_owned();
     compiled.bytes = objfile::write(&compiled.object).unwrap();
-    match load(&compiled).err() {
+    match kernel::leaving_nothing(|| load(&compiled).err()) {
         Some(LoadError::Claimed { kfuncs, .. }) => assert_eq!(kfuncs, ["bpf_task_from_pit"]),
         other => panic!("{:?}", other.map(|e| e.to_string())),
     }

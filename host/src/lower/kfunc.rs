@@ -3,8 +3,8 @@
 //! What a call acquires is held until nothing of the expression needs it any more (`held`), or, where a `bind` step names it, until the program ends.
 //!
 //! **Walks.** An open-coded iterator lives on the stack between `new` and `destroy`, and the verifier follows the loop round its `next` until a round teaches it
-//! nothing new. So what grows in the loop begins as a number that it does not know (the unknown zero), and no test in the loop teaches it a bound of
-//! what lives on. How long a walk may take is bounded by our own count of steps, for all walks of a hit together: what is beyond is left out, and marked in the record.
+//! nothing new. So what grows in the loop begins as a number that it does not know (a zero of its own, for of what shares one a test of the one tells of the other), and no test in the loop
+//! teaches it a bound of what lives on: each step begins with the zero anew. How long a walk may take is bounded by our own count of steps, for all walks of a hit together: what is beyond is left out, and marked in the record.
 
 use super::fault::Root;
 use super::held::Exit;
@@ -247,11 +247,9 @@ impl Lower<'_> {
 
     /// Walks, and gives what the walk is for: a number.
     pub fn walk(&mut self, walk: &Walk, node: &Node, exit: &Exit) -> Register {
-        let (result, seen) = (self.b.register(), self.b.register());
-        self.b.copy(result, self.zero);
-        self.b.copy(seen, self.zero);
+        let (result, seen) = (self.unknown_zero(), self.unknown_zero());
         if walk.does == Does::All {
-            self.b.alu_to(AluOp::Add, result, self.zero, 1);
+            self.b.alu_to(AluOp::Add, result, result, 1);
         }
         self.each(walk, node, exit, |l, (next, done), absent| l.take(walk, (result, seen), (next, done), absent));
         if matches!(walk.does, Does::First | Does::Max | Does::Min) {
@@ -262,10 +260,8 @@ impl Lower<'_> {
 
     /// The text of the first object that counts, read to `to`.
     pub fn walk_to_text(&mut self, walk: &Walk, node: &Node, to: Register, space: Space, exit: &Exit) -> text::Found {
-        let (result, seen) = (text::Found { length: self.b.register(), cut: self.b.register() }, self.b.register());
-        for register in [result.length, result.cut, seen] {
-            self.b.copy(register, self.zero);
-        }
+        let result = text::Found { length: self.unknown_zero(), cut: self.unknown_zero() };
+        let seen = self.unknown_zero();
         self.each(walk, node, exit, |l, (_, done), absent| {
             let Some(value) = &walk.value else { return };
             let found = l.text_into(value, to, space, absent);
@@ -380,9 +376,12 @@ impl Lower<'_> {
         self.b.run(Callee::Kfunc(new), &arguments);
         self.release(used);
         self.hold_iterator(slot, destroy);
+        let forgets = self.unknown_zero();
+        self.b.alu_to(AluOp::Add, steps, steps, forgets);
         let head = self.b.block();
         self.b.jump(head);
         self.b.enter(head);
+        self.renew_zero();
         let iterator = self.b.address_of(slot, 0);
         let object = self.b.call(Callee::Kfunc(next), &[iterator.into()]);
         self.b.leave_if(Cond::Eq, object, 0, done);

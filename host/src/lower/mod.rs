@@ -364,8 +364,7 @@ impl<'a> Lower<'a> {
         let counters = self.map_value(COUNTERS, self.program.number);
         self.b.copy(self.counters, counters);
         self.count(Counter::Hits);
-        let zero = self.b.load(Address::at(self.counters, Space::MapValue, ZERO_AT), Size::B8);
-        self.b.copy(self.zero, zero);
+        self.renew_zero();
         if self.body.walks {
             (self.walked, self.walks_cut) = (self.b.register(), self.b.register());
             self.b.copy(self.walked, self.zero);
@@ -548,6 +547,17 @@ impl<'a> Lower<'a> {
             self.pid_tgid.filter(|_| known.contains_key(&Builtin::Pid) || known.contains_key(&Builtin::Tid));
         self.uid_gid = self.uid_gid.filter(|_| known.contains_key(&Builtin::Uid) || known.contains_key(&Builtin::Gid));
         self.known = known;
+    }
+
+    /// A zero of which the verifier knows nothing, and has not seen that it is the one that others are made of.
+    fn unknown_zero(&mut self) -> Register {
+        self.b.load(Address::at(self.counters, Space::MapValue, ZERO_AT), Size::B8)
+    }
+
+    /// What the verifier has learned of the zero it has not learned of this one. What is a copy of the zero, or a number more, is a way to learn of it.
+    fn renew_zero(&mut self) {
+        let zero = self.unknown_zero();
+        self.b.copy(self.zero, zero);
     }
 
     /// The value, of which the verifier knows nothing, and what it learns of it by a test it learns of nothing else.

@@ -8,6 +8,7 @@ use porthole::kernel::KernelFacts;
 use porthole::load::{check_privileges, load};
 use porthole::plan::plan;
 use porthole_tests::declaration::{self, bind};
+use porthole_tests::kernel::Object;
 
 const RING: u32 = 1 << 16;
 const SWITCH: &str = "rawtracepoint:sched_switch";
@@ -129,7 +130,7 @@ const KFUNCS: [&str; 7] = [
 ];
 
 /// Shapes of calls and walks.
-const CALLING: [Shape; 9] = [
+const CALLING: [Shape; 10] = [
     ("held values", SWITCH, 30, |n| twice(n, |i| format!("bpf_task_from_pid({i})"), "b#.comm", "b#.pid")),
     ("held values behind `when`", SWITCH, 60, |n| {
         let steps = |i| [bind(&format!("b{i}"), &format!("bpf_task_from_pid({i})")), Step::When(format!("b{i}"))];
@@ -138,6 +139,9 @@ const CALLING: [Shape; 9] = [
     ("held values and paths", SWITCH, 8, |n| {
         let (steps, _) = twice(n, |i| format!("bpf_task_from_pid({i})"), "", "");
         (steps, vec!["path(args.prev.mm.exe_file)".to_owned(); n])
+    }),
+    ("held values and names", SWITCH, 30, |n| {
+        twice(n, |i| format!("bpf_task_from_pid({i})"), "b#.pid == 1 ? comm : b#.comm", "comm")
     }),
     ("found pointers", OPENAT, 64, |n| {
         (vec![], (0..n).map(|i| format!("bpf_task_acquire(task.real_parent.parent).pid + {i}")).collect())
@@ -246,6 +250,24 @@ fn root_the_largest_programs_that_call_load() {
         return;
     }
     largest(&CALLING, &facts);
+}
+
+/// What the verifier knows of one length must not make it go through what stands behind once more, or the second half of a record costs it many times the first.
+#[test]
+fn root_each_name_costs_the_verifier_the_same() {
+    if !privileged() {
+        return;
+    }
+    let facts = KernelFacts::running();
+    let gone_through = |n| {
+        let shape: Shape = ("names", SWITCH, n, |n| (vec![], vec!["comm".to_owned(); n]));
+        let plan = plan(&declared(&shape, n), &facts).unwrap();
+        let (loaded, verdicts) = Object::load(&compile(&plan, "test", RING).unwrap().bytes);
+        assert!(loaded.is_ok(), "{verdicts:?}");
+        verdicts[0].processed.expect("the verifier has gone through it")
+    };
+    let (half, whole) = (gone_through(32), gone_through(64));
+    assert!(whole < 3 * half, "{half} instructions for 32, {whole} for 64");
 }
 
 /// Loads the largest program of each shape.

@@ -271,7 +271,8 @@ impl Lower<'_> {
         self.lowest_byte(zeroes, length, 8);
         self.b.jump(join);
         self.b.enter(join);
-        Found { length, cut: self.b.constant(0) }
+        // Below 8 on one path and above on the other, the verifier would keep apart all that stands behind, and again with each name.
+        Found { length: self.bounded(length, COMM - 1), cut: self.b.constant(0) }
     }
 
     /// The top bit of each byte that is 0, and perhaps of bytes above the lowest such.

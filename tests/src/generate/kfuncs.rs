@@ -96,13 +96,14 @@ const WRITE: [&str; 14] = [
 ];
 
 /// Each with its iterator, the structures that its arguments point to (`#`: a number, `&`: an address), and the structure of its objects.
-const SOURCES: [(&str, &str, &[&str], &str); 11] = [
+const SOURCES: [(&str, &str, &[&str], &str); 12] = [
     ("tasks()", "task", &[], "task_struct"),
     ("threads()", "task", &[], "task_struct"),
     ("threads(#)", "task", &["task_struct"], "task_struct"),
     ("vmas(#)", "task_vma", &["task_struct"], "vm_area_struct"),
     ("vmas(#, #)", "task_vma", &["task_struct", "#"], "vm_area_struct"),
     ("descendants(#)", "css", &["cgroup"], "cgroup_subsys_state"),
+    ("children(#)", "css", &["cgroup"], "cgroup_subsys_state"),
     ("ancestors(#)", "css", &["cgroup"], "cgroup_subsys_state"),
     ("css_tasks(#)", "css_task", &["cgroup"], "task_struct"),
     ("css_tasks(#, #)", "css_task", &["cgroup", "#"], "task_struct"),

@@ -509,6 +509,12 @@ fn root_sleeping_kfuncs_read_what_is_not_in_memory_yet() {
 #[rustfmt::skip]
 const ELSEWHERE: &[(&str, &str, &str, &str)] = &[
     ("css_rstat_flush", "iter:cgroup", "args.cgroup.level == 0", "css_rstat_flush(&args.cgroup.self)"),
+    ("cgroup_rstat_flush", "iter:cgroup", "args.cgroup.level == 0", "cgroup_rstat_flush(args.cgroup)"),
+    ("cgroup_rstat_updated", "iter:cgroup", "args.cgroup.level == 0", "cgroup_rstat_updated(args.cgroup, 0)"),
+    ("bpf_path_d_path", "lsm:file_open", "true", "bpf_path_d_path(&args.file.f_path, 256)"),
+    ("bpf_get_file_xattr", "lsm:file_open", "true", "bpf_get_file_xattr(args.file, \"user.porthole-none\")"),
+    ("bpf_get_dentry_xattr", "lsm:inode_getxattr", "true", "bpf_get_dentry_xattr(args.dentry, \"user.porthole-none\")"),
+    ("bpf_get_task_exe_file", "lsm:file_open", "true", "bpf_get_task_exe_file(task).f_flags"),
     ("bpf_iter_css_task_new", "iter:cgroup", "true", "count(css_tasks(args.cgroup))"),
     ("bpf_iter_css_new", "iter:cgroup", "true", "count(descendants(args.cgroup), d, d.cgroup.level == args.cgroup.level + 1)"),
     ("css_rstat_flush bpf_cgroup_from_id bpf_task_under_cgroup", "iter:task", "css_rstat_flush(&bpf_cgroup_from_id(cgroup).self)", "bpf_task_under_cgroup(args.task, args.task.cgroups.dfl_cgrp)"),
@@ -546,8 +552,12 @@ fn root_kfuncs_load_in_programs_of_other_kinds() {
         }
         let declaration = listing(kfuncs.split(' '), live::probe(&[attach], condition, &[expression]));
         if let Some(refused) = elsewhere_lacks(&facts, kfuncs) {
-            let told = plan_under(&declaration, &facts, &Policy { effects: true }).expect_err(expression).to_string();
-            assert!(told.contains(&format!("`{refused}` cannot be called at ")), "{told}");
+            // Where a kind of programs cannot be loaded at all, it is not known, and nothing is refused for it.
+            if facts.callers(refused).values().all(|answer| matches!(answer, Answer::No(_))) {
+                let told =
+                    plan_under(&declaration, &facts, &Policy { effects: true }).expect_err(expression).to_string();
+                assert!(told.contains(&format!("`{refused}` cannot be called at ")), "{told}");
+            }
             println!("skipped: this kernel lets no programs call {refused}");
             continue;
         }

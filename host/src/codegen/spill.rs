@@ -104,6 +104,8 @@ impl Rewriter<'_> {
     /// No copy is left of what has been fetched: it would be made one with what it is copied to, and live as long.
     fn copy(&mut self, to: Register, from: Register) {
         match (self.homes.get(&to), self.homes.get(&from)) {
+            // It is there already.
+            (Some(Home::Slot(slot)), Some(Home::Slot(same))) if slot == same => {}
             (Some(Home::Slot(slot)), _) => {
                 let from = self.fetched(from);
                 self.store(*slot, from.into());

@@ -1,4 +1,4 @@
-//! What front ends need not care for: constants become operands, and what is extended only to be stored, in as many bytes or fewer, is stored as it was.
+//! What front ends need not care for: constants become operands, factors and divisors that are powers of two shifts and masks, and what is extended only to be stored, in as many bytes or fewer, is stored as it was.
 //!
 //! Only registers that are assigned once are looked through: such a one holds the same wherever it can be read. What becomes useless by
 //! this is left out later, as it is read nowhere.
@@ -83,13 +83,30 @@ impl Table {
                     && fits(*op, value)
                 {
                     *right = constant;
-                    if let (AluOp::Or | AluOp::Xor | AluOp::Lsh | AluOp::Rsh | AluOp::Arsh, 0) = (*op, value) {
+                    by_shifts(op, right);
+                    if let (AluOp::Or | AluOp::Xor | AluOp::Lsh | AluOp::Rsh | AluOp::Arsh, Operand::Constant(0)) =
+                        (*op, *right)
+                    {
                         *kind = OperationKind::Copy { to: *to, from: *left };
                     }
                 }
             }
             _ => {}
         }
+    }
+}
+
+/// By a power of two, shifts and masks give the same, of unsigned values.
+fn by_shifts(op: &mut AluOp, right: &mut Operand) {
+    if let Operand::Constant(value @ 1..) = *right
+        && value.count_ones() == 1
+    {
+        (*op, *right) = match op {
+            AluOp::Mul => (AluOp::Lsh, Operand::Constant(value.trailing_zeros() as i32)),
+            AluOp::Div => (AluOp::Rsh, Operand::Constant(value.trailing_zeros() as i32)),
+            AluOp::Mod => (AluOp::And, Operand::Constant(value - 1)),
+            _ => return,
+        };
     }
 }
 
@@ -119,6 +136,9 @@ mod tests {
         b.store(Address::slot(slot, 8), least, Size::B4);
         let sum = b.alu(AluOp::Sub, x, one);
         b.alu_to(AluOp::Sub, sum, sum, least);
+        let [quotient, rest, product] = [AluOp::Div, AluOp::Mod, AluOp::Mul].map(|op| b.alu(op, x, 16));
+        b.alu(AluOp::Div, quotient, 12);
+        b.alu(AluOp::Sub, rest, product);
         b.ret(one);
         let mut function = b.finish();
         tidy(&mut function);
@@ -127,10 +147,22 @@ mod tests {
         let operations = &function.blocks[0].operations;
         let stored: Vec<Operand> = operations.iter().filter_map(stored).collect();
         assert_eq!(stored, [x.into(), extended.into(), least.into(), 0.into()]);
-        let computed =
-            |o: &crate::ir::Operation| if let OperationKind::Alu { right, .. } = o.kind { Some(right) } else { None };
-        let computed: Vec<Operand> = operations.iter().filter_map(computed).collect();
-        assert_eq!(computed, [1.into(), least.into()]);
+        let computed = |o: &crate::ir::Operation| {
+            if let OperationKind::Alu { op, right, .. } = o.kind { Some((op, right)) } else { None }
+        };
+        let computed: Vec<(AluOp, Operand)> = operations.iter().filter_map(computed).collect();
+        assert_eq!(
+            computed,
+            [
+                (AluOp::Sub, 1.into()),
+                (AluOp::Sub, least.into()),
+                (AluOp::Rsh, 4.into()),
+                (AluOp::And, 15.into()),
+                (AluOp::Lsh, 4.into()),
+                (AluOp::Div, 12.into()),
+                (AluOp::Sub, product.into()),
+            ]
+        );
         assert_eq!(function.blocks[0].end, Terminator::Return(1.into()));
     }
 }

@@ -9,6 +9,7 @@
 
 use std::collections::HashMap;
 
+use super::frame::{Interval, Lives, frame};
 use super::interference::{self, Few, Graph, Web};
 use super::liveness::{self, Liveness};
 use super::spill::{Home, spill};
@@ -60,14 +61,14 @@ fn attempt(original: &Function, reuse: bool) -> Option<Allocation> {
     let mut function = original.clone();
     let mut spilled: Vec<Interval> = Vec::new();
     let mut on_stack = vec![false; original.registers as usize];
-    let mut lives = None;
+    let mut live = liveness::analyse(&function);
+    let lives = Lives::of(original, &live);
     loop {
-        let live = liveness::analyse(&function);
         let graph = interference::build(&function, &live);
         let short = |web: Register| web.0 >= original.registers || on_stack[web.0 as usize];
         let victims = match colour(&graph, &short) {
             Ok(registers) => {
-                let (slots, stack) = frame(original, &spilled);
+                let (slots, stack) = frame(original, &lives, &spilled);
                 return Some(Allocation { function, live, registers, slots, stack });
             }
             Err(victims) => victims,
@@ -75,7 +76,6 @@ fn attempt(original: &Function, reuse: bool) -> Option<Allocation> {
         if victims.iter().any(|web| short(*web)) {
             return None;
         }
-        let lives = lives.get_or_insert_with(|| intervals(&function, &live));
         let constants = constants(&function);
         let mut homes = HashMap::new();
         for web in victims {
@@ -83,9 +83,9 @@ fn attempt(original: &Function, reuse: bool) -> Option<Allocation> {
             let home = match constants[web.0 as usize] {
                 Some(value) if members.len() == 1 => Home::Constant(value),
                 _ => {
-                    spilled
-                        .push(members.iter().filter_map(|r| lives[r.0 as usize]).fold(Interval::NONE, Interval::hull));
-                    function.slots.push(Slot { bytes: 8 });
+                    let alive = members.iter().map(|r| lives.registers[r.0 as usize]);
+                    spilled.push(alive.fold(Interval::NONE, Interval::hull));
+                    function.slots.push(Slot { bytes: 8, object: false });
                     Home::Slot(SlotId(function.slots.len() as u32 - 1))
                 }
             };
@@ -95,6 +95,7 @@ fn attempt(original: &Function, reuse: bool) -> Option<Allocation> {
             }
         }
         spill(&mut function, &homes, reuse);
+        live = liveness::analyse(&function);
     }
 }
 
@@ -271,77 +272,4 @@ impl Colouring<'_> {
             .or_else(|| free.iter().copied().find(|reg| !others(reg)))
             .or_else(|| free.first().copied())
     }
-}
-
-/// Positions from the first to the last at which something is alive, both included; holes are not used.
-#[derive(Clone, Copy)]
-struct Interval {
-    start: u32,
-    end: u32,
-}
-
-impl Interval {
-    const NONE: Interval = Interval { start: u32::MAX, end: 0 };
-
-    fn hull(self, other: Interval) -> Interval {
-        Interval { start: self.start.min(other.start), end: self.end.max(other.end) }
-    }
-}
-
-/// By register, where it is alive: operations are numbered in the order of the blocks.
-fn intervals(function: &Function, live: &Liveness) -> Vec<Option<Interval>> {
-    let mut intervals: Vec<Option<Interval>> = vec![None; function.registers as usize];
-    let mut touch = |register: Register, at: u32| {
-        let here = Interval { start: at, end: at };
-        let interval = &mut intervals[register.0 as usize];
-        *interval = Some(interval.map_or(here, |i| i.hull(here)));
-    };
-    let mut at = 0;
-    function.parameters.iter().for_each(|parameter| touch(*parameter, 0));
-    for id in &live.order {
-        let block = &function.blocks[id.0 as usize];
-        at += 1;
-        live.into(*id).for_each(|r| touch(r, at));
-        for operation in &block.operations {
-            at += 1;
-            operation.kind.reads().chain(operation.kind.writes()).for_each(|r| touch(r, at));
-        }
-        at += 1;
-        block.end.reads().chain(live.out(*id)).for_each(|r| touch(r, at));
-    }
-    intervals
-}
-
-/// Offsets of the function's own slots, and of one for each that went to the stack: one place serves several that are not alive together. Then the bytes of all.
-fn frame(original: &Function, spilled: &[Interval]) -> (Vec<i16>, u32) {
-    let mut stack = 0u32;
-    let mut slots: Vec<i16> = Vec::new();
-    for slot in &original.slots {
-        stack += slot.bytes.next_multiple_of(8);
-        slots.push(offset(stack));
-    }
-    let mut by_start: Vec<(usize, Interval)> = spilled.iter().copied().enumerate().collect();
-    by_start.sort_by_key(|(n, interval)| (interval.start, *n));
-    let mut places = vec![0; spilled.len()];
-    let mut used: Vec<(i16, u32)> = Vec::new();
-    for (n, interval) in by_start {
-        places[n] = match used.iter_mut().find(|(_, end)| *end < interval.start) {
-            Some((at, end)) => {
-                *end = interval.end;
-                *at
-            }
-            None => {
-                stack += 8;
-                used.push((offset(stack), interval.end));
-                offset(stack)
-            }
-        };
-    }
-    slots.extend(places);
-    (slots, stack)
-}
-
-fn offset(stack: u32) -> i16 {
-    // A frame that is too large is refused before these offsets are used.
-    i16::try_from(stack).map_or(i16::MIN, |n| -n)
 }

@@ -44,7 +44,16 @@ impl FunctionBuilder {
 
     /// A new piece of the stack.
     pub fn slot(&mut self, bytes: u32) -> SlotId {
-        self.function.slots.push(Slot { bytes });
+        self.push_slot(Slot { bytes, object: false })
+    }
+
+    /// A new piece of the stack for an object of the verifier's.
+    pub fn object(&mut self, bytes: u32) -> SlotId {
+        self.push_slot(Slot { bytes, object: true })
+    }
+
+    fn push_slot(&mut self, slot: Slot) -> SlotId {
+        self.function.slots.push(slot);
         SlotId(self.function.slots.len() as u32 - 1)
     }
 

@@ -99,6 +99,8 @@ pub struct SlotId(pub u32);
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Slot {
     pub bytes: u32,
+    /// What the verifier knows a piece of the stack as (a dynptr, an iterator): nothing else may ever be written to where it is.
+    pub object: bool,
 }
 
 /// Operations in a row, and where to go from there.

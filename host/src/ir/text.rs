@@ -33,7 +33,8 @@ fn write_function(out: &mut String, module: &Module, function: &Function) {
     let section = function.section.as_ref().map(|s| format!(" in {s}")).unwrap_or_default();
     line(out, format_args!("\nfunction {}({}){section}", function.name, parameters.join(", ")));
     for (slot, n) in function.slots.iter().zip(0..) {
-        line(out, format_args!("  slot s{n}: {} bytes", slot.bytes));
+        let of = if slot.object { " of an object" } else { "" };
+        line(out, format_args!("  slot s{n}: {} bytes{of}", slot.bytes));
     }
     let reachable = super::build_order(function);
     let mut last = None;

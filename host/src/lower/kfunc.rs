@@ -105,10 +105,10 @@ impl Lower<'_> {
         value
     }
 
-    /// A piece of the stack, which is to be given back by [`Lower::spare_slot`].
+    /// A piece of the stack for an object, which is to be given back by [`Lower::spare_slot`].
     pub fn take_slot(&mut self, bytes: u32) -> (u32, SlotId) {
         let spare = self.spare.get_mut(&bytes).and_then(Vec::pop);
-        (bytes, spare.unwrap_or_else(|| self.b.slot(bytes)))
+        (bytes, spare.unwrap_or_else(|| self.b.object(bytes)))
     }
 
     pub fn spare_slot(&mut self, (bytes, slot): (u32, SlotId)) {

@@ -7,8 +7,6 @@
 //!
 //! Invariant: two registers that interfere never share a place.
 
-use std::collections::HashMap;
-
 use super::frame::{Interval, Lives, frame};
 use super::interference::{self, Few, Graph, Web};
 use super::liveness::{self, Liveness};
@@ -52,23 +50,22 @@ impl Allocation {
 
 /// Finds a place for everything.
 pub fn allocate(function: &Function) -> Option<Allocation> {
-    let function = prepared(function);
     // Values that are kept in registers for some operations may be too many; those that are fetched for one never are.
-    attempt(&function, true).or_else(|| attempt(&function, false))
+    attempt(prepared(function), true).or_else(|| attempt(prepared(function), false))
 }
 
-fn attempt(original: &Function, reuse: bool) -> Option<Allocation> {
-    let mut function = original.clone();
+fn attempt(mut function: Function, reuse: bool) -> Option<Allocation> {
+    let (registers, own_slots) = (function.registers, function.slots.len());
     let mut spilled: Vec<Interval> = Vec::new();
-    let mut on_stack = vec![false; original.registers as usize];
+    let mut on_stack = vec![false; registers as usize];
     let mut live = liveness::analyse(&function);
-    let lives = Lives::of(original, &live);
+    let lives = Lives::of(&function, &live);
     loop {
         let graph = interference::build(&function, &live);
-        let short = |web: Register| web.0 >= original.registers || on_stack[web.0 as usize];
+        let short = |web: Register| web.0 >= registers || on_stack[web.0 as usize];
         let victims = match colour(&graph, &short) {
             Ok(registers) => {
-                let (slots, stack) = frame(original, &lives, &spilled);
+                let (slots, stack) = frame(&function.slots[..own_slots], &lives, &spilled);
                 return Some(Allocation { function, live, registers, slots, stack });
             }
             Err(victims) => victims,
@@ -77,7 +74,7 @@ fn attempt(original: &Function, reuse: bool) -> Option<Allocation> {
             return None;
         }
         let constants = constants(&function);
-        let mut homes = HashMap::new();
+        let mut homes = vec![None; function.registers as usize];
         for web in victims {
             let members = &graph.of(web).members;
             let home = match constants[web.0 as usize] {
@@ -91,7 +88,7 @@ fn attempt(original: &Function, reuse: bool) -> Option<Allocation> {
             };
             for member in members {
                 on_stack[member.0 as usize] = true;
-                homes.insert(*member, home);
+                homes[member.0 as usize] = Some(home);
             }
         }
         spill(&mut function, &homes, reuse);
@@ -242,8 +239,8 @@ impl Colouring<'_> {
         }
     }
 
-    /// The registers that no neighbour has.
-    fn free(&self, web: Register) -> impl Iterator<Item = Reg> {
+    /// The registers that no neighbour has, those first that are taken first.
+    fn free(&self, web: Register) -> impl Iterator<Item = Reg> + Clone {
         let &Web { crosses_call, parameter, .. } = self.graph.of(web);
         let all: &[Reg] = if crosses_call { &SAVED } else { &ALL };
         let taken = self.neighbours[web.0 as usize]
@@ -256,20 +253,20 @@ impl Colouring<'_> {
 
     /// The register that saves most copies, among those that are free.
     fn choose(&self, web: Register) -> Option<Reg> {
-        let free: Vec<Reg> = self.free(web).collect();
+        let mut free = self.free(web);
         let of = self.graph.of(web);
         let akin = of.akin.iter().filter_map(|r| self.registers[self.graph.web(*r).0 as usize]);
-        let others = |reg: &Reg| {
-            let neighbours = self.neighbours[web.0 as usize].iter();
-            neighbours
-                .filter(|n| self.registers[n.0 as usize].is_none())
-                .any(|n| self.graph.of(*n).wanted == Some(*reg))
-        };
+        let is_free = |reg: &Reg| free.clone().any(|free| free == *reg);
+        let others = self.neighbours[web.0 as usize]
+            .iter()
+            .filter(|n| self.registers[n.0 as usize].is_none())
+            .filter_map(|n| self.graph.of(*n).wanted)
+            .fold(0u16, |set, reg| set | 1 << reg as u16);
         of.wanted
             .into_iter()
             .chain(akin)
-            .find(|reg| free.contains(reg))
-            .or_else(|| free.iter().copied().find(|reg| !others(reg)))
-            .or_else(|| free.first().copied())
+            .find(is_free)
+            .or_else(|| free.clone().find(|reg| others & 1 << *reg as u16 == 0))
+            .or_else(|| free.next())
     }
 }

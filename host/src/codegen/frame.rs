@@ -10,7 +10,7 @@
 //! Invariant: no helper keeps an address that it is passed. What a kfunc returns may point into what it was passed.
 
 use super::liveness::Liveness;
-use crate::ir::{Base, Callee, Function, OperationKind, Register, SlotId};
+use crate::ir::{Base, Callee, Function, OperationKind, Register, Slot, SlotId};
 
 /// How many slots are looked at one by one; others are alive everywhere. More than that many do not fit a frame.
 const SLOTS: usize = 64;
@@ -157,9 +157,8 @@ fn cover_loops(function: &Function, live: &Liveness, blocks: &[Interval], slots:
 }
 
 /// Offsets of the function's own slots, and of one for each that went to the stack. Then the bytes of all.
-pub fn frame(function: &Function, lives: &Lives, spilled: &[Interval]) -> (Vec<i16>, u32) {
-    let own =
-        function.slots.iter().zip(&lives.slots).map(|(slot, interval)| (slot.bytes.next_multiple_of(8), *interval));
+pub fn frame(slots: &[Slot], lives: &Lives, spilled: &[Interval]) -> (Vec<i16>, u32) {
+    let own = slots.iter().zip(&lives.slots).map(|(slot, interval)| (slot.bytes.next_multiple_of(8), *interval));
     let pieces: Vec<(u32, Interval)> = own.chain(spilled.iter().map(|interval| (8, *interval))).collect();
     let mut by_start: Vec<usize> = (0..pieces.len()).filter(|n| pieces[*n].1 != Interval::NONE).collect();
     by_start.sort_by_key(|n| (pieces[*n].1.start, *n));
@@ -196,7 +195,7 @@ mod tests {
     fn frame_of(b: FunctionBuilder) -> (Vec<i16>, u32) {
         let function = b.finish();
         let live = liveness::analyse(&function);
-        frame(&function, &Lives::of(&function, &live), &[])
+        frame(&function.slots, &Lives::of(&function, &live), &[])
     }
 
     #[test]

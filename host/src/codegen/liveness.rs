@@ -5,21 +5,28 @@
 
 use crate::ir::{BlockId, Function, Operation, OperationKind, Register, build_order};
 
-/// A set of global registers, by their numbers among these.
-#[derive(Clone, PartialEq, Eq)]
-struct Set(Vec<u64>);
+/// A set of global registers for each block, by their numbers among these: all in one piece.
+struct Sets {
+    words: usize,
+    bits: Vec<u64>,
+}
 
-impl Set {
-    fn new(globals: usize) -> Set {
-        Set(vec![0; globals.div_ceil(64)])
+impl Sets {
+    fn new(blocks: usize, globals: usize) -> Sets {
+        let words = globals.div_ceil(64);
+        Sets { words, bits: vec![0; blocks * words] }
     }
 
-    fn insert(&mut self, global: u32) {
-        self.0[global as usize / 64] |= 1 << (global % 64);
+    fn of(&self, block: BlockId) -> &[u64] {
+        &self.bits[block.0 as usize * self.words..][..self.words]
     }
 
-    fn iter(&self) -> impl Iterator<Item = u32> {
-        self.0.iter().zip(0u32..).flat_map(|(word, n)| {
+    fn of_mut(&mut self, block: BlockId) -> &mut [u64] {
+        &mut self.bits[block.0 as usize * self.words..][..self.words]
+    }
+
+    fn members(&self, block: BlockId) -> impl Iterator<Item = u32> {
+        self.of(block).iter().zip(0u32..).flat_map(|(word, n)| {
             let mut left = *word;
             std::iter::from_fn(move || {
                 let bit = left.trailing_zeros();
@@ -73,9 +80,9 @@ pub struct Liveness {
     /// The blocks that can be reached, those that lead to a block before it.
     pub order: Vec<BlockId>,
     /// By block: the global registers alive at its start.
-    live_in: Vec<Set>,
+    live_in: Sets,
     /// By block: the global registers alive at its end.
-    live_out: Vec<Set>,
+    live_out: Sets,
     /// The global registers.
     globals: Vec<Register>,
 }
@@ -97,31 +104,41 @@ pub fn analyse(function: &Function) -> Liveness {
     let globals = globals(function);
     let mut number = vec![None; function.registers as usize];
     globals.iter().zip(0u32..).for_each(|(register, n)| number[register.0 as usize] = Some(n));
-    let empty = vec![Set::new(globals.len()); function.blocks.len()];
-    let mut live = Liveness { order, live_in: empty.clone(), live_out: empty, globals };
+    let [live_in, live_out] = [(); 2].map(|()| Sets::new(function.blocks.len(), globals.len()));
+    let mut set = vec![0; live_in.words];
+    let mut live = Liveness { order, live_in, live_out, globals };
     let mut alive = Alive::new(function.registers);
+    // Without loops one round tells all, as what a block leads to comes before it.
+    let loops = has_loops(function, &live.order);
     let mut changed = true;
     while changed {
         changed = false;
         for id in live.order.iter().rev() {
-            let at = id.0 as usize;
-            let body = &function.blocks[at];
+            let body = &function.blocks[id.0 as usize];
             for next in body.end.successors() {
-                live.live_out[at].0.iter_mut().zip(&live.live_in[next.0 as usize].0).for_each(|(a, b)| *a |= b);
+                live.live_out.of_mut(*id).iter_mut().zip(live.live_in.of(next)).for_each(|(a, b)| *a |= b);
             }
             live.at_end(*id, function, &mut alive);
             for operation in body.operations.iter().rev() {
                 step(&operation.kind, &mut alive);
             }
-            let mut set = Set::new(live.globals.len());
-            alive.iter().filter_map(|r| number[r.0 as usize]).for_each(|n| set.insert(n));
-            if set != live.live_in[at] {
-                live.live_in[at] = set;
-                changed = true;
+            set.fill(0);
+            alive.iter().filter_map(|r| number[r.0 as usize]).for_each(|n| set[n as usize / 64] |= 1u64 << (n % 64));
+            if set != live.live_in.of(*id) {
+                live.live_in.of_mut(*id).copy_from_slice(&set);
+                changed = loops;
             }
         }
     }
     live
+}
+
+fn has_loops(function: &Function, order: &[BlockId]) -> bool {
+    let mut seen = vec![false; function.blocks.len()];
+    order.iter().any(|id| {
+        seen[id.0 as usize] = true;
+        function.blocks[id.0 as usize].end.successors().any(|next| seen[next.0 as usize])
+    })
 }
 
 /// The registers that are read in a block before they are assigned there.
@@ -147,7 +164,7 @@ impl Liveness {
     /// Makes `alive` what is alive before the end of a block is read.
     fn at_end(&self, block: BlockId, function: &Function, alive: &mut Alive) {
         alive.members.clear();
-        for global in self.live_out[block.0 as usize].iter() {
+        for global in self.live_out.members(block) {
             alive.insert(self.globals[global as usize]);
         }
         function.blocks[block.0 as usize].end.reads().for_each(|register| alive.insert(register));
@@ -155,12 +172,12 @@ impl Liveness {
 
     /// What is alive at the start of a block and not only within it.
     pub fn into(&self, block: BlockId) -> impl Iterator<Item = Register> {
-        self.live_in[block.0 as usize].iter().map(|n| self.globals[n as usize])
+        self.live_in.members(block).map(|n| self.globals[n as usize])
     }
 
     /// What is alive at the end of a block.
     pub fn out(&self, block: BlockId) -> impl Iterator<Item = Register> {
-        self.live_out[block.0 as usize].iter().map(|n| self.globals[n as usize])
+        self.live_out.members(block).map(|n| self.globals[n as usize])
     }
 
     /// Goes through the blocks in their order, and through each from its end to its start. `visit` gets each operation, what it is needed for, and the registers alive

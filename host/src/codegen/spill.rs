@@ -2,8 +2,6 @@
 //!
 //! The result is a function like any other, of registers that live shortly; so nothing after this has to know of the stack.
 
-use std::collections::HashMap;
-
 use crate::ir::{Address, BlockId, Function, Operand, Operation, OperationKind, ReasonId, Register, Size, SlotId};
 
 /// What has been fetched is used again so many operations later at most.
@@ -17,8 +15,8 @@ pub enum Home {
     Constant(i64),
 }
 
-/// Rewrites the function so that these registers have their homes instead. Where `reuse` is set, what has been fetched is kept for the next few operations.
-pub fn spill(function: &mut Function, homes: &HashMap<Register, Home>, reuse: bool) {
+/// Rewrites the function so that registers which have a home live there instead. Where `reuse` is set, what has been fetched is kept for the next few operations.
+pub fn spill(function: &mut Function, homes: &[Option<Home>], reuse: bool) {
     let blocks = std::mem::take(&mut function.blocks);
     let parameters = function.parameters.clone();
     let mut registers = function.registers;
@@ -41,7 +39,8 @@ pub fn spill(function: &mut Function, homes: &HashMap<Register, Home>, reuse: bo
 }
 
 struct Rewriter<'a> {
-    homes: &'a HashMap<Register, Home>,
+    /// By register; none for one that has no home, and for those that are made here.
+    homes: &'a [Option<Home>],
     reuse: bool,
     registers: &'a mut u32,
     done: Vec<Operation>,
@@ -55,6 +54,10 @@ impl Rewriter<'_> {
         self.done.push(Operation { kind, reason: self.reason });
     }
 
+    fn home(&self, register: Register) -> Option<Home> {
+        self.homes.get(register.0 as usize).copied().flatten()
+    }
+
     fn fresh(&mut self) -> Register {
         *self.registers += 1;
         Register(*self.registers - 1)
@@ -63,8 +66,8 @@ impl Rewriter<'_> {
     /// A parameter keeps its register, and is stored from there.
     fn parameters(&mut self, parameters: &[Register]) {
         for parameter in parameters {
-            if let Some(Home::Slot(slot)) = self.homes.get(parameter) {
-                self.store(*slot, (*parameter).into());
+            if let Some(Home::Slot(slot)) = self.home(*parameter) {
+                self.store(slot, (*parameter).into());
             }
         }
     }
@@ -75,13 +78,13 @@ impl Rewriter<'_> {
 
     /// The register that holds the value.
     fn fetched(&mut self, register: Register) -> Register {
-        let Some(home) = self.homes.get(&register) else { return register };
+        let Some(home) = self.home(register) else { return register };
         let now = self.done.len();
         if let Some(kept) = self.kept.iter_mut().find(|(of, _, last)| *of == register && now - *last <= REUSED) {
             kept.2 = now;
             return kept.1;
         }
-        let (to, home) = (self.fresh(), *home);
+        let to = self.fresh();
         self.fetch(to, home);
         self.keep(register, to);
         to
@@ -103,15 +106,15 @@ impl Rewriter<'_> {
 
     /// No copy is left of what has been fetched: it would be made one with what it is copied to, and live as long.
     fn copy(&mut self, to: Register, from: Register) {
-        match (self.homes.get(&to), self.homes.get(&from)) {
+        match (self.home(to), self.home(from)) {
             // It is there already.
             (Some(Home::Slot(slot)), Some(Home::Slot(same))) if slot == same => {}
             (Some(Home::Slot(slot)), _) => {
                 let from = self.fetched(from);
-                self.store(*slot, from.into());
+                self.store(slot, from.into());
                 self.kept.retain(|(register, ..)| *register != to);
             }
-            (_, Some(home)) => self.fetch(to, *home),
+            (_, Some(home)) => self.fetch(to, home),
             _ => self.push(OperationKind::Copy { to, from }),
         }
     }
@@ -132,7 +135,7 @@ impl Rewriter<'_> {
         if let OperationKind::Call { .. } = kind {
             self.kept.clear();
         }
-        let home = kind.writes().and_then(|to| Some((to, *self.homes.get(&to)?)));
+        let home = kind.writes().and_then(|to| Some((to, self.home(to)?)));
         match (home, &kind) {
             (None, _) => self.push(kind),
             // Made where it is used.

@@ -129,7 +129,7 @@ impl Lower<'_> {
                 self.explain_node(node);
                 let root = self.root(pointer, from, false);
                 let read = |l: &mut Self, offset: u32, bytes: i32| {
-                    let target = l.address_in(to, offset);
+                    let target = l.address_in(to.place, to.offset + offset);
                     let failed = l.helper(read_by(*access), &[target.into(), bytes.into(), from.into()]);
                     l.leave_if_failed(Cond::Ne, failed, 0, root, exit);
                 };
@@ -189,9 +189,8 @@ impl Lower<'_> {
         }
     }
 
-    fn address_in(&mut self, to: Octets, offset: u32) -> Register {
-        let offset = to.offset + offset;
-        match to.place {
+    pub fn address_in(&mut self, place: Place, offset: u32) -> Register {
+        match place {
             Place::Stack(slot) => self.b.address_of(slot, offset),
             Place::Scratch(base) => self.b.alu(AluOp::Add, base, offset as i32),
         }
@@ -257,6 +256,6 @@ impl Lower<'_> {
     }
 }
 
-fn read_by(access: Access) -> u32 {
+pub fn read_by(access: Access) -> u32 {
     if access == Access::User { helper::PROBE_READ_USER } else { helper::PROBE_READ_KERNEL }
 }

@@ -61,7 +61,6 @@ impl Lower<'_> {
         let mut fixed_cursor = texts;
         for (bit, (field, typed)) in schema.fields.iter().zip(fields).enumerate() {
             self.prepare(typed);
-            let known = self.known.clone();
             let (absent, join) = (self.b.block(), self.b.block());
             let (exit, depth) = (self.exit_to(absent), self.depth());
             self.open_section(&typed.node);
@@ -85,8 +84,11 @@ impl Lower<'_> {
                     self.octets_into(&typed.node, Octets::new(place, field.offset, &typed.node.ty), &exit);
                 }
                 _ => {
-                    let value = self.seen(&typed.node, &exit);
-                    self.b.store(place.at(field.offset), value, field_size(&field.kind));
+                    let size = field_size(&field.kind);
+                    if !self.read_to(&typed.node, place, (field.offset, size.bytes()), &exit) {
+                        let value = self.seen(&typed.node, &exit);
+                        self.b.store(place.at(field.offset), value, size);
+                    }
                 }
             }
             self.close_section(depth);
@@ -112,7 +114,7 @@ impl Lower<'_> {
                 }
                 self.mark_absent(presence, bit);
                 self.b.jump(join);
-                self.forget_all_but(known);
+                self.meet(&exit.known());
                 some_absent = true;
             }
             self.b.enter(join);

@@ -9,32 +9,35 @@
 //!
 //! Invariant: a block that is jumped to by way of [`Lower::leave`] or [`Lower::releasing`] finds held just what was held where it was made.
 
-use std::cell::Cell;
+use std::cell::RefCell;
 
 use super::Lower;
+use super::known::Known;
 use crate::ir::{BlockId, CType, Callee, Cond, Kfunc, KfuncId, ReasonId, Register, SlotId};
 use crate::plan::Node;
 
 /// Where an absent value goes, and whether any does.
 pub struct Exit {
     block: BlockId,
-    used: Cell<bool>,
+    /// What is known on all ways there, if there are any.
+    known: RefCell<Option<Known>>,
     /// How much is held there.
     depth: usize,
 }
 
 impl Exit {
     pub fn to(block: BlockId, depth: usize) -> Exit {
-        Exit { block, used: Cell::new(false), depth }
+        Exit { block, known: RefCell::new(None), depth }
     }
 
     pub fn depth(&self) -> usize {
         self.depth
     }
 
-    /// The block, for a jump to it: for [`Lower::leave`] alone, as a jump right there would forget what is held.
-    fn take(&self) -> BlockId {
-        self.used.set(true);
+    /// The block, for a jump to it from where this is known: for [`Lower::leave`] alone, as a jump right there would forget what is held.
+    fn take(&self, known: &Known) -> BlockId {
+        let mut on_all = self.known.borrow_mut();
+        *on_all = Some(on_all.take().map_or_else(|| known.clone(), |others| others.common(known)));
         self.block
     }
 
@@ -43,7 +46,12 @@ impl Exit {
     }
 
     pub fn used(&self) -> bool {
-        self.used.get()
+        self.known.borrow().is_some()
+    }
+
+    /// What is known there.
+    pub fn known(&self) -> Known {
+        self.known.borrow().clone().unwrap_or_default()
     }
 }
 
@@ -91,6 +99,15 @@ impl Holding {
     /// Where the program goes on from here, the value in this register is not null.
     pub fn is_there(&mut self, register: Register) {
         self.unknown.retain(|known| *known != register);
+        for held in &mut self.held {
+            if let What::Pointer { register: of, may_be_null } = &mut held.what
+                && *of == register
+            {
+                *may_be_null = false;
+                self.numbers += 1;
+                held.number = self.numbers;
+            }
+        }
     }
 }
 
@@ -107,7 +124,7 @@ impl Lower<'_> {
 
     /// The block to jump to where a value is absent.
     pub fn leave(&mut self, exit: &Exit) -> BlockId {
-        let target = exit.take();
+        let target = exit.take(&self.known);
         self.releasing(exit.depth(), target)
     }
 

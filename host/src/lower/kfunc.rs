@@ -299,7 +299,7 @@ impl Lower<'_> {
         }
         self.b.enter(counted);
         body(self, (next, done), &absent);
-        self.forget_all_but(known);
+        self.known = known;
         self.items.pop();
         self.b.enter(done);
         self.release_to(depth);

@@ -20,8 +20,10 @@ mod fault;
 mod held;
 mod iter;
 mod kfunc;
+mod known;
 mod lanes;
 mod path;
+mod range;
 mod stack;
 mod text;
 mod value;
@@ -33,12 +35,14 @@ use crate::ir::{
     Register, Size, SlotId, Space,
 };
 use crate::plan::layout::Schema;
-use crate::plan::{Builtin, Plan, PlanStep, PointPlan, Shown, Span, Typed};
+use crate::plan::{Node, NodeKind, Plan, PlanStep, PointPlan, Shown, Span, Typed};
 use bytes::{Octets, Place};
 use fault::Faults;
 use held::{Exit, Holding};
 pub use kfunc::MAX_STEPS;
+use known::Known;
 pub use path::STEPS;
+use range::Range;
 
 /// The map of events: a ring buffer.
 pub const EVENTS: MapId = MapId(0);
@@ -268,10 +272,7 @@ struct Lower<'a> {
     octets_used: usize,
     /// 16 bytes for each structure that is passed in two registers, by these.
     gathered: HashMap<[u32; 2], SlotId>,
-    /// What calls without arguments have given, where that is certain to have been computed.
-    known: HashMap<Builtin, Register>,
-    pid_tgid: Option<Register>,
-    uid_gid: Option<Register>,
+    known: Known,
     locals: Vec<Local>,
     /// The objects at hand of the walks that this stands in.
     items: Vec<Register>,
@@ -294,6 +295,7 @@ enum Local {
         value: Register,
         present: Option<Register>,
         plain: bool,
+        range: Range,
     },
     Text {
         at: u32,
@@ -345,9 +347,7 @@ impl<'a> Lower<'a> {
             octets: Vec::new(),
             octets_used: 0,
             gathered: HashMap::new(),
-            known: HashMap::new(),
-            pid_tgid: None,
-            uid_gid: None,
+            known: Known::default(),
             locals: Vec::new(),
             items: Vec::new(),
             walked: zero,
@@ -405,26 +405,35 @@ impl<'a> Lower<'a> {
 
     fn when(&mut self, condition: &Typed) {
         self.prepare(condition);
-        let holds = self.b.block();
         // All that is held is given back there.
         let (exit, depth) = (Exit::to(self.filtered, 0), self.depth());
         self.open_section(&condition.node);
         let filtered = self.filter();
-        self.branch_on(&condition.node, holds, filtered, &exit);
-        self.b.enter(holds);
+        self.go_on_where(&condition.node, filtered, &exit);
         self.close_section(depth);
         self.count_paths();
         for local in condition.node.never_null_where_true() {
             if let Some(Local::Value { value, .. }) = self.locals.get(local as usize) {
                 self.holding.is_there(*value);
+                self.known.learn_there(*value);
             }
         }
+    }
+
+    /// Goes on where the condition holds, and knows there what was found out for it.
+    fn go_on_where(&mut self, condition: &Node, filtered: BlockId, exit: &Exit) {
+        if let NodeKind::And(left, right) = &condition.kind {
+            self.go_on_where(left, filtered, exit);
+            return self.go_on_where(right, filtered, exit);
+        }
+        let holds = self.b.block();
+        self.branch_on(condition, holds, filtered, exit);
+        self.b.enter(holds);
     }
 
     fn bind(&mut self, value: &Typed) {
         self.prepare(value);
         let depth = self.depth();
-        let before = self.known.clone();
         let (absent, join) = (self.b.block(), self.b.block());
         let exit = self.exit_to(absent);
         let (present, result, cut) = (self.b.register(), self.b.register(), self.b.register());
@@ -459,14 +468,17 @@ impl<'a> Lower<'a> {
             self.b.set(result, 0);
             self.b.set(cut, 0);
             self.b.jump(join);
-            self.forget_all_but(before);
+            self.meet(&exit.known());
         }
         self.b.enter(join);
         self.count_paths();
         self.keep_held(depth, result, exit.used());
         let present = exit.used().then_some(present);
         let local = match kept {
-            None => Local::Value { value: result, present, plain: self.is_plain(&value.node) },
+            None => {
+                let (plain, range) = (self.is_plain(&value.node), self.range(&value.node));
+                Local::Value { value: result, present, plain, range }
+            }
             Some(at) if ty.is_octets() => Local::Octets { at, present },
             Some(at) => {
                 let length = self.bounded(result, text::max(&value.node));
@@ -539,14 +551,6 @@ impl<'a> Lower<'a> {
 
     fn count(&mut self, counter: Counter) {
         self.add_one(Address::at(self.counters, Space::MapValue, 8 * counter as i32));
-    }
-
-    /// What was computed on one way only is not known behind the place where the ways meet.
-    fn forget_all_but(&mut self, known: HashMap<Builtin, Register>) {
-        self.pid_tgid =
-            self.pid_tgid.filter(|_| known.contains_key(&Builtin::Pid) || known.contains_key(&Builtin::Tid));
-        self.uid_gid = self.uid_gid.filter(|_| known.contains_key(&Builtin::Uid) || known.contains_key(&Builtin::Gid));
-        self.known = known;
     }
 
     /// A zero of which the verifier knows nothing, and has not seen that it is the one that others are made of.

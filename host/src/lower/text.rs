@@ -254,54 +254,44 @@ impl Lower<'_> {
         self.b.alu(AluOp::Add, value, 0)
     }
 
+    /// The length is found 8 bytes at a time: the marks of the first word that has a 0 tell it.
     fn comm_into(&mut self, to: Register, space: Space) -> Found {
         self.helper(helper::GET_CURRENT_COMM, &[to.into(), (COMM as i32).into()]);
-        let length = self.b.register();
+        let (ones, tops) = (self.b.constant(0x0101_0101_0101_0101), self.b.constant(0x8080_8080_8080_8080u64 as i64));
+        let (marks, before) = (self.b.register(), self.b.register());
         let (second, join) = (self.b.block(), self.b.block());
-        let word = self.b.load(Address::at(to, space, 0), Size::B8);
-        let zeroes = self.zero_bytes(word);
-        let first = self.b.block();
-        self.b.branch(Cond::Eq, zeroes, 0, second, first);
-        self.b.enter(first);
-        self.lowest_byte(zeroes, length, 0);
-        self.b.jump(join);
+        self.mark_zeroes(marks, Address::at(to, space, 0), [ones, tops]);
+        self.b.set(before, 0);
+        self.b.branch(Cond::Eq, marks, 0, second, join);
         self.b.enter(second);
-        let word = self.b.load(Address::at(to, space, 8), Size::B8);
-        let zeroes = self.zero_bytes(word);
-        self.lowest_byte(zeroes, length, 8);
+        self.mark_zeroes(marks, Address::at(to, space, 8), [ones, tops]);
+        self.b.set(before, 8);
         self.b.jump(join);
         self.b.enter(join);
-        // Below 8 on one path and above on the other, the verifier would keep apart all that stands behind, and again with each name.
-        Found { length: self.bounded(length, COMM - 1), cut: self.b.constant(0) }
-    }
-
-    /// The top bit of each byte that is 0, and perhaps of bytes above the lowest such.
-    fn zero_bytes(&mut self, word: Register) -> Register {
-        let ones = self.b.constant(0x0101_0101_0101_0101);
-        let tops = self.b.constant(0x8080_8080_8080_8080u64 as i64);
-        let less = self.b.alu(AluOp::Sub, word, ones);
-        let inverse = self.b.alu(AluOp::Xor, word, -1);
-        let both = self.b.alu(AluOp::And, less, inverse);
-        self.b.alu(AluOp::And, both, tops)
-    }
-
-    /// `length = plus + the number of the lowest byte that is marked`: the bits below that byte, counted by bytes.
-    fn lowest_byte(&mut self, marks: Register, length: Register, plus: i32) {
-        let ones = self.b.constant(0x0101_0101_0101_0101);
-        // The mark moves from the byte's highest bit to its lowest, so that what is below it is the bytes before.
-        let marks = self.b.alu(AluOp::Rsh, marks, 7);
+        // The bits up to the lowest mark, moved so that what is left is the bytes before: one bit of each is counted.
         let less = self.b.alu(AluOp::Sub, marks, 1);
-        let inverse = self.b.alu(AluOp::Xor, marks, -1);
-        let below = self.b.alu(AluOp::And, less, inverse);
+        let up_to = self.b.alu(AluOp::Xor, less, marks);
+        let below = self.b.alu(AluOp::Rsh, up_to, 8);
         let by_bytes = self.b.alu(AluOp::And, below, ones);
         let sum = self.b.alu(AluOp::Mul, by_bytes, ones);
         let count = self.b.alu(AluOp::Rsh, sum, 56);
         // It cannot be more than 7, as the name always ends in a 0; the verifier cannot know that.
         let count = self.b.alu(AluOp::And, count, 7);
-        match plus {
-            0 => self.b.copy(length, count),
-            _ => self.b.alu_to(AluOp::Add, length, count, plus),
+        let mut length = self.b.alu(AluOp::Add, count, before);
+        if space != Space::Stack {
+            // What stands behind it is found by it. Below 8 on one path and above on the other, the verifier would keep apart all that, and again with each name.
+            length = self.bounded(length, COMM - 1);
         }
+        Found { length, cut: self.b.constant(0) }
+    }
+
+    /// The top bit of each byte that is 0, and perhaps of bytes above the lowest such.
+    fn mark_zeroes(&mut self, marks: Register, at: Address, [ones, tops]: [Register; 2]) {
+        let word = self.b.load(at, Size::B8);
+        let less = self.b.alu(AluOp::Sub, word, ones);
+        let inverse = self.b.alu(AluOp::Xor, word, -1);
+        let both = self.b.alu(AluOp::And, less, inverse);
+        self.b.alu_to(AluOp::And, marks, both, tops);
     }
 
     fn copy_local(&mut self, local: u32, to: Register, exit: &Exit) -> Found {
@@ -340,9 +330,7 @@ impl Lower<'_> {
             _ => node.clone(),
         };
         let before = self.scratch.used;
-        let at = self.reserve(room(&node));
-        let to = self.scratch_at(at);
-        let found = self.text_into(&node, to, Space::MapValue, exit);
+        let (to, found) = self.text_to_look_at(&node, exit);
         for (n, text) in with.iter().enumerate() {
             let next = if n + 1 == with.len() { no } else { self.b.block() };
             if text.len() as u32 > max(&node) {
@@ -355,6 +343,19 @@ impl Lower<'_> {
             }
         }
         self.release(before);
+    }
+
+    /// A text in the scratch, for nothing to be written there: a bound one is where it is kept.
+    fn text_to_look_at(&mut self, node: &Node, exit: &Exit) -> (Register, Found) {
+        if let NodeKind::Local(local) = node.kind
+            && let Local::Text { at, length, cut, present } = self.locals[local as usize]
+        {
+            self.need(present, exit);
+            return (self.scratch_at(at), Found { length, cut });
+        }
+        let at = self.reserve(room(node));
+        let to = self.scratch_at(at);
+        (to, self.text_into(node, to, Space::MapValue, exit))
     }
 
     #[expect(clippy::too_many_arguments, reason = "a text in its parts, and what is looked for")]

@@ -1,7 +1,9 @@
 //! Integers, booleans and pointers, and what branches on them.
 
+use super::bytes::{Place, read_by};
 use super::fault::Root;
 use super::held::Exit;
+use super::known::Answer;
 use super::{Local, Lower, helper, lanes};
 use crate::ir::{Address, AluOp, BlockId, Callee, Cond, Operand, Register, Size, Space};
 use crate::plan::arithmetic::Op;
@@ -52,9 +54,8 @@ impl Lower<'_> {
                 match bits {
                     None => self.extended(value, &node.ty, *bytes),
                     Some((first, count)) => {
-                        let up = self.b.alu(AluOp::Lsh, value, 64 - i32::from(*first) - i32::from(*count));
                         let signed = matches!(node.ty.integer(), Some((_, true)));
-                        self.b.alu(if signed { AluOp::Arsh } else { AluOp::Rsh }, up, 64 - i32::from(*count))
+                        self.bit_field(value, *first, *count, signed)
                     }
                 }
             }
@@ -320,7 +321,7 @@ impl Lower<'_> {
         let known = self.known.clone();
         self.b.enter(block);
         body(self);
-        self.forget_all_but(known);
+        self.known = known;
     }
 
     /// A value as the right side of an instruction.
@@ -335,24 +336,16 @@ impl Lower<'_> {
     }
 
     pub fn builtin(&mut self, builtin: Builtin) -> Register {
-        if let Some(known) = self.known.get(&builtin) {
-            return *known;
+        if let Some(known) = self.known.value(Answer::Of(builtin)) {
+            return known;
         }
         let value = match builtin {
             Builtin::Pid | Builtin::Tid => {
-                let both = match self.pid_tgid {
-                    Some(both) => both,
-                    None => self.helper(helper::GET_CURRENT_PID_TGID, &[]),
-                };
-                self.pid_tgid = Some(both);
+                let both = self.halves(Answer::PidTgid, helper::GET_CURRENT_PID_TGID);
                 self.half(both, builtin == Builtin::Pid)
             }
             Builtin::Uid | Builtin::Gid => {
-                let both = match self.uid_gid {
-                    Some(both) => both,
-                    None => self.helper(helper::GET_CURRENT_UID_GID, &[]),
-                };
-                self.uid_gid = Some(both);
+                let both = self.halves(Answer::UidGid, helper::GET_CURRENT_UID_GID);
                 self.half(both, builtin == Builtin::Gid)
             }
             Builtin::Cpu => self.helper(helper::GET_SMP_PROCESSOR_ID, &[]),
@@ -361,8 +354,18 @@ impl Lower<'_> {
             Builtin::Task => self.helper(helper::GET_CURRENT_TASK_BTF, &[]),
             Builtin::Point => self.helper(helper::GET_ATTACH_COOKIE, &[self.context.into()]),
         };
-        self.known.insert(builtin, value);
+        self.known.learn(Answer::Of(builtin), value);
         value
+    }
+
+    /// What a call gives of which two values are the halves.
+    fn halves(&mut self, answer: Answer, helper: u32) -> Register {
+        if let Some(known) = self.known.value(answer) {
+            return known;
+        }
+        let both = self.helper(helper, &[]);
+        self.known.learn(answer, both);
+        both
     }
 
     fn half(&mut self, both: Register, upper: bool) -> Register {
@@ -382,10 +385,11 @@ impl Lower<'_> {
 
     /// Goes to `exit` where a bound value is absent.
     pub fn need(&mut self, present: Option<Register>, exit: &Exit) {
-        if let Some(present) = present {
-            let present = self.fresh(present);
+        if let Some(present) = present.filter(|present| !self.known.is_there(*present)) {
+            let tested = self.fresh(present);
             let absent = self.leave(exit);
-            self.b.leave_if(Cond::Eq, present, 0, absent);
+            self.b.leave_if(Cond::Eq, tested, 0, absent);
+            self.known.learn_there(present);
         }
     }
 
@@ -423,19 +427,44 @@ impl Lower<'_> {
             };
             return self.b.load(Address::at(pointer, Space::Trusted, offset), size(bytes));
         }
-        let from = if offset == 0 { pointer } else { self.b.alu(AluOp::Add, pointer, offset as i32) };
-        let root = self.root(base, pointer, true);
+        let (from, root) = self.source(base, pointer, offset);
         self.probe(from, bytes, access, root, exit)
+    }
+
+    /// Reads the value straight to where it is wanted, in as many bytes, if it is one that a helper reads.
+    pub fn read_to(&mut self, node: &Node, place: Place, (offset, bytes): (u32, u32), exit: &Exit) -> bool {
+        let NodeKind::Load { base, offset: at, bytes: read, bits: None, access } = &node.kind else { return false };
+        let access = if let Type::Pointer { .. } = node.ty { probed(*access) } else { *access };
+        if access == Access::Direct || u32::from(*read) != bytes {
+            return false;
+        }
+        let depth = self.depth();
+        self.explain_node(node);
+        let pointer = self.guarded(base, exit);
+        let (from, root) = self.source(base, pointer, *at);
+        let to = self.address_in(place, offset);
+        self.probe_to(to, from, *read, access, root, exit);
+        self.release_to(depth);
+        true
+    }
+
+    /// What lies behind a pointer, and where that came from.
+    fn source(&mut self, base: &Node, pointer: Register, offset: u32) -> (Register, Root) {
+        let from = if offset == 0 { pointer } else { self.b.alu(AluOp::Add, pointer, offset as i32) };
+        (from, self.root(base, pointer, true))
     }
 
     /// `bytes` read by a helper, which a fault makes absent.
     pub fn probe(&mut self, from: Register, bytes: u8, access: Access, root: Root, exit: &Exit) -> Register {
         let word = self.word_beside(root);
         let to = self.b.address_of(word, 0);
-        let id = if access == Access::User { helper::PROBE_READ_USER } else { helper::PROBE_READ_KERNEL };
-        let failed = self.helper(id, &[to.into(), i32::from(bytes).into(), from.into()]);
-        self.leave_if_failed(Cond::Ne, failed, 0, root, exit);
+        self.probe_to(to, from, bytes, access, root, exit);
         self.b.load(Address::slot(word, 0), size(bytes))
+    }
+
+    fn probe_to(&mut self, to: Register, from: Register, bytes: u8, access: Access, root: Root, exit: &Exit) {
+        let failed = self.helper(read_by(access), &[to.into(), i32::from(bytes).into(), from.into()]);
+        self.leave_if_failed(Cond::Ne, failed, 0, root, exit);
     }
 
     /// A pointer that may be added to. The verifier forbids that with one that may be null, and knows of each pointer that came from the context
@@ -448,12 +477,26 @@ impl Lower<'_> {
             }
             _ => self.value(pointer, exit),
         };
-        if !never_null(pointer) && !is_number(pointer) {
+        if !never_null(pointer) && !is_number(pointer) && !self.known.is_there(value) {
             let tested = if self.lives_on(pointer) { self.fresh(value) } else { value };
             let absent = self.leave(exit);
             self.b.leave_if(Cond::Eq, tested, 0, absent);
+            if let NodeKind::Local(_) = pointer.kind {
+                self.known.learn_there(value);
+            }
         }
         value
+    }
+
+    /// `count` bits of the value from the bit `first` on.
+    fn bit_field(&mut self, value: Register, first: u8, count: u8, signed: bool) -> Register {
+        let (first, count) = (i32::from(first), i32::from(count));
+        if signed || count > 31 {
+            let up = self.b.alu(AluOp::Lsh, value, 64 - first - count);
+            return self.b.alu(if signed { AluOp::Arsh } else { AluOp::Rsh }, up, 64 - count);
+        }
+        let down = if first == 0 { value } else { self.b.alu(AluOp::Rsh, value, first) };
+        self.b.alu(AluOp::And, down, ((1i64 << count) - 1) as i32)
     }
 
     fn extended(&mut self, value: Register, ty: &Type, bytes: u8) -> Register {
@@ -465,12 +508,13 @@ impl Lower<'_> {
 
     fn arithmetic(&mut self, op: Op, unsigned: bool, left: &Node, right: &Node, exit: &Exit) -> Register {
         let node_left = self.value(left, exit);
-        // Of what is not negative, the signed quotient is the unsigned one.
-        let unsigned_division = unsigned || is_not_negative(left) && is_not_negative(right);
-        if let (Op::Divide | Op::Remainder, false) = (op, unsigned_division) {
-            let positive = is_not_negative(right);
-            let right = self.divisor(right, exit);
-            return self.divide_signed(op, node_left, right, positive);
+        if let (Op::Divide | Op::Remainder, false) = (op, unsigned) {
+            let [left_positive, right_positive] = [left, right].map(|side| self.range(side).is_not_negative());
+            // Of what is not negative, the signed quotient is the unsigned one.
+            if !(left_positive && right_positive) {
+                let right = self.divisor(right, exit);
+                return self.divide_signed(op, node_left, right, right_positive);
+            }
         }
         let right = match op {
             Op::Divide | Op::Remainder => self.divisor(right, exit),
@@ -592,15 +636,6 @@ pub fn is_number(pointer: &Node) -> bool {
         NodeKind::Kfunc(call) => !matches!(call.gives, Gives::Owned { .. }),
         NodeKind::Argument { .. } => matches!(pointer.ty, Type::Pointer { origin: Origin::Kernel | Origin::User, .. }),
         _ => false,
-    }
-}
-
-/// Whether the node's value, as a signed integer, cannot be negative.
-fn is_not_negative(node: &Node) -> bool {
-    match (&node.kind, &node.ty) {
-        (NodeKind::Constant(value), _) => *value >= 0,
-        (_, Type::Integer { signed: false, bytes }) => *bytes < 8,
-        (_, ty) => *ty == Type::Boolean,
     }
 }
 

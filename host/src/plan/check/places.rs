@@ -346,12 +346,14 @@ impl Checker<'_> {
             // The bytes that hold the field, aligned to their own number.
             let unit = [1u32, 2, 4, 8].into_iter().find(|n| at % (n * 8) + size <= n * 8).ok_or_else(wide)?;
             let first = at / (unit * 8) * unit;
+            // The verifier lets one load a bit field from its first byte on; with those before it one may load another member.
+            let access = if origin == Origin::Trusted && first == at / 8 { Access::Direct } else { probed };
             let kind = NodeKind::Load {
                 base: Box::new(base),
                 offset: first,
                 bytes: unit as u8,
                 bits: Some(((at - first * 8) as u8, size as u8)),
-                access: probed,
+                access,
             };
             return Ok(Node { kind, ty: ty(bytes.min(8) as u8), span });
         }

@@ -1,14 +1,15 @@
 //! What the compiler's programs cost in the kernel, beside the same probes in C, compiled by clang: `kernel-cost [ROUNDS]` prints a Markdown table.
 //!
 //! bench/kernel-cost/probes.txt has twelve probes as a plugin declares them, probes.c the same by hand, for `clang -O2`: same attach points, filters, fields,
-//! counters, and records, which are compared byte by byte. For each program the table has what the kernel says of it:
+//! counters, and records, which are compared byte by byte. kfuncs.txt and kfuncs.c have probes that call kernel functions. For each program the table has what the kernel
+//! says of it:
 //!
 //! * *verified*: the instructions that the verifier went through, over all paths,
 //! * *xlated* and *jited*: bytes of the program as the kernel has rewritten it, and as machine code,
 //! * *ns*: the time of one run, by the kernel's own account (BPF_ENABLE_STATS), the median of the rounds. The two take turns, so that a machine whose speed drifts
 //!   treats them alike. The load is getppid(2) in a loop, or access(2) where the probe is about a path.
 //!
-//! each as `ours / clang's`, and at the end the median of the twelve ratios. Programs run in the kernel, so how this was built makes no difference to them.
+//! each as `ours / clang's`, and at the end of each table the median of the ratios. Programs run in the kernel, so how this was built makes no difference to them.
 //! Needs root; says so, and does nothing, where there is no clang.
 
 use std::error::Error;
@@ -54,13 +55,6 @@ fn run() -> Result<()> {
         return Ok(());
     };
     porthole::load::check_privileges()?;
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../bench/kernel-cost");
-    let facts = KernelFacts::running();
-    let declaration = declaration::parse(&fs::read_to_string(folder.join("probes.txt"))?)?;
-    let plan = plan(&declaration, &facts).map_err(|e| e.to_string())?;
-    let ours = Object::load(&compile(&plan, "bench", RING)?.bytes)?;
-    let theirs = Object::load(&compiled_by_clang(&folder.join("probes.c"))?)?;
-
     stay_on_one_cpu()?;
     // SAFETY: the call takes no pointer; it returns a descriptor that nobody else knows, or less than 0.
     let _statistics = unsafe { OwnedFd::from_raw_fd(checked(sys::bpf_enable_stats(sys::BPF_STATS_RUN_TIME))?) };
@@ -69,6 +63,20 @@ fn run() -> Result<()> {
         kernel_release()?,
         String::from_utf8_lossy(&clang.stdout).lines().next().unwrap_or("clang")
     );
+    let facts = KernelFacts::running();
+    for probes in ["probes", "kfuncs"] {
+        compare(probes, &facts, rounds)?;
+    }
+    Ok(())
+}
+
+/// Prints the table of these probes.
+fn compare(probes: &str, facts: &KernelFacts, rounds: usize) -> Result<()> {
+    let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("../bench/kernel-cost").join(probes);
+    let declaration = declaration::parse(&fs::read_to_string(file.with_extension("txt"))?)?;
+    let plan = plan(&declaration, facts).map_err(|e| e.to_string())?;
+    let ours = Object::load(&compile(&plan, "bench", RING)?.bytes)?;
+    let theirs = Object::load(&compiled_by_clang(&file.with_extension("c"))?)?;
     println!("| probe | verified | xlated | jited | ns |\n|---|---|---|---|---|");
     let mut ratios = vec![Vec::new(); 4];
     for probe in &plan.probes {
@@ -80,7 +88,7 @@ fn run() -> Result<()> {
         ratios.iter_mut().zip(figures).for_each(|(all, [a, b])| all.push(a as f64 / b as f64));
     }
     let medians: Vec<String> = ratios.into_iter().map(|all| format!("{:.2}", median(all))).collect();
-    println!("| median of ratios | {} |", medians.join(" | "));
+    println!("| median of ratios | {} |\n", medians.join(" | "));
     Ok(())
 }
 

@@ -1,14 +1,15 @@
 //! What a declaration sees of the running kernel: loaded and attached while something is done, its records read back.
 
+use std::collections::BTreeSet;
 use std::fs::{self, File};
 use std::os::fd::AsRawFd;
 use std::time::{Duration, Instant};
 
 use porthole::compile::compile;
-use porthole::declare::{Declaration, Probe, Step};
+use porthole::declare::{Declaration, KfuncUse, Probe, Step};
 use porthole::events::Batch;
 use porthole::kernel::KernelFacts;
-use porthole::load::{Counts, load};
+use porthole::load::{Counts, check_privileges, load};
 use porthole::output::{Format, Renderer, Sent};
 use porthole::plan::layout::{LENGTH, SCHEMA, Schema, WALK_CUT};
 use porthole::plan::{Policy, plan_under};
@@ -113,6 +114,24 @@ pub fn probe(attach: &[&str], when: &str, values: &[&str]) -> Declaration {
     *points = attach.iter().map(|a| (*a).to_owned()).collect();
     body.insert(0, Step::When(when.to_owned()));
     declaration
+}
+
+/// Whether programs cannot be loaded here, so that the kernel part of a test cannot run; says why.
+pub fn unless_root() -> bool {
+    check_privileges().map_err(|error| println!("skipped: {error}")).is_err()
+}
+
+/// The number of the thread that asks, as the kernel has it where there is one namespace of processes.
+pub fn this_thread() -> i64 {
+    // SAFETY: it takes nothing and cannot fail.
+    unsafe { libc::syscall(libc::SYS_gettid) }
+}
+
+/// The declaration, which lists these kfuncs as required.
+pub fn listing<'a>(kfuncs: impl IntoIterator<Item = &'a str>, declaration: Declaration) -> Declaration {
+    let names: BTreeSet<&str> = kfuncs.into_iter().collect();
+    let listed = |name: &str| KfuncUse { name: name.to_owned(), required: true, claim: None };
+    Declaration { kfuncs: names.into_iter().map(listed).collect(), ..declaration }
 }
 
 /// Longer than anything here takes: an unoptimised host on a busy machine. Where machines are slower still, as virtual ones without hardware for it, the

@@ -10,16 +10,16 @@ use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 
 use porthole::compile::compile;
-use porthole::declare::{Declaration, KfuncUse};
+use porthole::declare::KfuncUse;
 use porthole::kernel::kfunc::{ProgramKind, Usage, known};
 use porthole::kernel::{Answer, KernelFacts};
-use porthole::load::{LoadError, check_privileges, load};
+use porthole::load::{LoadError, load};
 use porthole::objfile;
 use porthole::plan::{Policy, plan_under};
 use porthole_tests::cgroups::Cgroups;
 use porthole_tests::declaration;
 use porthole_tests::kernel::Object;
-use porthole_tests::live::{self, trace};
+use porthole_tests::live::{self, listing, this_thread, trace, unless_root};
 use porthole_tests::machine::Value;
 
 use e2e::kernel;
@@ -127,24 +127,12 @@ const CALLS: &[(&str, &str, Gives)] = &[
     ("cgroup_rstat_updated", "cgroup_rstat_updated(bpf_cgroup_from_id(cgroup), 0)", Is("true")),
 ];
 
-/// A declaration that lists these kfuncs.
-fn listing<'a>(kfuncs: impl IntoIterator<Item = &'a str>, declaration: Declaration) -> Declaration {
-    let names: BTreeSet<&str> = kfuncs.into_iter().collect();
-    let listed = |name: &str| KfuncUse { name: name.to_owned(), required: true, claim: None };
-    Declaration { kfuncs: names.into_iter().map(listed).collect(), ..declaration }
-}
-
 fn has(facts: &KernelFacts, kfunc: &str) -> bool {
     facts.kfunc(kfunc).expect("facts").is_some()
 }
 
 fn may_call(facts: &KernelFacts, kfunc: &str, kind: ProgramKind) -> bool {
     has(facts, kfunc) && facts.may_call(kfunc, kind) == Answer::Yes
-}
-
-fn this_thread() -> i64 {
-    // SAFETY: it takes nothing and cannot fail.
-    unsafe { libc::syscall(libc::SYS_gettid) }
 }
 
 /// Calls access(2).
@@ -169,8 +157,7 @@ fn shown(value: &Value) -> String {
 #[test]
 fn root_each_kfunc_gives_what_it_should() {
     let _alone = alone();
-    if let Err(error) = check_privileges() {
-        println!("skipped: {error}");
+    if unless_root() {
         return;
     }
     let facts = KernelFacts::running();
@@ -284,8 +271,7 @@ const OF_TRUTHS: [&str; 9] = [
 #[test]
 fn root_walks_find_what_is_there() {
     let _alone = alone();
-    if let Err(error) = check_privileges() {
-        println!("skipped: {error}");
+    if unless_root() {
         return;
     }
     let facts = KernelFacts::running();
@@ -322,8 +308,7 @@ fn root_walks_find_what_is_there() {
 #[test]
 fn root_walks_agree_with_proc() {
     let _alone = alone();
-    if let Err(error) = check_privileges() {
-        println!("skipped: {error}");
+    if unless_root() {
         return;
     }
     let kfuncs = ["bpf_iter_task_new", "bpf_iter_task_vma_new"];
@@ -376,8 +361,7 @@ fn number(value: &Value) -> u64 {
 #[test]
 fn root_a_walk_ends_at_its_bound_and_says_so() {
     let _alone = alone();
-    if let Err(error) = check_privileges() {
-        println!("skipped: {error}");
+    if unless_root() {
         return;
     }
     if !has(&KernelFacts::running(), "bpf_iter_num_new") {
@@ -402,8 +386,7 @@ fn root_a_walk_ends_at_its_bound_and_says_so() {
 #[test]
 fn root_walks_load_behind_any_test() {
     let _alone = alone();
-    if let Err(error) = check_privileges() {
-        println!("skipped: {error}");
+    if unless_root() {
         return;
     }
     let facts = KernelFacts::running();
@@ -441,8 +424,7 @@ fn root_walks_load_behind_any_test() {
 #[test]
 fn root_a_record_full_of_calls_loads() {
     let _alone = alone();
-    if let Err(error) = check_privileges() {
-        println!("skipped: {error}");
+    if unless_root() {
         return;
     }
     let facts = KernelFacts::running();
@@ -486,8 +468,7 @@ fn sleeps_here(facts: &KernelFacts, kfunc: &str) -> bool {
 #[test]
 fn root_sleeping_kfuncs_read_what_is_not_in_memory_yet() {
     let _alone = alone();
-    if let Err(error) = check_privileges() {
-        println!("skipped: {error}");
+    if unless_root() {
         return;
     }
     let facts = KernelFacts::running();
@@ -540,8 +521,7 @@ fn elsewhere_lacks<'a>(facts: &KernelFacts, kfuncs: &'a str) -> Option<&'a str> 
 #[test]
 fn root_kfuncs_load_in_programs_of_other_kinds() {
     let _alone = alone();
-    if let Err(error) = check_privileges() {
-        println!("skipped: {error}");
+    if unless_root() {
         return;
     }
     let facts = KernelFacts::running();
@@ -571,8 +551,7 @@ fn root_kfuncs_load_in_programs_of_other_kinds() {
 #[test]
 fn root_documented_calls_give_what_the_page_says() {
     let _alone = alone();
-    if let Err(error) = check_privileges() {
-        println!("skipped: {error}");
+    if unless_root() {
         return;
     }
     let facts = KernelFacts::running();
@@ -614,8 +593,7 @@ fn root_documented_calls_give_what_the_page_says() {
 #[test]
 fn root_what_a_kernel_lacks_is_absent() {
     let _alone = alone();
-    if let Err(error) = check_privileges() {
-        println!("skipped: {error}");
+    if unless_root() {
         return;
     }
     let facts = KernelFacts::running();
@@ -746,8 +724,7 @@ fn walks_that_a_kernel_lacks_are_absent() {
 #[test]
 fn root_a_wrong_claim_is_told() {
     let _alone = alone();
-    if let Err(error) = check_privileges() {
-        println!("skipped: {error}");
+    if unless_root() {
         return;
     }
     let facts = KernelFacts::running();

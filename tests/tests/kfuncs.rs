@@ -6,12 +6,7 @@ use std::path::Path;
 
 use porthole::kernel::kfunc::known;
 use porthole::kernel::{Answer, KernelFacts, ProgramKind};
-use porthole::load::check_privileges;
-
-/// Who may call a kfunc is found by loading programs.
-fn unless_root() -> bool {
-    check_privileges().map_err(|error| println!("skipped: {error}")).is_err()
-}
+use porthole_tests::live::unless_root;
 
 /// From which kinds of programs each kfunc may be called, as it was found in another way for a kernel of this version; none where there is no such table.
 fn expected(version: (u32, u32)) -> Option<BTreeMap<String, Vec<(ProgramKind, String)>>> {

@@ -19,13 +19,11 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use porthole::declare::{Declaration, KfuncUse};
 use porthole::kernel::kfunc::ProgramKind;
 use porthole::kernel::{Answer, KernelFacts};
-use porthole::load::check_privileges;
 use porthole_tests::cgroups::Cgroups;
 use porthole_tests::declaration;
-use porthole_tests::live::{self, patience, trace};
+use porthole_tests::live::{self, listing, patience, this_thread, trace, unless_root};
 use porthole_tests::machine::Value;
 
 /// One test at a time: what one has in memory another would count.
@@ -38,11 +36,6 @@ const EVENTS: u64 = 100_000;
 const GETPPID: &str = "tracepoint:syscalls:sys_enter_getppid";
 /// Objects of all small sizes that come and go meanwhile at most; a leak would be [`EVENTS`] of them.
 const OTHERS: i64 = (EVENTS / 2) as i64;
-
-fn this_thread() -> i64 {
-    // SAFETY: it takes nothing and cannot fail.
-    unsafe { libc::syscall(libc::SYS_gettid) }
-}
 
 fn call(times: u64) {
     for _ in 0..times {
@@ -69,11 +62,6 @@ fn may_call(kind: ProgramKind, kfuncs: &[&str]) -> bool {
     lacking.is_none()
 }
 
-fn listing(kfuncs: &[&str], declaration: Declaration) -> Declaration {
-    let listed = |name: &&str| KfuncUse { name: (*name).to_owned(), required: true, claim: None };
-    Declaration { kfuncs: kfuncs.iter().map(listed).collect(), ..declaration }
-}
-
 /// Calls the kfunc so often: bound, used by a condition that seldom holds, by an expression that is absent, and by the event.
 fn acquire(kfuncs: &[&str], value: &str, used: &str) {
     acquire_at(GETPPID, kfuncs, value, used, || call(EVENTS));
@@ -85,7 +73,8 @@ fn acquire_at(attach: &str, kfuncs: &[&str], value: &str, used: &str, work: impl
     let text = format!(
         "probe p\nattach {attach}\nwhen tid == {tid}\nbind v = {value}\nbind gone = v ? 1 / ({used} - {used}) : 0\nwhen nsecs / 1000 % 10 == 0 && {used} >= 0\nemit e\n  used = {used}\n  again = {value} == v\n"
     );
-    let seen = trace(&listing(kfuncs, declaration::parse(&text).unwrap_or_else(|e| panic!("{e}"))), work);
+    let seen =
+        trace(&listing(kfuncs.iter().copied(), declaration::parse(&text).unwrap_or_else(|e| panic!("{e}"))), work);
     assert!(seen.counts.hits >= EVENTS, "{:?}", seen.counts);
     assert!(seen.counts.emitted + seen.counts.lost > EVENTS / 50, "it is seldom come to the end: {:?}", seen.counts);
     assert!(seen.counts.filtered > EVENTS / 2, "it is seldom left: {:?}", seen.counts);
@@ -102,7 +91,7 @@ fn read(value: &str) -> i64 {
 fn held(attach: &str, kfuncs: &[&str], value: &str, count: &str, work: impl FnOnce()) -> i64 {
     let bound =
         format!("probe p\nattach {attach}\nwhen tid == {}\nbind v = {value}\nemit e\n  n = {count}\n", this_thread());
-    number(&trace(&listing(kfuncs, declaration::parse(&bound).unwrap()), work).rows[0])
+    number(&trace(&listing(kfuncs.iter().copied(), declaration::parse(&bound).unwrap()), work).rows[0])
 }
 
 fn number(row: &[Value]) -> i64 {
@@ -116,8 +105,7 @@ fn number(row: &[Value]) -> i64 {
 #[test]
 fn root_tasks_are_given_back() {
     let _alone = alone();
-    if let Err(error) = check_privileges() {
-        println!("skipped: {error}");
+    if unless_root() {
         return;
     }
     const COUNT: &str = "task.rcu_users.refs.counter";
@@ -156,8 +144,7 @@ fn until_none_is_dying(root: &Path) -> u64 {
 #[test]
 fn root_cgroups_are_given_back() {
     let _alone = alone();
-    if let Err(error) = check_privileges() {
-        println!("skipped: {error}");
+    if unless_root() {
         return;
     }
     // One of its own around them, whose count nobody else changes.
@@ -289,8 +276,7 @@ impl Drop for Hierarchy {
 #[test]
 fn root_cgroups_of_version_1_are_given_back() {
     let _alone = alone();
-    if let Err(error) = check_privileges() {
-        println!("skipped: {error}");
+    if unless_root() {
         return;
     }
     if !has(&["bpf_task_get_cgroup1"]) {
@@ -317,8 +303,7 @@ fn root_cgroups_of_version_1_are_given_back() {
 #[test]
 fn root_files_are_given_back() {
     let _alone = alone();
-    if let Err(error) = check_privileges() {
-        println!("skipped: {error}");
+    if unless_root() {
         return;
     }
     const KFUNC: &str = "bpf_get_task_exe_file";
@@ -343,8 +328,7 @@ fn root_files_are_given_back() {
 #[test]
 fn root_keys_are_given_back() {
     let _alone = alone();
-    if let Err(error) = check_privileges() {
-        println!("skipped: {error}");
+    if unless_root() {
         return;
     }
     const KFUNC: &str = "bpf_lookup_user_key";
@@ -390,8 +374,7 @@ fn objects() -> Option<i64> {
 #[test]
 fn root_memory_is_given_back() {
     let _alone = alone();
-    if let Err(error) = check_privileges() {
-        println!("skipped: {error}");
+    if unless_root() {
         return;
     }
     for (kfuncs, value, used) in [

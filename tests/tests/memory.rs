@@ -8,10 +8,11 @@ use std::process::Command;
 use porthole::compile::compile;
 use porthole::events::Batch;
 use porthole::kernel::KernelFacts;
-use porthole::load::{check_privileges, load};
+use porthole::load::load;
 use porthole::plan::layout::LENGTH;
 use porthole::plan::plan;
 use porthole_tests::declaration;
+use porthole_tests::live::unless_root;
 use porthole_tests::machine::{Value, decode};
 
 const PAGE: usize = 4096;
@@ -52,8 +53,7 @@ fn trace(facts: &KernelFacts, name: &str, values: &[String], work: impl FnOnce()
 /// What a process has of memory is counted in a number of all CPUs and one of each; only together they are right.
 #[test]
 fn root_per_cpu_parts_of_a_number_add_up() {
-    if let Err(error) = check_privileges() {
-        println!("skipped: {error}");
+    if unless_root() {
         return;
     }
     let facts = KernelFacts::running();
@@ -108,8 +108,7 @@ fn touches_pages() {
 
 #[test]
 fn root_variables_are_those_of_the_kernel() {
-    if let Err(error) = check_privileges() {
-        println!("skipped: {error}");
+    if unless_root() {
         return;
     }
     let facts = KernelFacts::running();
@@ -142,8 +141,7 @@ fn root_variables_are_those_of_the_kernel() {
 /// The functions of a file are those that the kernel names so.
 #[test]
 fn root_functions_have_addresses() {
-    if let Err(error) = check_privileges() {
-        println!("skipped: {error}");
+    if unless_root() {
         return;
     }
     // SAFETY: a descriptor is made, which nobody else knows.

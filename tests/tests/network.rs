@@ -7,15 +7,10 @@ use std::ffi::CString;
 use std::fs;
 use std::net::{SocketAddr, TcpListener, TcpStream};
 
-use porthole_tests::live::{Seen, probe, trace};
+use porthole_tests::live::{Seen, probe, this_thread, trace};
 use porthole_tests::machine::Value;
 
 use e2e::is_root;
-
-fn tid() -> i64 {
-    // SAFETY: it takes nothing and cannot fail.
-    unsafe { libc::syscall(libc::SYS_gettid) }
-}
 
 fn bytes(bytes: &[u8]) -> Value {
     Value::Bytes { bytes: bytes.to_vec(), cut: false }
@@ -40,7 +35,7 @@ fn root_bytes_are_those_that_were_written() {
     let (mut pipe, null) = ([0; 2], std::ptr::null::<u8>());
     // SAFETY: there is room for two numbers of files, which this test alone uses.
     assert_eq!(unsafe { libc::pipe2(pipe.as_mut_ptr(), libc::O_CLOEXEC) }, 0);
-    let when = format!("tid == {} && args.fd == {}", tid(), pipe[1]);
+    let when = format!("tid == {} && args.fd == {}", this_thread(), pipe[1]);
     let values = [
         "buf(args.buf, args.count)",
         "buf(args.buf, args.count, 4096)",
@@ -105,7 +100,7 @@ fn root_addresses_are_those_of_the_sockets() {
         Err(error) => println!("skipped: no IPv6: {error}"),
     }
     // When it is closed, the socket has had both addresses and ports for long.
-    let when = format!("tid == {} && args.newstate == TCP_FIN_WAIT1", tid());
+    let when = format!("tid == {} && args.newstate == TCP_FIN_WAIT1", this_thread());
     let mut ends: Vec<(SocketAddr, SocketAddr)> = Vec::new();
     let seen = trace(&probe(&["rawtracepoint:inet_sock_set_state"], &when, &values), || {
         for listener in &listeners {
@@ -150,7 +145,7 @@ fn root_hardware_addresses_are_those_of_the_devices() {
         })
         .collect();
     let values: Vec<&str> = values.iter().map(String::as_str).collect();
-    let when = format!("tid == {}", tid());
+    let when = format!("tid == {}", this_thread());
     let seen = trace(&probe(&["tracepoint:syscalls:sys_enter_access"], &when, &values), || {
         // SAFETY: the path ends in a 0.
         unsafe { libc::access(c"/".as_ptr(), libc::R_OK) };
@@ -176,7 +171,7 @@ fn root_flags_have_the_names_that_were_passed() {
         return;
     }
     let path = CString::new("/dev/null").unwrap();
-    let when = format!("tid == {}", tid());
+    let when = format!("tid == {}", this_thread());
     let opens = [
         (libc::O_RDONLY, "O_RDONLY"),
         (libc::O_WRONLY | libc::O_CLOEXEC, "O_WRONLY|O_CLOEXEC"),
@@ -241,7 +236,7 @@ fn root_flags_have_the_names_that_were_passed() {
     // A device's flags, whose names are an enumeration's.
     let device = "container_of(task.nsproxy.net_ns.dev_base_head.next, struct net_device, dev_list)";
     let value = format!("flags({device}.flags, \"enum net_device_flags\")");
-    let when = format!("tid == {}", tid());
+    let when = format!("tid == {}", this_thread());
     let seen = trace(&probe(&["tracepoint:syscalls:sys_enter_access"], &when, &[&value]), || {
         // SAFETY: the path ends in a 0.
         unsafe { libc::access(c"/".as_ptr(), libc::R_OK) };

@@ -13,18 +13,13 @@ use std::path::{Path, PathBuf};
 use std::sync::mpsc;
 use std::thread;
 
-use porthole::load::check_privileges;
-use porthole_tests::live::{probe, root_of_mounts, trace};
+use porthole_tests::live::{probe, root_of_mounts, this_thread, trace, unless_root};
 use porthole_tests::machine::Value;
 
 /// Components of a path at most.
 const STEPS: usize = 48;
 /// The file whose number is passed.
 const FILE: &str = "task.files.fdt.fd[args.regs.di]";
-
-fn unless_root() -> bool {
-    check_privileges().map_err(|error| println!("skipped: {error}")).is_err()
-}
 
 /// The system call.
 fn ask(number: i32) {
@@ -34,9 +29,7 @@ fn ask(number: i32) {
 
 /// That it is this thread's.
 fn when() -> String {
-    // SAFETY: it takes and changes nothing.
-    let thread = unsafe { libc::gettid() };
-    format!("tid == {thread} && args.id == {}", libc::SYS_getppid)
+    format!("tid == {} && args.id == {}", this_thread(), libc::SYS_getppid)
 }
 
 /// The values of these expressions for each of the files.

@@ -12,12 +12,13 @@ use std::time::{Duration, Instant};
 use porthole::compile::compile;
 use porthole::declare::{Declaration, KfuncUse, Probe};
 use porthole::kernel::KernelFacts;
-use porthole::load::{LoadError, check_privileges, load};
+use porthole::load::{LoadError, load};
 use porthole_tests::declaration;
 use porthole_tests::generate::kfuncs::Kfuncs;
 use porthole_tests::generate::points::Points;
 use porthole_tests::generate::{Generator, RING, alone, planned, smallest};
 use porthole_tests::kernel::{Object, Verdict};
+use porthole_tests::live::unless_root;
 use porthole_tests::random::{Random, SEED, count, seed};
 
 /// Programs that are loaded at least.
@@ -49,8 +50,7 @@ struct Tally {
 
 #[test]
 fn root_random_declarations_load() {
-    if let Err(error) = check_privileges() {
-        println!("skipped: {error}");
+    if unless_root() {
         return;
     }
     let facts = KernelFacts::running();
@@ -60,8 +60,7 @@ fn root_random_declarations_load() {
 /// The same with calls of kernel functions, and walks.
 #[test]
 fn root_random_calls_load() {
-    if let Err(error) = check_privileges() {
-        println!("skipped: {error}");
+    if unless_root() {
         return;
     }
     // What may be called from where is tried once in a boot.

@@ -8,9 +8,9 @@ use std::os::fd::{AsRawFd, FromRawFd};
 
 use porthole::compile::compile;
 use porthole::kernel::KernelFacts;
-use porthole::load::{LoadError, check_privileges, load};
+use porthole::load::{LoadError, load};
 use porthole::plan::plan;
-use porthole_tests::live::{Seen, probe, trace};
+use porthole_tests::live::{Seen, probe, this_thread, trace, unless_root};
 use serde_json::{Value, json};
 
 use e2e::host::Run;
@@ -48,14 +48,9 @@ unsafe extern "C" {
 
 const CALLS: u64 = 3;
 
-fn unless_root() -> bool {
-    check_privileges().map_err(|error| println!("skipped: {error}")).is_err()
-}
-
 /// What these expressions are when this thread calls the kernel.
 fn seen(attach: &str, values: &[&str]) -> Seen {
-    // SAFETY: it takes and changes nothing.
-    let thread = unsafe { libc::gettid() };
+    let thread = this_thread();
     let seen = trace(&probe(&[attach], &format!("tid == {thread}"), values), || {
         // SAFETY: the call takes nothing and changes nothing but registers that calls may change.
         (0..CALLS).for_each(|_| unsafe { porthole_outer() });
@@ -123,8 +118,7 @@ fn seen_of_getppid(attach: &str, values: &[&str]) -> Vec<Value> {
     if attach.starts_with("tracepoint:syscalls") {
         return seen(attach, values).shown();
     }
-    // SAFETY: it takes and changes nothing.
-    let thread = unsafe { libc::gettid() };
+    let thread = this_thread();
     let when = format!("tid == {thread} && args.id == {}", libc::SYS_getppid);
     // SAFETY: as above.
     let seen = trace(&probe(&[attach], &when, values), || unsafe { porthole_outer() });

@@ -5,9 +5,10 @@ use std::process::Command;
 
 use porthole::compile::compile;
 use porthole::kernel::KernelFacts;
-use porthole::load::{check_privileges, load};
+use porthole::load::load;
 use porthole::plan::plan;
 use porthole_tests::declaration;
+use porthole_tests::live::unless_root;
 
 const PATH: &str = "/usr/lib/porthole-none.so.6";
 const CALLS: u64 = 3;
@@ -61,8 +62,7 @@ fn truths(pid: u32, tid: i64) -> Vec<(String, bool)> {
 
 #[test]
 fn root_conditions_hold_where_they_are_true() {
-    if let Err(error) = check_privileges() {
-        println!("skipped: {error}");
+    if unless_root() {
         return;
     }
     // SAFETY: it takes nothing and cannot fail.
@@ -92,8 +92,7 @@ fn root_conditions_hold_where_they_are_true() {
 /// What `argv` points to: pointers, of which each points to a text.
 #[test]
 fn root_arguments_of_a_program_are_read() {
-    if let Err(error) = check_privileges() {
-        println!("skipped: {error}");
+    if unless_root() {
         return;
     }
     let unique = format!("porthole-{}", std::process::id());

@@ -499,6 +499,7 @@ const ELSEWHERE: &[(&str, &str, &str, &str)] = &[
     ("bpf_iter_css_task_new", "iter:cgroup", "true", "count(css_tasks(args.cgroup))"),
     ("bpf_iter_css_new", "iter:cgroup", "true", "count(descendants(args.cgroup), d, d.cgroup.level == args.cgroup.level + 1)"),
     ("css_rstat_flush bpf_cgroup_from_id bpf_task_under_cgroup", "iter:task", "css_rstat_flush(&bpf_cgroup_from_id(cgroup).self)", "bpf_task_under_cgroup(args.task, args.task.cgroups.dfl_cgrp)"),
+    ("bpf_copy_from_user_task_str scx_bpf_cpu_curr", "iter:task", "bpf_copy_from_user_task_str(8, 0, args.task, 0) != \"x\"", "scx_bpf_cpu_curr(0).pid"),
     ("bpf_map_sum_elem_count", "iter:bpf_map", "true", "bpf_map_sum_elem_count(args.map)"),
     ("bpf_task_acquire", "iter:task_file", "true", "bpf_task_acquire(args.task).tgid"),
     ("bpf_sock_destroy", "iter:tcp", "args.uid == 4711", "bpf_sock_destroy(args.sk_common)"),

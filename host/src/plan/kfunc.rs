@@ -13,6 +13,8 @@ pub struct Call {
     pub gives: Gives,
     /// Whether it may sleep, so that nothing around it may hold off what waits for RCU.
     pub sleeps: bool,
+    /// Whether it must be called within an RCU section.
+    pub rcu: bool,
 }
 
 /// What a kernel function is passed.

@@ -279,10 +279,11 @@ impl Node {
         self.any(&|node| matches!(&node.kind, NodeKind::Kfunc(call) if call.sleeps))
     }
 
-    /// Whether it uses what only RCU protects: what some members lead to, and what some walks give.
+    /// Whether it uses what only RCU protects: what some members lead to, what some walks give, and kfuncs that ask for it.
     pub fn needs_rcu(&self) -> bool {
         self.any(&|node| match &node.kind {
             NodeKind::Walk(walk) => walk.over.rcu,
+            NodeKind::Kfunc(call) => call.rcu,
             NodeKind::Load { access: Access::Direct, .. } => {
                 matches!(node.ty, Type::Pointer { origin: Origin::Trusted, .. })
             }

@@ -221,7 +221,8 @@ impl Checker<'_> {
             Some(writer) => (Gives::Text(writer.length), Type::Text { max }),
             None => self.given(here, btf, arguments, span)?,
         };
-        let call = Call { function: Arc::clone(&here.function), arguments: passed, gives, sleeps };
+        let rcu = here.flags.rcu_protected();
+        let call = Call { function: Arc::clone(&here.function), arguments: passed, gives, sleeps, rcu };
         Ok(Node { kind: NodeKind::Kfunc(Box::new(call)), ty, span })
     }
 

@@ -104,6 +104,7 @@ impl Checker<'_> {
                 arguments: vec![Argument::Pointer(directly(node))],
                 gives: Gives::Owned { release, may_be_null },
                 sleeps: false,
+                rcu: false,
             };
             return Ok(Node { kind: NodeKind::Kfunc(Box::new(call)), ty, span });
         }

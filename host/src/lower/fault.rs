@@ -39,6 +39,10 @@ impl Lower<'_> {
         match &pointer.kind {
             NodeKind::Address { base, offset: more } => self.root_behind(base, value, offset + more, true),
             _ if guarded && !is_number(pointer) => Root::Sound,
+            // An integer that was loaded directly is in no word; of a pointer that is no base, `value` makes a number by a helper.
+            NodeKind::Load { access: Access::Direct, .. } if !matches!(pointer.ty, Type::Pointer { .. }) => {
+                Root::Register { register: value, offset: offset as i32, fresh: false }
+            }
             NodeKind::Load { bytes: 8, bits: None, .. } | NodeKind::Fetched { .. } => Root::Word(self.last_word),
             NodeKind::Argument { access: Access::Kernel | Access::User, .. } if is_wide(&pointer.ty) => {
                 Root::Word(self.last_word)

@@ -21,7 +21,7 @@ type Shape = (&'static str, &'static str, usize, fn(usize) -> Parts);
 type Parts = (Vec<Step>, Vec<String>);
 const GETENV: &str = "uprobe:libc:getenv";
 
-const SHAPES: [Shape; 46] = [
+const SHAPES: [Shape; 47] = [
     ("sums", OPENAT, 64, |n| (vec![], vec![chain("nsecs", "+", 256); n])),
     ("conditions", OPENAT, 127, |n| (vec![Step::When(chain("nsecs", "||", 250)); n], vec![])),
     ("unlike conditions", OPENAT, 127, |n| (whens(n, |i| format!("tid % {} != {}", i + 2, i)), vec![])),
@@ -87,6 +87,10 @@ const SHAPES: [Shape; 46] = [
     }),
     ("searches", OPENAT, 60, |n| (with_text(whens(n, |i| format!("contains(a, \"lib{i}.so\")"))), vec![])),
     ("long searches", OPENAT, 60, |n| (vec![], vec!["contains(str(args.filename, 1900), \"x\")".to_owned(); n])),
+    ("searches for long texts", OPENAT, 60, |n| {
+        let field = |i| format!("contains(str(args.filename, 300), \"{}\") ? comm : \"{i}\"", "long".repeat(33));
+        (vec![], (0..n).map(field).collect())
+    }),
     ("walks", SWITCH, 64, |n| (vec![], vec![chain(WALK, "+", 10); n])),
     ("paths", SWITCH, 64, |n| (vec![], vec!["path(args.prev.mm.exe_file)".to_owned(); n])),
     ("bound paths", SWITCH, 30, |n| {

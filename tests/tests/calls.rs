@@ -707,6 +707,20 @@ fn kfuncs_of_modules_are_called_as_claimed() {
     }
 }
 
+/// What is thrown is what the program returns, which the verifier bounds in programs of some kinds.
+#[test]
+fn nothing_but_zero_is_thrown() {
+    let facts = KernelFacts::from_dir(&Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures/kernel-6.18"));
+    let planned = |value: &str| {
+        let text =
+            format!("kfunc bpf_throw\nprobe p\nattach rawtracepoint:sched_switch\nemit e\n  f = bpf_throw({value})\n");
+        plan_under(&declaration::parse(&text).unwrap(), &facts, &Policy { effects: true })
+    };
+    assert!(planned("0").is_ok());
+    let told = planned("args.next.tgid").expect_err("it may be anything").to_string();
+    assert!(told.contains("what is thrown is what the program returns, and that is 0"), "{told}");
+}
+
 /// A walk by an iterator that the kernel lacks is absent, where the declaration is prepared for that.
 #[test]
 fn walks_that_a_kernel_lacks_are_absent() {

@@ -217,6 +217,13 @@ impl Checker<'_> {
                 return Err(one(fault.help("bound the texts: `str(pointer, 256)`")));
             }
         }
+        let is_zero =
+            |argument: &Argument| matches!(argument, Argument::Number(node) if node.kind == NodeKind::Constant(0));
+        if name == THROW && !passed.iter().all(is_zero) {
+            // Which is bounded in programs of some kinds, and looked at by nobody.
+            let fault = Fault::new(span, "what is thrown is what the program returns, and that is 0");
+            return Err(one(fault.help("write `bpf_throw(0)`")));
+        }
         let (gives, ty) = match writer {
             Some(writer) => (Gives::Text(writer.length), Type::Text { max }),
             None => self.given(here, btf, arguments, span)?,

@@ -701,6 +701,13 @@ fn kfuncs_of_modules_are_called_as_claimed() {
         ("kfunc booth_git plain\n", "booth_git(task)", true, "did you mean `booth_get` or `booth_put`?"),
         (listed, "booth_sold(booth_get(args.preempt))", true, "a pointer to `struct task_struct` is wanted"),
         (listed, "booth_sold(task)", true, "struct booth"),
+        // Its argument is a number, by which the kernel finds its own types alone.
+        (
+            "kfunc bpf_rdonly_cast\n",
+            "bpf_rdonly_cast(task, \"booth\") == 0",
+            true,
+            "the name of a structure of the kernel itself is wanted",
+        ),
     ] {
         let told = planned(listed, value, effects).expect_err(value).to_string();
         assert!(told.contains(message), "{told}");

@@ -314,10 +314,11 @@ impl Checker<'_> {
         let wrong = |message: String| one(self.wrong_argument(&here.kfunc, index, expr.span, message, btf));
         match btf.kind(btf.strip(*ty).id) {
             Kind::Int { .. } if param == TYPE => {
-                let id =
-                    self.structure_named(expr).map_err(|_| wrong("the name of a structure is wanted".to_owned()))?;
+                let id = self
+                    .structure_named(expr)
+                    .map_err(|_| wrong("the name of a structure of the kernel itself is wanted".to_owned()))?;
                 let ty = Type::Integer { bytes: 8, signed: true };
-                let kind = NodeKind::Constant(id.0.into());
+                let kind = NodeKind::Constant(id.number().into());
                 Ok(Argument::Number(Node { kind, ty, span: expr.span }))
             }
             Kind::Int { bytes, signed, .. } | Kind::Enum { bytes, signed, .. } => {
@@ -445,10 +446,11 @@ impl Checker<'_> {
         self.value(expr)
     }
 
-    /// A structure of the kernel's, by its name in quotes.
+    /// A structure of the kernel itself, by its name in quotes: the number that is passed means one of the kernel's own types, and never a module's.
     fn structure_named(&self, expr: &Expr) -> Checked<TypeId> {
         let ExprKind::Text(name) = &expr.kind else { return Err(Vec::new()) };
-        self.btf(expr.span)?.structure(&String::from_utf8_lossy(name)).ok_or_else(Vec::new)
+        let found = self.btf(expr.span)?.structure(&String::from_utf8_lossy(name));
+        found.filter(|id| !id.is_of_module()).ok_or_else(Vec::new)
     }
 
     fn wrong_argument(&self, kfunc: &Kfunc, index: usize, span: Span, message: String, btf: &Btf) -> Fault {

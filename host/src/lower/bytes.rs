@@ -73,10 +73,7 @@ impl Lower<'_> {
     ) -> Found {
         let max = super::text::max(node);
         let (size, found) = match length {
-            None => {
-                let found = Found { length: self.b.constant(max.into()), cut: self.b.constant(0) };
-                (Operand::Constant(max as i32), found)
-            }
+            None => (Operand::Constant(max as i32), self.all(max)),
             Some(length) => {
                 let found = self.length(length, max, exit);
                 (found.length.into(), found)

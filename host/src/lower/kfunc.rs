@@ -80,7 +80,7 @@ impl Lower<'_> {
                 let empty = self.b.alu(AluOp::Rsh, length, 63);
                 self.b.alu_to(AluOp::Add, length, length, empty);
             }
-            _ => self.b.set(length, max.into()),
+            _ => return self.all(max),
         }
         self.cut_to(length, cut, max);
         text::Found { length: self.settled(length), cut }

@@ -181,6 +181,13 @@ impl Lower<'_> {
         Found { length: self.b.constant(length), cut: self.b.constant(0) }
     }
 
+    /// What is there in full or not at all. Were its length a number that the verifier knows, what comes behind it in the record were at another known place for each set of
+    /// fields that are absent, and each set a path of its own.
+    pub fn all(&mut self, max: u32) -> Found {
+        let length = self.b.constant(max.into());
+        Found { length: self.bounded(length, max), cut: self.b.constant(0) }
+    }
+
     fn write_literal(&mut self, text: &[u8], to: Register, space: Space) {
         for (chunk, at) in chunks(text) {
             let mut bytes = [0; 8];

@@ -44,7 +44,7 @@ fn patterns() {
     );
     assert_eq!(points("kprobe:vfs_{read,write}"), ["kprobe:vfs_read", "kprobe:vfs_write"]);
     assert_eq!(points("kprobe:vfs_[rw]*"), ["kprobe:vfs_read", "kprobe:vfs_write"]);
-    assert_eq!(points("lsm"), ["lsm:bprm_check_security", "lsm:file_open"]);
+    assert_eq!(points("lsm"), ["lsm:bprm_check_security", "lsm:file_open", "lsm:task_free"]);
     assert_eq!(points("no_such_thing"), Vec::<String>::new());
     assert!(points("sched_switch").starts_with(&["rawtracepoint:sched_switch".to_owned()]));
 }

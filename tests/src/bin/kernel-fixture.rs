@@ -112,6 +112,7 @@ const FUNCTIONS: &[&str] = &[
     "_printk",
     "bpf_lsm_bprm_check_security",
     "bpf_lsm_file_open",
+    "bpf_lsm_task_free",
     "do_filp_open",
     "fput",
     "init_once",

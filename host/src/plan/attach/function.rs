@@ -16,13 +16,28 @@ use super::pattern::{Glob, is_wild};
 use super::search::{Meant, Name, Search, none_of};
 use super::{Value, no_facts, registers, typed};
 use crate::kernel::{Answer, Btf, FactError, Feature, Function, KernelFacts, Kind, Symbols, TypeId};
-use crate::plan::check::target;
+use crate::plan::check::{Trust, target};
 use crate::plan::diagnostic::{Fault, Span};
 use crate::plan::validate::MAX_ATTACH_POINTS;
 use crate::plan::{Access, Node, NodeKind, Origin, Target, Type};
 
 /// The functions that stand for the hooks of security modules.
 const LSM_PREFIX: &str = "bpf_lsm_";
+/// Hooks at which what the arguments point to is being made or is on its way out, so that the verifier vouches for none of it (kernel/bpf/bpf_lsm.c: untrusted_lsm_hooks, of all kernels).
+const UNTRUSTED_HOOKS: [&str; 12] = [
+    "bdev_alloc_security",
+    "bdev_free_security",
+    "bpf_map_free",
+    "bpf_map_free_security",
+    "bpf_prog_alloc_security",
+    "bpf_prog_free",
+    "bpf_prog_free_security",
+    "file_alloc_security",
+    "file_free_security",
+    "sk_alloc_security",
+    "sk_free_security",
+    "task_free",
+];
 /// Arguments that fentry and fexit can have, in slots of 8 bytes (include/linux/bpf.h: MAX_BPF_FUNC_ARGS).
 const MOST_SLOTS: u32 = 12;
 
@@ -482,6 +497,12 @@ impl KernelFunction {
     /// Whether its programs are bound to what a module adds to the kernel's types.
     pub fn is_bound_to_module(&self) -> bool {
         self.kind.is_typed() && self.module.is_some()
+    }
+
+    /// Whether the verifier takes what its arguments point to for alive.
+    pub fn vouches(&self) -> Trust {
+        let vouches = self.kind == FunctionKind::Lsm && !UNTRUSTED_HOOKS.contains(&self.name.as_str());
+        if vouches { Trust::Full } else { Trust::Nothing }
     }
 
     /// What the kernel must offer for it.

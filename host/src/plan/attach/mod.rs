@@ -206,7 +206,7 @@ impl AttachPoint {
     pub fn vouches_for(&self, argument: u32) -> Trust {
         match self {
             AttachPoint::RawTracepoint(_) => Trust::Full,
-            AttachPoint::Function(function) if function.kind == FunctionKind::Lsm => Trust::Full,
+            AttachPoint::Function(function) => function.vouches(),
             AttachPoint::Iter(iter) => iter.vouches_for(argument),
             _ => Trust::Nothing,
         }

@@ -126,7 +126,7 @@ impl Checker<'_> {
             fault = fault.help(format!("`{by}` would look it up, and cannot be called here"));
         }
         Err(one(fault.help(
-            "`task`, what `rawtracepoint` and `lsm` have in `args`, and what a kfunc has given are such pointers",
+            "`task`, what `rawtracepoint` and most of `lsm` have in `args`, and what a kfunc has given are such pointers",
         )))
     }
 

@@ -44,9 +44,10 @@ pub enum CompileError {
 /// Compiles a plan. `plugin` names the plugin in reasons; `ring` is the ring buffer's size in bytes, a power of two and a multiple of the page size.
 pub fn compile(plan: &Plan, plugin: &str, ring: u32) -> Result<Compiled, CompileError> {
     let ir = lower::lower(plan, plugin, ring)?;
-    let program = codegen::generate(&ir.module).map_err(|error| match error {
+    let names: Vec<String> = ir.module.functions.iter().map(|function| function.name.clone()).collect();
+    let program = codegen::generate(ir.module).map_err(|error| match error {
         CodegenError::Stack { function, bytes } => {
-            let at = ir.module.functions.iter().position(|f| f.name == function);
+            let at = names.iter().position(|name| *name == function);
             let probe = at.map_or(function, |at| plan.probes[ir.programs[at].probe].name.clone());
             CompileError::TooComplex { probe, bytes }
         }

@@ -33,7 +33,7 @@ pub struct Code {
 impl Code {
     /// The slots' bytes, as they stand in an object file.
     pub fn to_bytes(&self) -> Vec<u8> {
-        self.insns.iter().flat_map(|insn| insn.to_bytes()).collect()
+        self.insns.iter().map(|insn| insn.to_bytes()).collect::<Vec<_>>().into_flattened()
     }
 }
 

@@ -7,9 +7,11 @@
 //!
 //! Invariant: two registers that interfere never share a place.
 
+use std::borrow::Cow;
+
 use super::frame::{Interval, Lives, frame};
-use super::interference::{self, Few, Graph, Web};
-use super::liveness::{self, Liveness};
+use super::interference::{self, Graph, Neighbours, Web};
+use super::liveness::{self, Needs};
 use super::spill::{Home, spill};
 use super::tidy::tidy;
 use crate::bpf::Reg;
@@ -24,7 +26,7 @@ const ALL: [Reg; 10] = [Reg::R1, Reg::R2, Reg::R3, Reg::R4, Reg::R5, Reg::R0, Re
 pub struct Allocation {
     /// The function, with what goes to the stack and comes from there.
     pub function: Function,
-    pub live: Liveness,
+    pub needs: Needs,
     /// By virtual register; none for one that is never used.
     registers: Vec<Option<Reg>>,
     /// Offset from the frame of each of the function's slots.
@@ -49,12 +51,13 @@ impl Allocation {
 }
 
 /// Finds a place for everything.
-pub fn allocate(function: &Function) -> Option<Allocation> {
+pub fn allocate(function: Function) -> Option<Allocation> {
+    let function = prepared(function);
     // Values that are kept in registers for some operations may be too many; those that are fetched for one never are.
-    attempt(prepared(function), true).or_else(|| attempt(prepared(function), false))
+    attempt(Cow::Borrowed(&function), true).or_else(|| attempt(Cow::Borrowed(&function), false))
 }
 
-fn attempt(mut function: Function, reuse: bool) -> Option<Allocation> {
+fn attempt(mut function: Cow<'_, Function>, reuse: bool) -> Option<Allocation> {
     let (registers, own_slots) = (function.registers, function.slots.len());
     let mut spilled: Vec<Interval> = Vec::new();
     let mut on_stack = vec![false; registers as usize];
@@ -66,7 +69,8 @@ fn attempt(mut function: Function, reuse: bool) -> Option<Allocation> {
         let victims = match colour(&graph, &short) {
             Ok(registers) => {
                 let (slots, stack) = frame(&function.slots[..own_slots], &lives, &spilled);
-                return Some(Allocation { function, live, registers, slots, stack });
+                let needs = graph.needs;
+                return Some(Allocation { function: function.into_owned(), needs, registers, slots, stack });
             }
             Err(victims) => victims,
         };
@@ -82,8 +86,9 @@ fn attempt(mut function: Function, reuse: bool) -> Option<Allocation> {
                 _ => {
                     let alive = members.iter().map(|r| lives.registers[r.0 as usize]);
                     spilled.push(alive.fold(Interval::NONE, Interval::hull));
-                    function.slots.push(Slot { bytes: 8, object: false });
-                    Home::Slot(SlotId(function.slots.len() as u32 - 1))
+                    let slots = &mut function.to_mut().slots;
+                    slots.push(Slot { bytes: 8, object: false });
+                    Home::Slot(SlotId(slots.len() as u32 - 1))
                 }
             };
             for member in members {
@@ -91,38 +96,31 @@ fn attempt(mut function: Function, reuse: bool) -> Option<Allocation> {
                 homes[member.0 as usize] = Some(home);
             }
         }
-        spill(&mut function, &homes, reuse);
+        spill(function.to_mut(), &homes, reuse);
         live = liveness::analyse(&function);
     }
 }
 
 /// The function, tidied, and without what instructions cannot do in place: `x = a - x`, and going back to where parameters come in.
-fn prepared(function: &Function) -> Function {
-    let mut function = function.clone();
+fn prepared(mut function: Function) -> Function {
     tidy(&mut function);
     let mut registers = function.registers;
     for block in &mut function.blocks {
-        let mut done = Vec::with_capacity(block.operations.len());
-        for mut operation in block.operations.drain(..) {
-            let reason = operation.reason;
-            let to = match &operation.kind {
-                OperationKind::Alu { op, to, left, right, .. }
-                    if !interference::commutes(*op) && right.register() == Some(*to) && left != to =>
-                {
-                    *to
-                }
-                _ => {
-                    done.push(operation);
-                    continue;
-                }
-            };
-            let from = Register(registers);
-            registers += 1;
-            operation.kind.replace_write(from);
-            done.push(operation);
-            done.push(Operation { kind: OperationKind::Copy { to, from }, reason });
+        let mut at = 0;
+        while let Some(operation) = block.operations.get_mut(at) {
+            at += 1;
+            if let OperationKind::Alu { op, to, left, right, .. } = operation.kind
+                && !interference::commutes(op)
+                && right.register() == Some(to)
+                && left != to
+            {
+                let (from, reason) = (Register(registers), operation.reason);
+                registers += 1;
+                operation.kind.replace_write(from);
+                block.operations.insert(at, Operation { kind: OperationKind::Copy { to, from }, reason });
+                at += 1;
+            }
         }
-        block.operations = done;
     }
     function.registers = registers;
     if function.blocks.iter().any(|b| b.end.successors().any(|to| to == BlockId(0))) {
@@ -156,11 +154,9 @@ fn constants(function: &Function) -> Vec<Option<i64>> {
 /// A register for each web, or the webs that have to go to the stack.
 fn colour(graph: &Graph, short: &dyn Fn(Register) -> bool) -> Result<Vec<Option<Reg>>, Vec<Register>> {
     let count = graph.webs.len();
-    let mut scan = Colouring { graph, neighbours: vec![Few::new(); count], registers: vec![None; count] };
     let used: Vec<Register> = graph.roots().filter(|web| graph.of(*web).uses > 0).collect();
-    for web in &used {
-        scan.neighbours[web.0 as usize] = graph.neighbours(*web);
-    }
+    let neighbours = graph.neighbours(used.iter().copied());
+    let mut scan = Colouring { graph, neighbours, registers: vec![None; count], taken: vec![0; count] };
     for crossing in [true, false] {
         let webs: Vec<Register> = used.iter().copied().filter(|web| graph.of(*web).crosses_call == crossing).collect();
         let victims = scan.colour(&webs, short);
@@ -174,9 +170,11 @@ fn colour(graph: &Graph, short: &dyn Fn(Register) -> bool) -> Result<Vec<Option<
 
 struct Colouring<'a> {
     graph: &'a Graph,
-    neighbours: Vec<Few<8>>,
+    neighbours: Neighbours,
     /// By the register that stands for a web.
     registers: Vec<Option<Reg>>,
+    /// Those that its neighbours have, as bits.
+    taken: Vec<u16>,
 }
 
 impl Colouring<'_> {
@@ -186,7 +184,10 @@ impl Colouring<'_> {
         let mut victims = Vec::new();
         while let Some(web) = set_aside.pop() {
             match self.choose(web) {
-                Some(reg) => self.registers[web.0 as usize] = Some(reg),
+                Some(reg) => {
+                    self.registers[web.0 as usize] = Some(reg);
+                    self.neighbours.of(web).iter().for_each(|n| self.taken[n.0 as usize] |= 1 << reg as u16);
+                }
                 None => victims.push(web),
             }
         }
@@ -200,8 +201,7 @@ impl Colouring<'_> {
         let mut degrees = vec![0; self.registers.len()];
         let mut room = vec![0; self.registers.len()];
         for web in webs {
-            let neighbours = &self.neighbours[web.0 as usize];
-            degrees[web.0 as usize] = neighbours.iter().filter(|n| waiting[n.0 as usize]).count();
+            degrees[web.0 as usize] = self.neighbours.of(*web).iter().filter(|n| waiting[n.0 as usize]).count();
             room[web.0 as usize] = self.free(*web).count();
         }
         let mut easy: Vec<Register> =
@@ -229,7 +229,7 @@ impl Colouring<'_> {
             };
             waiting[web.0 as usize] = false;
             order.push(web);
-            for other in self.neighbours[web.0 as usize].iter().filter(|n| waiting[n.0 as usize]) {
+            for other in self.neighbours.of(web).iter().filter(|n| waiting[n.0 as usize]) {
                 let at = other.0 as usize;
                 if degrees[at] == room[at] {
                     easy.push(*other);
@@ -243,10 +243,7 @@ impl Colouring<'_> {
     fn free(&self, web: Register) -> impl Iterator<Item = Reg> + Clone {
         let &Web { crosses_call, parameter, .. } = self.graph.of(web);
         let all: &[Reg] = if crosses_call { &SAVED } else { &ALL };
-        let taken = self.neighbours[web.0 as usize]
-            .iter()
-            .filter_map(|n| self.registers[n.0 as usize])
-            .fold(0u16, |set, reg| set | 1 << reg as u16);
+        let taken = self.taken[web.0 as usize];
         // Parameters are moved to their places as if all at once, by way of r0.
         all.iter().copied().filter(move |reg| taken & 1 << *reg as u16 == 0 && !(parameter && *reg == Reg::R0))
     }
@@ -257,8 +254,8 @@ impl Colouring<'_> {
         let of = self.graph.of(web);
         let akin = of.akin.iter().filter_map(|r| self.registers[self.graph.web(*r).0 as usize]);
         let is_free = |reg: &Reg| free.clone().any(|free| free == *reg);
-        let others = self.neighbours[web.0 as usize]
-            .iter()
+        let neighbours = self.neighbours.of(web).iter();
+        let others = neighbours
             .filter(|n| self.registers[n.0 as usize].is_none())
             .filter_map(|n| self.graph.of(*n).wanted)
             .fold(0u16, |set, reg| set | 1 << reg as u16);

@@ -17,15 +17,14 @@ const ANSWER: Reg = Reg::R0;
 /// The function as instructions and labels; a label's number is its block's.
 pub fn emit(allocation: &Allocation) -> Vec<Item> {
     let function = &allocation.function;
-    let mut needs: Vec<Vec<Need>> = function.blocks.iter().map(|b| vec![Need::Nothing; b.operations.len()]).collect();
-    allocation.live.walk(function, |block, at, _, need, _| needs[block.0 as usize][at] = need, |_, _| {});
-    let mut emitter = Emitter { places: allocation, items: Vec::new(), reason: None };
+    let operations: usize = function.blocks.iter().map(|block| block.operations.len()).sum();
+    let mut emitter = Emitter { places: allocation, items: Vec::with_capacity(operations * 2), reason: None };
     emitter.parameters();
     let order = layout(function);
     for (at, block) in order.iter().enumerate() {
         let body = &function.blocks[block.0 as usize];
         emitter.items.push(Item::Bind(Label(block.0)));
-        let needed = body.operations.iter().zip(&needs[block.0 as usize]).filter(|(_, n)| **n != Need::Nothing);
+        let needed = body.operations.iter().zip(allocation.needs.of(*block)).filter(|(_, n)| **n != Need::Nothing);
         for (operation, need) in needed {
             emitter.reason = operation.reason;
             emitter.operation(&operation.kind, *need);

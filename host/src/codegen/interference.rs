@@ -3,9 +3,11 @@
 //! Two registers *interfere* where one is assigned while the other is alive and holds something else. Registers that one copies to the other and that do not interfere
 //! are made one *web*, and the copy goes. What is alive across a call cannot live in a register that calls overwrite.
 
+use std::ops::Range;
+
 use smallvec::SmallVec;
 
-use super::liveness::{Liveness, Need};
+use super::liveness::{Liveness, Need, Needs};
 use crate::bpf::Reg;
 use crate::ir::{AluOp, BlockId, Function, Operand, OperationKind, Register};
 
@@ -20,9 +22,10 @@ const LOOP: u32 = 8;
 /// Webs by the register that stands for each.
 pub struct Graph {
     parents: Vec<Register>,
-    /// By register; where one has been made part of another's web, the latter has them.
-    edges: Vec<Few<8>>,
+    edges: Edges,
     pub webs: Vec<Web>,
+    /// What operations are needed for.
+    pub needs: Needs,
 }
 
 /// What is known of a web.
@@ -58,32 +61,42 @@ impl Graph {
         &self.webs[register.0 as usize]
     }
 
-    /// The webs that this one cannot share a place with, sorted, each once.
-    pub fn neighbours(&self, web: Register) -> Few<8> {
-        let mut all: Few<8> = self.edges[web.0 as usize].iter().map(|r| self.web(*r)).collect();
-        all.sort_unstable();
-        all.dedup();
+    /// Whom a web cannot share a place with.
+    pub fn neighbours(&self, webs: impl Iterator<Item = Register>) -> Neighbours {
+        let mut all = Neighbours { places: vec![0..0; self.webs.len()], webs: Vec::new() };
+        // A bit for each, so that they come in their order and each once.
+        let mut set = vec![0u64; self.webs.len().div_ceil(64)];
+        for web in webs {
+            for other in self.edges(web) {
+                let other = self.web(other).0;
+                set[other as usize / 64] |= 1 << (other % 64);
+            }
+            let start = all.webs.len();
+            for (word, base) in set.iter_mut().zip((0u32..).step_by(64)) {
+                while *word != 0 {
+                    all.webs.push(Register(base + word.trailing_zeros()));
+                    *word &= *word - 1;
+                }
+            }
+            all.places[web.0 as usize] = start..all.webs.len();
+        }
         all
     }
 
-    fn connect(&mut self, a: Register, b: Register) {
-        if a != b {
-            self.edges[a.0 as usize].push(b);
-            self.edges[b.0 as usize].push(a);
-        }
+    /// The registers that interfere with a web's members, some more than once.
+    fn edges(&self, web: Register) -> impl Iterator<Item = Register> + '_ {
+        self.of(web).members.iter().flat_map(|member| self.edges.of(*member)).copied()
     }
 
     /// Makes two webs one, unless they interfere.
     fn unite(&mut self, a: Register, b: Register) {
         let (a, b) = (self.web(a), self.web(b));
-        let (few, other) =
-            if self.edges[a.0 as usize].len() < self.edges[b.0 as usize].len() { (a, b) } else { (b, a) };
-        if a == b || self.edges[few.0 as usize].iter().any(|r| self.web(*r) == other) {
+        let count = |web| self.of(web).members.iter().map(|member| self.edges.of(*member).len()).sum::<usize>();
+        let (few, other) = if count(a) < count(b) { (a, b) } else { (b, a) };
+        if a == b || self.edges(few).any(|r| self.web(r) == other) {
             return;
         }
         self.parents[few.0 as usize] = other;
-        let edges = std::mem::take(&mut self.edges[few.0 as usize]);
-        self.edges[other.0 as usize].extend(edges);
         let web = std::mem::take(&mut self.webs[few.0 as usize]);
         let into = &mut self.webs[other.0 as usize];
         into.members.extend(web.members);
@@ -92,6 +105,51 @@ impl Graph {
         into.parameter |= web.parameter;
         into.wanted = into.wanted.or(web.wanted);
         into.akin.extend(web.akin);
+    }
+}
+
+/// By register, those that it interferes with, some more than once: all in one piece.
+struct Edges {
+    /// Where each register's begin, and the last ones end.
+    starts: Vec<u32>,
+    ends: Vec<Register>,
+}
+
+impl Edges {
+    fn new(registers: usize, pairs: &[(Register, Register)]) -> Edges {
+        let mut starts = vec![0; registers + 1];
+        let both = || pairs.iter().flat_map(|(a, b)| [(*a, *b), (*b, *a)]);
+        both().for_each(|(one, _)| starts[one.0 as usize] += 1);
+        let mut sum = 0;
+        for start in &mut starts {
+            sum += *start;
+            *start = sum;
+        }
+        // Each is filled from its end, and what was its end becomes its start.
+        let mut ends = vec![Register(0); sum as usize];
+        for (one, other) in both() {
+            let at = &mut starts[one.0 as usize];
+            *at -= 1;
+            ends[*at as usize] = other;
+        }
+        Edges { starts, ends }
+    }
+
+    fn of(&self, register: Register) -> &[Register] {
+        let at = register.0 as usize;
+        &self.ends[self.starts[at] as usize..self.starts[at + 1] as usize]
+    }
+}
+
+/// By web, the webs that it cannot share a place with, in their order, each once.
+pub struct Neighbours {
+    places: Vec<Range<usize>>,
+    webs: Vec<Register>,
+}
+
+impl Neighbours {
+    pub fn of(&self, web: Register) -> &[Register] {
+        &self.webs[self.places[web.0 as usize].clone()]
     }
 }
 
@@ -107,41 +165,48 @@ pub fn build(function: &Function, live: &Liveness) -> Graph {
     let mut webs = vec![Web::default(); count];
     wants(function, &mut webs);
     webs.iter_mut().zip(0..).for_each(|(web, n)| web.members.push(Register(n)));
-    let mut graph = Graph { parents: (0..count as u32).map(Register).collect(), edges: vec![Few::new(); count], webs };
+    let mut pairs = Vec::new();
+    let mut connect = |one: Register, other: Register| {
+        if one != other {
+            pairs.push((one, other));
+        }
+    };
+    let mut needs = Needs::nothing(function);
     let mut copies = Vec::new();
     let mut at_entry = Vec::new();
     live.walk(
         function,
-        |block, _, operation, need, alive| {
+        |block, at, operation, need, alive| {
             let weight = weights[block.0 as usize];
             let kind = &operation.kind;
             if need == Need::Nothing {
                 return;
             }
-            kind.reads().for_each(|r| graph.webs[r.0 as usize].uses += weight);
+            needs.set(block, at, need);
+            kind.reads().for_each(|r| webs[r.0 as usize].uses += weight);
             let to = kind.writes();
             if let OperationKind::Call { .. } = kind {
-                alive.iter().filter(|r| Some(*r) != to).for_each(|r| graph.webs[r.0 as usize].crosses_call = true);
+                alive.iter().filter(|r| Some(*r) != to).for_each(|r| webs[r.0 as usize].crosses_call = true);
             }
             let Some(to) = to.filter(|_| need == Need::Value) else { return };
-            graph.webs[to.0 as usize].uses += weight;
+            webs[to.0 as usize].uses += weight;
             let copied = if let OperationKind::Copy { from, .. } = kind { Some(*from) } else { None };
-            alive.iter().filter(|r| Some(*r) != copied).for_each(|r| graph.connect(to, r));
+            alive.iter().filter(|r| Some(*r) != copied).for_each(|r| connect(to, r));
             match kind {
                 OperationKind::Copy { from, .. } => copies.push((to, *from)),
                 OperationKind::Alu { op, left, right, .. } => {
-                    graph.webs[to.0 as usize].akin.push(*left);
-                    graph.webs[left.0 as usize].akin.push(to);
+                    webs[to.0 as usize].akin.push(*left);
+                    webs[left.0 as usize].akin.push(to);
                     // The left operand is moved to where the result goes before the right one is read.
                     if let Some(right) = right.register().filter(|right| !commutes(*op) && right != left) {
-                        graph.connect(to, right);
+                        connect(to, right);
                     }
                 }
                 // The value is moved to where the result goes before the address is read.
-                OperationKind::Atomic { at, .. } => at.register().into_iter().for_each(|base| graph.connect(to, base)),
+                OperationKind::Atomic { at, .. } => at.register().into_iter().for_each(|base| connect(to, base)),
                 OperationKind::Extend { from, .. } | OperationKind::ByteSwap { from, .. } => {
-                    graph.webs[to.0 as usize].akin.push(*from);
-                    graph.webs[from.0 as usize].akin.push(to);
+                    webs[to.0 as usize].akin.push(*from);
+                    webs[from.0 as usize].akin.push(to);
                 }
                 _ => {}
             }
@@ -154,17 +219,14 @@ pub fn build(function: &Function, live: &Liveness) -> Graph {
     );
     for block in &live.order {
         for register in function.blocks[block.0 as usize].end.reads() {
-            graph.webs[register.0 as usize].uses += weights[block.0 as usize];
+            webs[register.0 as usize].uses += weights[block.0 as usize];
         }
     }
     for parameter in &function.parameters {
-        at_entry.iter().for_each(|r| graph.connect(*parameter, *r));
+        at_entry.iter().for_each(|r| connect(*parameter, *r));
     }
-    // Each pair has been noted as often as it was seen.
-    graph.edges.iter_mut().for_each(|edges| {
-        edges.sort_unstable();
-        edges.dedup();
-    });
+    let parents = (0..count as u32).map(Register).collect();
+    let mut graph = Graph { parents, edges: Edges::new(count, &pairs), webs, needs };
     copies.iter().for_each(|(to, from)| graph.unite(*to, *from));
     graph
 }

@@ -98,6 +98,35 @@ pub enum Need {
     Value,
 }
 
+/// By block, what each of its operations is needed for.
+pub struct Needs {
+    /// Where each block's begin, and the last ones end.
+    starts: Vec<usize>,
+    all: Vec<Need>,
+}
+
+impl Needs {
+    /// All of them for nothing.
+    pub fn nothing(function: &Function) -> Needs {
+        let mut starts = vec![0];
+        starts.extend(function.blocks.iter().scan(0, |sum, block| {
+            *sum += block.operations.len();
+            Some(*sum)
+        }));
+        let all = vec![Need::Nothing; starts[function.blocks.len()]];
+        Needs { starts, all }
+    }
+
+    pub fn of(&self, block: BlockId) -> &[Need] {
+        let at = block.0 as usize;
+        &self.all[self.starts[at]..self.starts[at + 1]]
+    }
+
+    pub fn set(&mut self, block: BlockId, operation: usize, need: Need) {
+        self.all[self.starts[block.0 as usize] + operation] = need;
+    }
+}
+
 /// Analyses a function that [`crate::ir::check`] has accepted.
 pub fn analyse(function: &Function) -> Liveness {
     let order = build_order(function);

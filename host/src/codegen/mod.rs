@@ -59,29 +59,28 @@ pub enum CodegenError {
 }
 
 /// Compiles a module.
-pub fn generate(module: &Module) -> Result<Program, CodegenError> {
-    ir::check(module)?;
-    let functions = module.functions.iter().map(function).collect::<Result<_, _>>()?;
-    let Module { maps, kfuncs, data, reasons, .. } = module;
-    let (maps, kfuncs, data, reasons) = (maps.clone(), kfuncs.clone(), data.clone(), reasons.clone());
+pub fn generate(module: Module) -> Result<Program, CodegenError> {
+    ir::check(&module)?;
+    let Module { functions, maps, kfuncs, data, reasons } = module;
+    let functions = functions.into_iter().map(function).collect::<Result<_, _>>()?;
     Ok(Program { functions, maps, kfuncs, data, reasons })
 }
 
-fn function(function: &ir::Function) -> Result<Function, CodegenError> {
-    let name = || function.name.clone();
-    let allocation = allocate::allocate(function).ok_or_else(|| CodegenError::Registers { function: name() })?;
-    if allocation.stack > MAX_STACK {
-        return Err(CodegenError::Stack { function: name(), bytes: allocation.stack });
+fn function(function: ir::Function) -> Result<Function, CodegenError> {
+    let (name, section, parameters) =
+        (function.name.clone(), function.section.clone(), function.parameters.len() as u8);
+    let Some(allocation) = allocate::allocate(function) else {
+        return Err(CodegenError::Registers { function: name });
+    };
+    let stack = allocation.stack;
+    if stack > MAX_STACK {
+        return Err(CodegenError::Stack { function: name, bytes: stack });
     }
     let items = emit::emit(&allocation);
-    let code = assemble(&items).map_err(|error| CodegenError::Assemble { function: name(), error })?;
-    Ok(Function {
-        name: name(),
-        section: function.section.clone(),
-        parameters: function.parameters.len() as u8,
-        code,
-        stack: allocation.stack,
-    })
+    match assemble(&items) {
+        Ok(code) => Ok(Function { name, section, parameters, code, stack }),
+        Err(error) => Err(CodegenError::Assemble { function: name, error }),
+    }
 }
 
 #[cfg(test)]

@@ -21,8 +21,8 @@ pub fn spill(function: &mut Function, homes: &[Option<Home>], reuse: bool) {
     let parameters = function.parameters.clone();
     let mut registers = function.registers;
     for (mut block, at) in blocks.into_iter().zip(0..) {
-        let mut rewriter =
-            Rewriter { homes, reuse, registers: &mut registers, done: Vec::new(), kept: Vec::new(), reason: None };
+        let done = Vec::with_capacity(block.operations.len() * 2);
+        let mut rewriter = Rewriter { homes, reuse, registers: &mut registers, done, kept: Vec::new(), reason: None };
         if BlockId(at) == BlockId(0) {
             rewriter.parameters(&parameters);
         }
@@ -122,6 +122,12 @@ impl Rewriter<'_> {
     fn operation(&mut self, mut kind: OperationKind) {
         if let OperationKind::Copy { to, from } = kind {
             return self.copy(to, from);
+        }
+        if !kind.reads().chain(kind.writes()).any(|register| self.home(register).is_some()) {
+            if let OperationKind::Call { .. } = kind {
+                self.kept.clear();
+            }
+            return self.push(kind);
         }
         let mut seen: Vec<(Register, Register)> = Vec::new();
         kind.replace_reads(|register| match seen.iter().find(|(of, _)| *of == register) {

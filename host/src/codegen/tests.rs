@@ -195,8 +195,8 @@ fn random_functions_compute_what_the_ir_says() {
         number_calls(&mut function);
         let argument = random.below(u64::MAX);
         let module = Module { functions: vec![function], ..Module::default() };
-        let program =
-            generate(&module).unwrap_or_else(|e| panic!("seed {seed}, round {round}: {e}\n{}", ir::text(&module)));
+        let program = generate(module.clone())
+            .unwrap_or_else(|e| panic!("seed {seed}, round {round}: {e}\n{}", ir::text(&module)));
         let code = &program.functions[0].code;
         let (got, wanted) = (run(code, argument), interpret(&module.functions[0], &[argument]));
         assert_eq!(
@@ -220,5 +220,5 @@ fn a_frame_that_is_too_large_is_an_error() {
     let sum = values.iter().fold(called, |sum, v| b.alu(AluOp::Add, sum, *v));
     b.ret(sum);
     let module = Module { functions: vec![b.finish()], ..Module::default() };
-    assert!(matches!(generate(&module), Err(CodegenError::Stack { bytes, .. }) if bytes > MAX_STACK));
+    assert!(matches!(generate(module.clone()), Err(CodegenError::Stack { bytes, .. }) if bytes > MAX_STACK));
 }

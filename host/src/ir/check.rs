@@ -1,8 +1,6 @@
 //! What a module must obey, tested before code is generated from it. A fault found here is one of the front end's, never of a user's.
 
-use std::collections::VecDeque;
-
-use super::{Address, Base, Callee, Function, Module, OperationKind, Register, Space};
+use super::{Address, Base, Callee, Function, Module, OperationKind, Register, Space, build_order};
 
 /// Bytes of stack of one function at most (include/linux/filter.h: MAX_BPF_STACK).
 const MAX_STACK: u32 = 512;
@@ -110,48 +108,66 @@ impl Checker<'_> {
 
     /// Every register read has been assigned on all paths to there.
     fn assigned(&self) -> Result<(), String> {
-        let count = self.function.registers as usize;
-        let mut at_entry: Vec<Option<Vec<bool>>> = vec![None; self.function.blocks.len()];
-        let mut first = vec![false; count];
+        let words = (self.function.registers as usize).div_ceil(64);
+        // By block, as bits, what has been assigned on all paths to its start that have been gone; at first that is all.
+        let mut at_entry = vec![u64::MAX; self.function.blocks.len() * words];
+        at_entry[..words].fill(0);
+        let mut known = vec![0; words];
         for parameter in &self.function.parameters {
-            first[parameter.0 as usize] = true;
+            self.exists(*parameter, 0)?;
+            at_entry[parameter.0 as usize / 64] |= 1 << (parameter.0 % 64);
         }
-        at_entry[0] = Some(first);
-        let mut work = VecDeque::from([0usize]);
-        while let Some(at) = work.pop_front() {
-            let block = &self.function.blocks[at];
-            let Some(mut known) = at_entry[at].clone() else { continue };
-            for operation in &block.operations {
-                for register in operation.kind.reads() {
+        let order = build_order(self.function);
+        let mut waits = vec![false; self.function.blocks.len()];
+        waits[0] = true;
+        let mut reached = waits.clone();
+        while waits.contains(&true) {
+            for id in &order {
+                let at = id.0 as usize;
+                if !std::mem::take(&mut waits[at]) {
+                    continue;
+                }
+                let block = &self.function.blocks[at];
+                known.copy_from_slice(&at_entry[at * words..][..words]);
+                for operation in &block.operations {
+                    for register in operation.kind.reads() {
+                        self.readable(&known, register, at)?;
+                    }
+                    if let Some(to) = operation.kind.writes() {
+                        self.exists(to, at)?;
+                        known[to.0 as usize / 64] |= 1 << (to.0 % 64);
+                    }
+                }
+                for register in block.end.reads() {
                     self.readable(&known, register, at)?;
                 }
-                if let Some(to) = operation.kind.writes() {
-                    *known.get_mut(to.0 as usize).ok_or_else(|| format!("block {at}: no register {}", to.0))? = true;
-                }
-            }
-            for register in block.end.reads() {
-                self.readable(&known, register, at)?;
-            }
-            for next in block.end.successors() {
-                let entry = &mut at_entry[next.0 as usize];
-                let merged = match entry {
-                    None => known.clone(),
-                    Some(old) => old.iter().zip(&known).map(|(a, b)| *a && *b).collect(),
-                };
-                if entry.as_ref() != Some(&merged) {
-                    *entry = Some(merged);
-                    work.push_back(next.0 as usize);
+                for next in block.end.successors() {
+                    let next = next.0 as usize;
+                    let entry = &mut at_entry[next * words..][..words];
+                    waits[next] |= !std::mem::replace(&mut reached[next], true);
+                    for (old, new) in entry.iter_mut().zip(&known) {
+                        waits[next] |= *old & !new != 0;
+                        *old &= new;
+                    }
                 }
             }
         }
         Ok(())
     }
 
-    fn readable(&self, known: &[bool], register: Register, block: usize) -> Result<(), String> {
-        match known.get(register.0 as usize) {
-            Some(true) => Ok(()),
-            Some(false) => Err(format!("block {block}: v{} is read where it may not have been assigned", register.0)),
-            None => Err(format!("block {block}: no register v{}", register.0)),
+    fn readable(&self, known: &[u64], register: Register, block: usize) -> Result<(), String> {
+        self.exists(register, block)?;
+        if known[register.0 as usize / 64] & 1 << (register.0 % 64) == 0 {
+            return Err(format!("block {block}: v{} is read where it may not have been assigned", register.0));
+        }
+        Ok(())
+    }
+
+    fn exists(&self, register: Register, block: usize) -> Result<(), String> {
+        if register.0 < self.function.registers {
+            Ok(())
+        } else {
+            Err(format!("block {block}: no register v{}", register.0))
         }
     }
 }

@@ -19,8 +19,10 @@ pub fn build_order(function: &Function) -> Vec<BlockId> {
         }
         stack.push((block, true));
         // What is pushed first is visited last, finished last but for `block` itself, and so stands directly behind it.
-        let next: Vec<BlockId> = function.blocks[block.0 as usize].end.successors().collect();
-        stack.extend(next.into_iter().rev().filter(|b| !seen[b.0 as usize]).map(|b| (b, false)));
+        let before = stack.len();
+        let next = function.blocks[block.0 as usize].end.successors();
+        stack.extend(next.filter(|b| !seen[b.0 as usize]).map(|b| (b, false)));
+        stack[before..].reverse();
     }
     order.reverse();
     order

@@ -246,9 +246,11 @@ struct Lower<'a> {
     b: FunctionBuilder,
     /// What all functions share.
     module: &'a mut Module,
-    interned: HashMap<(u32, Span, String), ReasonId>,
-    /// The text that the nodes at hand were made from, and its step.
-    source: (u32, String),
+    /// Texts that nodes were made from, each with its step.
+    sources: Vec<(u32, String)>,
+    /// That of the nodes at hand.
+    source: usize,
+    explained: HashMap<(usize, Span), ReasonId>,
     context: Register,
     counters: Register,
     /// A 0 of which the verifier does not know that it is one.
@@ -331,8 +333,9 @@ impl<'a> Lower<'a> {
             schema,
             b,
             module,
-            interned: HashMap::new(),
-            source: (0, String::new()),
+            explained: HashMap::new(),
+            sources: Vec::new(),
+            source: 0,
             context,
             counters,
             zero,
@@ -490,8 +493,7 @@ impl<'a> Lower<'a> {
 
     /// Makes `typed` the expression at hand, and the scratch ready if it needs it.
     fn prepare(&mut self, typed: &Typed) {
-        self.source = (typed.step, typed.text.clone());
-        self.explain(typed.step, &typed.text, typed.node.span);
+        self.source = self.explain(typed.step, &typed.text, typed.node.span);
         if text::needs_scratch(&typed.node) {
             self.open_scratch();
         }
@@ -573,18 +575,23 @@ impl<'a> Lower<'a> {
         self.b.call(Callee::Helper(id), arguments)
     }
 
-    /// Makes this the reason of the operations to come.
-    fn explain(&mut self, step: u32, text: &str, span: Span) {
-        let key = (step, span, text.to_owned());
-        let file = &self.program.file;
+    /// Makes this the reason of the operations to come; the number of the text.
+    fn explain(&mut self, step: u32, text: &str, span: Span) -> usize {
+        let known = self.sources.iter().rposition(|(of, known)| *of == step && known == text);
+        let source = known.unwrap_or_else(|| {
+            self.sources.push((step, text.to_owned()));
+            self.sources.len() - 1
+        });
+        self.explain_part(source, span);
+        source
+    }
+
+    fn explain_part(&mut self, source: usize, span: Span) {
         let reasons = &mut self.module.reasons;
-        let id = *self.interned.entry(key).or_insert_with(|| {
-            reasons.push(Reason {
-                file: file.clone(),
-                line: step,
-                column: span.start + 1,
-                text: Shown(text).to_string(),
-            });
+        let id = *self.explained.entry((source, span)).or_insert_with(|| {
+            let (line, text) = &self.sources[source];
+            let (file, text) = (self.program.file.clone(), Shown(text).to_string());
+            reasons.push(Reason { file, line: *line, column: span.start + 1, text });
             ReasonId(reasons.len() as u32 - 1)
         });
         self.b.because(Some(id));

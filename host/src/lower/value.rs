@@ -586,9 +586,7 @@ impl Lower<'_> {
 
     /// Makes the node the reason of the operations to come.
     pub fn explain_node(&mut self, node: &Node) {
-        let (step, text) = std::mem::take(&mut self.source);
-        self.explain(step, &text, node.span);
-        self.source = (step, text);
+        self.explain_part(self.source, node.span);
     }
 }
 

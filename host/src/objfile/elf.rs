@@ -64,7 +64,7 @@ impl<'a> Writer<'a> {
     fn code(&mut self, section: &Section<'_>) -> SectionId {
         let object = self.object;
         let bodies = section.functions.iter().map(|placed| object.functions[placed.function].code.to_bytes());
-        let content: Vec<u8> = bodies.flatten().collect();
+        let content = bodies.collect::<Vec<_>>().concat();
         let id = self.data(section.name, SectionKind::Text, &content, 8);
         for placed in &section.functions {
             let function = &object.functions[placed.function];

@@ -12,6 +12,7 @@ pub(super) struct FuncInfo {
 }
 
 /// Where a line begins.
+#[derive(Clone, Copy)]
 pub(super) struct LineInfo {
     /// Bytes from the start of the section.
     pub(super) offset: u32,

@@ -6,7 +6,7 @@ use super::btf::{Btf, BtfError, FunctionLinkage, IntEncoding, Placement, TypeId}
 use super::ext::{self, FuncInfo, LineInfo, SectionInfo};
 use super::layout::{Layout, Placed, Section};
 use super::{Function, Linkage, MapDef, MapKind, Object, Role, extern_name};
-use crate::bpf::{CType, Kfunc};
+use crate::bpf::{CType, Kfunc, Reason};
 
 /// What the sections `.BTF` and `.BTF.ext` contain, and where maps are in `.maps`.
 pub(super) struct Types {
@@ -37,6 +37,8 @@ struct Builder<'a> {
     u64: TypeId,
     /// Types of kfuncs' parameters that are there already.
     c_types: HashMap<CType, TypeId>,
+    /// By reason, its line, where that is there already.
+    lines: Vec<Option<LineInfo>>,
 }
 
 impl<'a> Builder<'a> {
@@ -45,7 +47,7 @@ impl<'a> Builder<'a> {
         let int = btf.int("int", 4, IntEncoding::Signed)?;
         let u8 = btf.int("u8", 1, IntEncoding::Unsigned)?;
         let u64 = btf.int("u64", 8, IntEncoding::Unsigned)?;
-        Ok(Self { object, btf, int, u8, u64, c_types: HashMap::new() })
+        Ok(Self { object, btf, int, u8, u64, c_types: HashMap::new(), lines: vec![None; object.reasons.len()] })
     }
 
     /// Describes the maps as libbpf reads them, each by a variable of a struct type; gives the variables' offsets and sizes.
@@ -170,14 +172,17 @@ impl<'a> Builder<'a> {
             lines.push(LineInfo { offset: placed.offset(0) as u32, file: name, text: name, line: 0, column: 0 });
         }
         for &(slot, reason) in &function.code.lines {
-            let reason = &object.reasons[reason.0 as usize];
-            lines.push(LineInfo {
-                offset: placed.offset(slot) as u32,
-                file: self.btf.string(&one_line(&reason.file))?,
-                text: self.btf.string(&one_line(&reason.text))?,
-                line: reason.line,
-                column: reason.column,
-            });
+            let offset = placed.offset(slot) as u32;
+            let line = match self.lines[reason.0 as usize] {
+                Some(line) => LineInfo { offset, ..line },
+                None => {
+                    let Reason { file, text, line, column } = &object.reasons[reason.0 as usize];
+                    let (file, text) = (self.btf.string(&one_line(file))?, self.btf.string(&one_line(text))?);
+                    LineInfo { offset, file, text, line: *line, column: *column }
+                }
+            };
+            self.lines[reason.0 as usize] = Some(line);
+            lines.push(line);
         }
         Ok(())
     }

@@ -11,7 +11,7 @@ use std::borrow::Cow;
 
 use super::frame::{Interval, Lives, frame};
 use super::interference::{self, Graph, Neighbours, Web};
-use super::liveness::{self, Needs};
+use super::liveness::Needs;
 use super::spill::{Home, spill};
 use super::tidy::tidy;
 use crate::bpf::Reg;
@@ -61,10 +61,9 @@ fn attempt(mut function: Cow<'_, Function>, reuse: bool) -> Option<Allocation> {
     let (registers, own_slots) = (function.registers, function.slots.len());
     let mut spilled: Vec<Interval> = Vec::new();
     let mut on_stack = vec![false; registers as usize];
-    let mut live = liveness::analyse(&function);
+    let (mut graph, live) = interference::build(&function);
     let lives = Lives::of(&function, &live);
     loop {
-        let graph = interference::build(&function, &live);
         let short = |web: Register| web.0 >= registers || on_stack[web.0 as usize];
         let victims = match colour(&graph, &short) {
             Ok(registers) => {
@@ -97,7 +96,7 @@ fn attempt(mut function: Cow<'_, Function>, reuse: bool) -> Option<Allocation> {
             }
         }
         spill(function.to_mut(), &homes, reuse);
-        live = liveness::analyse(&function);
+        graph = interference::build(&function).0;
     }
 }
 

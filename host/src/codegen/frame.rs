@@ -71,7 +71,7 @@ impl Lives {
             blocks[id.0 as usize].touch(at);
             block.end.reads().chain(live.out(*id)).for_each(|r| touch(r, at));
         }
-        let pointing = pointing(function);
+        let pointing = pointing(function, live);
         for (held, interval) in pointing.held.iter().zip(&registers) {
             slots.iter_mut().take(SLOTS).enumerate().filter(|(n, _)| held & 1 << n != 0).for_each(|(_, slot)| {
                 *slot = slot.hull(*interval);
@@ -109,12 +109,12 @@ struct Pointing {
     stored: u64,
 }
 
-fn pointing(function: &Function) -> Pointing {
+fn pointing(function: &Function, live: &Liveness) -> Pointing {
     let mut pointing = Pointing { held: vec![0; function.registers as usize], stored: 0 };
     let mut changed = !function.slots.is_empty();
     while changed {
         changed = false;
-        for operation in function.blocks.iter().flat_map(|b| &b.operations) {
+        for operation in live.order.iter().flat_map(|id| &function.blocks[id.0 as usize].operations) {
             let from = operation.kind.reads().fold(0, |slots, r| slots | pointing.held[r.0 as usize]);
             let given = match &operation.kind {
                 OperationKind::AddressOf { slot, .. } if (slot.0 as usize) < SLOTS => 1 << slot.0,
@@ -128,7 +128,8 @@ fn pointing(function: &Function) -> Pointing {
             };
             if let Some(to) = operation.kind.writes() {
                 let held = &mut pointing.held[to.0 as usize];
-                changed |= given & !*held != 0;
+                // Without loops what is read has been assigned before.
+                changed |= live.has_loops && given & !*held != 0;
                 *held |= given;
             }
         }
@@ -188,13 +189,13 @@ fn offset(stack: u32) -> i16 {
 
 #[cfg(test)]
 mod tests {
-    use super::super::liveness;
+    use super::super::interference;
     use super::*;
     use crate::ir::{Address, AluOp, Cond, FunctionBuilder, Size, Space};
 
     fn frame_of(b: FunctionBuilder) -> (Vec<i16>, u32) {
         let function = b.finish();
-        let live = liveness::analyse(&function);
+        let (_, live) = interference::build(&function);
         frame(&function.slots, &Lives::of(&function, &live), &[])
     }
 

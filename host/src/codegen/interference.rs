@@ -7,7 +7,7 @@ use std::ops::Range;
 
 use smallvec::SmallVec;
 
-use super::liveness::{Liveness, Need, Needs};
+use super::liveness::{self, Liveness, Need, Needs};
 use crate::bpf::Reg;
 use crate::ir::{AluOp, BlockId, Function, Operand, OperationKind, Register};
 
@@ -158,13 +158,10 @@ pub fn commutes(op: AluOp) -> bool {
     matches!(op, AluOp::Add | AluOp::Mul | AluOp::And | AluOp::Or | AluOp::Xor)
 }
 
-/// Who interferes with whom.
-pub fn build(function: &Function, live: &Liveness) -> Graph {
+/// Who interferes with whom; and where all registers are alive.
+pub fn build(function: &Function) -> (Graph, Liveness) {
     let count = function.registers as usize;
-    let weights = weights(function, live);
-    let mut webs = vec![Web::default(); count];
-    wants(function, &mut webs);
-    webs.iter_mut().zip(0..).for_each(|(web, n)| web.members.push(Register(n)));
+    let mut crosses_call = vec![false; count];
     let mut pairs = Vec::new();
     let mut connect = |one: Register, other: Register| {
         if one != other {
@@ -172,44 +169,19 @@ pub fn build(function: &Function, live: &Liveness) -> Graph {
         }
     };
     let mut needs = Needs::nothing(function);
-    let mut copies = Vec::new();
     let mut at_entry = Vec::new();
-    live.walk(
+    let live = liveness::analyse(
         function,
         |block, at, operation, need, alive| {
-            let weight = weights[block.0 as usize];
-            let kind = &operation.kind;
-            if need == Need::Nothing {
-                return;
+            let to = operation.kind.writes();
+            if let OperationKind::Call { .. } = operation.kind {
+                alive.iter().filter(|r| Some(*r) != to).for_each(|r| crosses_call[r.0 as usize] = true);
+            }
+            if let (Some(to), Need::Value) = (to, need) {
+                let copied = if let OperationKind::Copy { from, .. } = operation.kind { Some(from) } else { None };
+                alive.iter().filter(|r| Some(*r) != copied).for_each(|r| connect(to, r));
             }
             needs.set(block, at, need);
-            kind.reads().for_each(|r| webs[r.0 as usize].uses += weight);
-            let to = kind.writes();
-            if let OperationKind::Call { .. } = kind {
-                alive.iter().filter(|r| Some(*r) != to).for_each(|r| webs[r.0 as usize].crosses_call = true);
-            }
-            let Some(to) = to.filter(|_| need == Need::Value) else { return };
-            webs[to.0 as usize].uses += weight;
-            let copied = if let OperationKind::Copy { from, .. } = kind { Some(*from) } else { None };
-            alive.iter().filter(|r| Some(*r) != copied).for_each(|r| connect(to, r));
-            match kind {
-                OperationKind::Copy { from, .. } => copies.push((to, *from)),
-                OperationKind::Alu { op, left, right, .. } => {
-                    webs[to.0 as usize].akin.push(*left);
-                    webs[left.0 as usize].akin.push(to);
-                    // The left operand is moved to where the result goes before the right one is read.
-                    if let Some(right) = right.register().filter(|right| !commutes(*op) && right != left) {
-                        connect(to, right);
-                    }
-                }
-                // The value is moved to where the result goes before the address is read.
-                OperationKind::Atomic { at, .. } => at.register().into_iter().for_each(|base| connect(to, base)),
-                OperationKind::Extend { from, .. } | OperationKind::ByteSwap { from, .. } => {
-                    webs[to.0 as usize].akin.push(*from);
-                    webs[from.0 as usize].akin.push(to);
-                }
-                _ => {}
-            }
         },
         |block, alive| {
             if block == BlockId(0) {
@@ -217,18 +189,52 @@ pub fn build(function: &Function, live: &Liveness) -> Graph {
             }
         },
     );
-    for block in &live.order {
-        for register in function.blocks[block.0 as usize].end.reads() {
-            webs[register.0 as usize].uses += weights[block.0 as usize];
-        }
-    }
     for parameter in &function.parameters {
         at_entry.iter().for_each(|r| connect(*parameter, *r));
+    }
+
+    let mut webs: Vec<Web> = crosses_call
+        .into_iter()
+        .zip(0..)
+        .map(|(crosses_call, n)| Web { members: Few::from_slice(&[Register(n)]), crosses_call, ..Web::default() })
+        .collect();
+    wants(function, &mut webs);
+    let mut copies = Vec::new();
+    let weights = weights(function, &live);
+    for block in &live.order {
+        let (body, weight) = (&function.blocks[block.0 as usize], weights[block.0 as usize]);
+        body.end.reads().for_each(|r| webs[r.0 as usize].uses += weight);
+        for (operation, need) in
+            body.operations.iter().zip(needs.of(*block)).rev().filter(|(_, n)| **n != Need::Nothing)
+        {
+            let kind = &operation.kind;
+            kind.reads().for_each(|r| webs[r.0 as usize].uses += weight);
+            let Some(to) = kind.writes().filter(|_| *need == Need::Value) else { continue };
+            webs[to.0 as usize].uses += weight;
+            let mut akin = |from: Register| {
+                webs[to.0 as usize].akin.push(from);
+                webs[from.0 as usize].akin.push(to);
+            };
+            match kind {
+                OperationKind::Copy { from, .. } => copies.push((to, *from)),
+                OperationKind::Alu { op, left, right, .. } => {
+                    akin(*left);
+                    // The left operand is moved to where the result goes before the right one is read.
+                    if let Some(right) = right.register().filter(|right| !commutes(*op) && right != left) {
+                        connect(to, right);
+                    }
+                }
+                // The value is moved to where the result goes before the address is read.
+                OperationKind::Atomic { at, .. } => at.register().into_iter().for_each(|base| connect(to, base)),
+                OperationKind::Extend { from, .. } | OperationKind::ByteSwap { from, .. } => akin(*from),
+                _ => {}
+            }
+        }
     }
     let parents = (0..count as u32).map(Register).collect();
     let mut graph = Graph { parents, edges: Edges::new(count, &pairs), webs, needs };
     copies.iter().for_each(|(to, from)| graph.unite(*to, *from));
-    graph
+    (graph, live)
 }
 
 /// How often each block is taken to run.

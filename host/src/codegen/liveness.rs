@@ -79,6 +79,7 @@ impl Alive {
 pub struct Liveness {
     /// The blocks that can be reached, those that lead to a block before it.
     pub order: Vec<BlockId>,
+    pub has_loops: bool,
     /// By block: the global registers alive at its start.
     live_in: Sets,
     /// By block: the global registers alive at its end.
@@ -127,39 +128,53 @@ impl Needs {
     }
 }
 
-/// Analyses a function that [`crate::ir::check`] has accepted.
-pub fn analyse(function: &Function) -> Liveness {
+/// Analyses a function that [`crate::ir::check`] has accepted, going through its blocks from the last in their order to the first, and through each from its end to its start.
+/// `visit` gets each operation, what it is needed for, and the registers alive behind it, what it assigns among them; `entered`, the registers alive at a block's start.
+pub fn analyse<'f>(
+    function: &'f Function,
+    mut visit: impl FnMut(BlockId, usize, &'f Operation, Need, &Alive),
+    mut entered: impl FnMut(BlockId, &Alive),
+) -> Liveness {
     let order = build_order(function);
     let globals = globals(function);
     let mut number = vec![None; function.registers as usize];
     globals.iter().zip(0u32..).for_each(|(register, n)| number[register.0 as usize] = Some(n));
     let [live_in, live_out] = [(); 2].map(|()| Sets::new(function.blocks.len(), globals.len()));
     let mut set = vec![0; live_in.words];
-    let mut live = Liveness { order, live_in, live_out, globals };
+    let has_loops = has_loops(function, &order);
+    let mut live = Liveness { order, has_loops, live_in, live_out, globals };
     let mut alive = Alive::new(function.registers);
-    // Without loops one round tells all, as what a block leads to comes before it.
-    let loops = has_loops(function, &live.order);
-    let mut changed = true;
-    while changed {
-        changed = false;
+    // Without loops one round tells all, as what a block leads to comes before it. With some, what is told of one round is what the next finds unchanged.
+    let mut settled = !has_loops;
+    loop {
+        let mut changed = false;
         for id in live.order.iter().rev() {
             let body = &function.blocks[id.0 as usize];
             for next in body.end.successors() {
                 live.live_out.of_mut(*id).iter_mut().zip(live.live_in.of(next)).for_each(|(a, b)| *a |= b);
             }
             live.at_end(*id, function, &mut alive);
-            for operation in body.operations.iter().rev() {
+            for (at, operation) in body.operations.iter().enumerate().rev() {
+                if settled {
+                    visit(*id, at, operation, need(&operation.kind, &alive), &alive);
+                }
                 step(&operation.kind, &mut alive);
+            }
+            if settled {
+                entered(*id, &alive);
             }
             set.fill(0);
             alive.iter().filter_map(|r| number[r.0 as usize]).for_each(|n| set[n as usize / 64] |= 1u64 << (n % 64));
             if set != live.live_in.of(*id) {
                 live.live_in.of_mut(*id).copy_from_slice(&set);
-                changed = loops;
+                changed = true;
             }
         }
+        if settled {
+            return live;
+        }
+        settled = !changed;
     }
-    live
 }
 
 fn has_loops(function: &Function, order: &[BlockId]) -> bool {
@@ -208,25 +223,6 @@ impl Liveness {
     pub fn out(&self, block: BlockId) -> impl Iterator<Item = Register> {
         self.live_out.members(block).map(|n| self.globals[n as usize])
     }
-
-    /// Goes through the blocks in their order, and through each from its end to its start. `visit` gets each operation, what it is needed for, and the registers alive
-    /// behind it, what it assigns among them; `entered`, the registers alive at a block's start.
-    pub fn walk<'f>(
-        &self,
-        function: &'f Function,
-        mut visit: impl FnMut(BlockId, usize, &'f Operation, Need, &Alive),
-        mut entered: impl FnMut(BlockId, &Alive),
-    ) {
-        let mut alive = Alive::new(function.registers);
-        for block in &self.order {
-            self.at_end(*block, function, &mut alive);
-            for (at, operation) in function.blocks[block.0 as usize].operations.iter().enumerate().rev() {
-                visit(*block, at, operation, need(&operation.kind, &alive), &alive);
-                step(&operation.kind, &mut alive);
-            }
-            entered(*block, &alive);
-        }
-    }
 }
 
 /// What an operation is needed for, where these are alive behind it.
@@ -272,7 +268,7 @@ mod tests {
         b.ret(sum);
         let function = b.finish();
         let (mut at_start, mut needs) = (Vec::new(), Vec::new());
-        analyse(&function).walk(
+        analyse(
             &function,
             |_, _, operation, need, _| needs.push((operation.kind.writes(), need)),
             |_, alive| {
@@ -281,7 +277,7 @@ mod tests {
                 at_start.push(registers);
             },
         );
-        assert_eq!(at_start, [vec![x], vec![x, sum], vec![sum]]);
+        assert_eq!(at_start, [vec![sum], vec![x, sum], vec![x]]);
         assert!(needs.contains(&(Some(unused), Need::Nothing)));
         assert!(needs.contains(&(Some(next), Need::Value)));
     }

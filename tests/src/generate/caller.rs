@@ -64,9 +64,11 @@ impl Writer<'_> {
         if some.is_empty() {
             return None;
         }
+        let seldom: Vec<&Call> = some.iter().copied().filter(|call| call.is_seldom()).collect();
         // Not all have arguments here.
         for _ in 0..4 {
-            let call = some[self.random.below(some.len() as u64) as usize];
+            let from = if seldom.is_empty() || self.random.below(4) > 0 { &some } else { &seldom };
+            let call = from[self.random.below(from.len() as u64) as usize];
             // What ends the program would end most of them.
             if call.name == "bpf_throw" && self.random.below(8) > 0 {
                 continue;
@@ -172,6 +174,10 @@ impl Writer<'_> {
                 format!("&{}.self", self.vouched_for(cgroup, depth.saturating_sub(1))?)
             }
             (None, "file") => "task.mm.exe_file".to_owned(),
+            (None, "path" | "dentry") => {
+                let file = self.vouched_for(self.btf.structure("file")?, depth.saturating_sub(1))?;
+                if name == "path" { format!("&{file}.f_path") } else { format!("{file}.f_path.dentry") }
+            }
             _ => return None,
         })
     }

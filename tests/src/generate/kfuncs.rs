@@ -51,6 +51,13 @@ pub struct Call {
     kinds: Vec<ProgramKind>,
 }
 
+impl Call {
+    /// Whether few kinds of programs may call it.
+    pub fn is_seldom(&self) -> bool {
+        self.kinds.len() <= 3
+    }
+}
+
 /// What is walked over: how it is written, with `#` where an argument stands, and what an object of it is.
 #[derive(Clone, Debug)]
 pub struct Source {

@@ -1,12 +1,16 @@
 //! The attach points of a kernel and a machine, of every kind that there is.
 
 use porthole::binary::Found;
-use porthole::kernel::{Answer, Feature, KernelFacts};
+use porthole::kernel::{Answer, Feature, KernelFacts, Kind};
 
 use crate::random::Random;
 
 /// Attach points by their kinds; a kind that is not here has none.
-pub struct Points(Vec<(&'static str, Vec<String>)>);
+pub struct Points {
+    kinds: Vec<(&'static str, Vec<String>)>,
+    /// Hooks of security modules that have a file among their arguments.
+    of_files: Vec<String>,
+}
 
 /// Clocks, events, and watchpoints on what is nobody's.
 const PERF: [&str; 12] = [
@@ -78,12 +82,14 @@ impl Points {
             }
         }
         all.retain(|(_, points)| !points.is_empty());
-        Points(all)
+        let hooks = all.iter().find(|(kind, _)| *kind == "lsm").map(|(_, hooks)| hooks.clone()).unwrap_or_default();
+        let of_files = hooks.into_iter().filter(|hook| has_file(facts, hook)).collect();
+        Points { kinds: all, of_files }
     }
 
     /// The kinds that there are.
     pub fn kinds(&self) -> impl Iterator<Item = &'static str> {
-        self.0.iter().map(|(kind, _)| *kind)
+        self.kinds.iter().map(|(kind, _)| *kind)
     }
 
     /// One, or sometimes a few of a kind.
@@ -91,9 +97,12 @@ impl Points {
         // There are many tracepoints, and much to be read at each.
         let kind = match random.below(3) {
             0 => random.below(2) as usize,
-            _ => random.below(self.0.len() as u64) as usize,
+            _ => random.below(self.kinds.len() as u64) as usize,
         };
-        let (kind, points) = &self.0[kind];
+        let (kind, points) = &self.kinds[kind];
+        // Much of what takes files may be called at hooks alone, and few of those have any.
+        let points =
+            if *kind == "lsm" && !self.of_files.is_empty() && random.below(3) == 0 { &self.of_files } else { points };
         let count = if random.below(10) == 0 { 2 + random.below(2) } else { 1 };
         let mut some: Vec<String> = Vec::new();
         for _ in 0..count {
@@ -104,6 +113,17 @@ impl Points {
         }
         some
     }
+}
+
+/// Whether a hook's arguments include a pointer to a file.
+fn has_file(facts: &KernelFacts, hook: &str) -> bool {
+    let btf = facts.btf().expect("BTF");
+    let function = facts.function(&format!("bpf_lsm_{hook}")).expect("functions");
+    let is_file = |ty| match btf.kind(btf.strip(ty).id) {
+        Kind::Pointer(to) => btf.tag(btf.strip(to).id) == "file",
+        _ => false,
+    };
+    function.is_some_and(|function| function.params.iter().any(|(_, ty)| is_file(*ty)))
 }
 
 /// Functions and markers of [`BINARIES`].

@@ -141,19 +141,20 @@ const SHAPES: [Shape; 51] = [
 ];
 
 /// The kfuncs that shapes call.
-const KFUNCS: [&str; 8] = [
+const KFUNCS: [&str; 9] = [
     "bpf_task_from_pid",
     "bpf_task_acquire",
     "bpf_cgroup_acquire",
     "bpf_strlen",
     "bpf_probe_read_user_dynptr",
+    "bpf_dynptr_slice",
     "bpf_iter_task_new",
     "bpf_iter_task_vma_new",
     "bpf_iter_num_new",
 ];
 
 /// Shapes of calls and walks.
-const CALLING: [Shape; 12] = [
+const CALLING: [Shape; 13] = [
     ("bytes of kfuncs", OPENAT, 64, |n| {
         (
             vec![],
@@ -167,6 +168,10 @@ const CALLING: [Shape; 12] = [
             "b# == \"abc\"",
             "b#",
         )
+    }),
+    ("slices in walks in user code", GETENV, 20, |n| {
+        let slice = "bpf_dynptr_slice(str(arg0, 17), 0, 2)";
+        (vec![], (0..n).map(|i| format!("count(tasks(), t, (bool){slice} + {i})")).collect())
     }),
     ("held values", SWITCH, 30, |n| twice(n, |i| format!("bpf_task_from_pid({i})"), "b#.comm", "b#.pid")),
     ("held values behind `when`", SWITCH, 60, |n| {
@@ -244,7 +249,7 @@ fn declared((name, attach, _, parts): &Shape, n: usize) -> Declaration {
     let mut declaration = declaration::of_fields(attach, fields);
     declaration.probes[0].body.splice(0..0, steps);
     if CALLING.iter().any(|(calling, ..)| calling == name) {
-        let listed = |name: &&str| KfuncUse { name: (*name).to_owned(), required: true, claim: None };
+        let listed = |name: &&str| KfuncUse { name: (*name).to_owned(), required: false, claim: None };
         declaration.kfuncs = KFUNCS.iter().map(listed).collect();
     }
     declaration
@@ -285,11 +290,19 @@ fn root_the_largest_programs_that_call_load() {
         return;
     }
     let facts = KernelFacts::running();
-    if let Some(lacking) = KFUNCS.iter().find(|name| facts.kfunc(name).unwrap().is_none()) {
+    let lacking: Vec<&str> = KFUNCS.into_iter().filter(|name| facts.kfunc(name).unwrap().is_none()).collect();
+    // A walk does not name what it walks by.
+    if let Some(lacking) = lacking.iter().find(|name| name.starts_with("bpf_iter_")) {
         println!("skipped: this kernel does not have {lacking}");
         return;
     }
-    largest(&CALLING, &facts);
+    let can_be = |shape: &&Shape| {
+        let text = declaration::text(&declared(shape, 1).probes[0]);
+        let lacking = lacking.iter().find(|name| text.contains(*name));
+        lacking.iter().for_each(|lacking| println!("skipped: {}: this kernel does not have {lacking}", shape.0));
+        lacking.is_none()
+    };
+    largest(&CALLING.iter().filter(can_be).copied().collect::<Vec<_>>(), &facts);
 }
 
 /// Instructions that the verifier goes through, over all paths, for so many parts.

@@ -262,13 +262,14 @@ impl Lower<'_> {
     /// The pointer as a number that the verifier knows nothing of.
     pub fn forgotten(&mut self, pointer: Register) -> Register {
         if lanes::is_reentered(self.body) {
-            // What is per CPU another thread may write to in between: by way of the thread's own stack, of which a helper reads numbers.
-            let [from, to] = [self.take_slot(8), self.take_slot(8)];
-            self.b.store(Address::slot(from.1, 0), pointer, Size::B8);
-            let (source, into) = (self.b.address_of(from.1, 0), self.b.address_of(to.1, 0));
-            self.b.run(Callee::Helper(helper::PROBE_READ_KERNEL), &[into.into(), 8.into(), source.into()]);
-            let number = self.b.load(Address::slot(to.1, 0), Size::B8);
-            [from, to].into_iter().for_each(|slot| self.spare_slot(slot));
+            // What is per CPU another thread may write to in between: by way of the thread's own stack, of which a helper reads numbers. It puts them where the pointer was: left
+            // there, one into a dynptr would make each step of a walk a new one to the verifier.
+            let (bytes, slot) = self.take_slot(8);
+            self.b.store(Address::slot(slot, 0), pointer, Size::B8);
+            let (into, from) = (self.b.address_of(slot, 0), self.b.address_of(slot, 0));
+            self.b.run(Callee::Helper(helper::PROBE_READ_KERNEL), &[into.into(), 8.into(), from.into()]);
+            let number = self.b.load(Address::slot(slot, 0), Size::B8);
+            self.spare_slot((bytes, slot));
             return number;
         }
         let at = Address::at(self.counters, Space::MapValue, super::FORGET_AT);

@@ -118,6 +118,7 @@ impl Sent {
 pub struct Renderer {
     plugin: String,
     schemas: Vec<Schema>,
+    named: record::Named,
     sink: Sink,
 }
 
@@ -129,13 +130,14 @@ impl Renderer {
             Format::Text => Sink::Text(text::Table::new(several.then(|| escape_terminal(plugin)), start)),
             Format::Json => Sink::Json { plugin: plugin.to_owned() },
         };
-        Renderer { plugin: plugin.to_owned(), schemas, sink }
+        Renderer { plugin: plugin.to_owned(), named: record::Named::of(&schemas), schemas, sink }
     }
 
     /// The next piece of rows and records as bytes for the writer; log lines go to stderr at once.
     pub fn render(&mut self, sent: &mut Sent, symbols: &mut Symbols) -> Vec<u8> {
         let (mut bytes, begun) = (Vec::new(), Instant::now());
         while let Some(mut row) = sent.row(&self.plugin, &self.schemas) {
+            self.named.show(&mut row, &self.schemas);
             symbols.name(&mut row);
             self.sink.row(&row, &mut bytes);
             if bytes.len() >= PIECE || begun.elapsed() >= PIECE_TIME {

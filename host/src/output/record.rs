@@ -1,10 +1,11 @@
 //! Records as rows, by their schemas.
 //!
-//! The records have been checked: whole, of these schemas, with slots inside them.
+//! The records have been checked: whole, of these schemas, with slots inside them. Rows that plugins send of their events' fields look as records would.
 
+use std::collections::HashMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use crate::plan::layout::{self, CUT, FieldKind, LENGTH, PRESENCE, SCHEMA, Schema, TIME, WALK_CUT};
+use crate::plan::layout::{self, CUT, FieldKind, Flag, LENGTH, PRESENCE, SCHEMA, Schema, TIME, WALK_CUT};
 use crate::plugin::{Frames, Row, Value};
 
 /// The first record as a row, and its length.
@@ -33,15 +34,8 @@ fn value(record: &[u8], kind: &FieldKind, at: u32) -> Value {
         FieldKind::Boolean => Value::Boolean(number(record, at, 1) != 0),
         FieldKind::Unsigned(bytes) => Value::Unsigned(number(record, at, *bytes)),
         FieldKind::Signed(bytes) => Value::Signed(signed(record, at, *bytes)),
-        FieldKind::Enumeration(names) => {
-            let value = signed(record, at, 8);
-            let name = names.iter().find(|(n, _)| *n == value).map(|(_, name)| name.clone());
-            name.map_or(Value::Signed(value), Value::Text)
-        }
-        FieldKind::Flags(flags) => {
-            let (names, rest) = layout::told(flags, number(record, at, 8));
-            Value::Flags { names: names.into_iter().map(str::to_owned).collect(), rest }
-        }
+        FieldKind::Enumeration(names) => enumerated(names, signed(record, at, 8)),
+        FieldKind::Flags(names) => flagged(names, number(record, at, 8)),
         FieldKind::Text => {
             String::from_utf8(marked(record, at)).map_or_else(|e| Value::Bytes(e.into_bytes()), Value::Text)
         }
@@ -52,6 +46,61 @@ fn value(record: &[u8], kind: &FieldKind, at: u32) -> Value {
         FieldKind::UserSymbol => Value::UserSymbol(number(record, at + 8, 4) as u32, number(record, at, 8)),
         FieldKind::KernelStack => Value::KernelStack(frames(record, at)),
         FieldKind::UserStack => Value::UserStack(number(record, at + 4, 4) as u32, frames(record, at)),
+    }
+}
+
+fn enumerated(names: &[(i64, String)], value: i64) -> Value {
+    let name = names.iter().find(|(n, _)| *n == value).map(|(_, name)| name.clone());
+    name.map_or(Value::Signed(value), Value::Text)
+}
+
+fn flagged(names: &[Flag], value: u64) -> Value {
+    let (names, rest) = layout::told(names, value);
+    Value::Flags { names: names.into_iter().map(str::to_owned).collect(), rest }
+}
+
+/// The fields of events whose values have names.
+pub struct Named {
+    /// By event and field, the numbers of a schema and of a field in it.
+    fields: HashMap<String, HashMap<String, (usize, usize)>>,
+}
+
+impl Named {
+    pub fn of(schemas: &[Schema]) -> Named {
+        // None where probes that share an event do not agree.
+        let mut all: HashMap<(&str, &str), Option<(usize, usize)>> = HashMap::new();
+        for (schema, of) in schemas.iter().zip(0..) {
+            for (field, at) in schema.fields.iter().zip(0..) {
+                let place = all.entry((&schema.name, &field.name)).or_insert(Some((of, at)));
+                *place = place.filter(|(of, at)| schemas[*of].fields[*at].kind == field.kind);
+            }
+        }
+        let mut fields: HashMap<String, HashMap<String, (usize, usize)>> = HashMap::new();
+        for ((event, field), place) in all {
+            if let Some((of, at)) = place
+                && let FieldKind::Enumeration(_) | FieldKind::Flags(_) = schemas[of].fields[at].kind
+            {
+                fields.entry(event.to_owned()).or_default().insert(field.to_owned(), (of, at));
+            }
+        }
+        Named { fields }
+    }
+
+    /// Shows the numbers of a row that has the name of an event by their names, in columns that have the names of its fields.
+    pub fn show(&self, row: &mut Row, schemas: &[Schema]) {
+        let Some(fields) = self.fields.get(&row.name) else { return };
+        for (column, value) in &mut row.columns {
+            let number = match value {
+                Value::Signed(number) => *number,
+                Value::Unsigned(number) => *number as i64,
+                _ => continue,
+            };
+            match fields.get(column).map(|(of, at)| &schemas[*of].fields[*at].kind) {
+                Some(FieldKind::Enumeration(names)) => *value = enumerated(names, number),
+                Some(FieldKind::Flags(names)) => *value = flagged(names, number as u64),
+                _ => {}
+            }
+        }
     }
 }
 
@@ -116,6 +165,30 @@ mod tests {
         let shown = |number: i64| value(&number.to_le_bytes(), &kind, 0);
         assert_eq!([shown(1), shown(-1)], [Value::Text("ONE".into()), Value::Text("BAD".into())]);
         assert_eq!(shown(1 << 40), Value::Signed(1 << 40));
+    }
+
+    #[test]
+    fn rows_of_an_event_are_shown_as_its_records_are() {
+        let letters = || FieldKind::Enumeration(vec![(1, "ONE".to_owned()), (-1, "BAD".to_owned())]);
+        let bits = FieldKind::Flags(vec![Flag { mask: 4, value: 4, name: "FOUR".to_owned() }]);
+        let fields = [("n", letters()), ("bits", bits), ("pid", FieldKind::Unsigned(4)), ("mixed", letters())];
+        let fields = fields.map(|(name, kind)| (name.to_owned(), kind));
+        let other = [("mixed".to_owned(), FieldKind::Unsigned(8))];
+        let schemas = [Schema::new(0, "p", "e", fields), Schema::new(1, "q", "e", other)];
+        let named = Named::of(&schemas);
+        let shown = |event: &str, columns: &[(&str, Value)]| {
+            let columns = columns.iter().map(|(name, value)| ((*name).to_owned(), value.clone())).collect();
+            let mut row = Row { name: event.to_owned(), time: None, columns };
+            named.show(&mut row, &schemas);
+            row.columns.into_iter().map(|(_, value)| value).collect::<Vec<_>>()
+        };
+        let one = Value::Unsigned(1);
+        let row = [("bits", Value::Unsigned(6)), ("n", one.clone()), ("pid", one.clone()), ("mixed", one.clone())];
+        let bits = Value::Flags { names: vec!["FOUR".to_owned()], rest: 2 };
+        assert_eq!(shown("e", &row), [bits, Value::Text("ONE".into()), one.clone(), one.clone()]);
+        assert_eq!(shown("e", &[("n", Value::Signed(-1))]), [Value::Text("BAD".into())]);
+        assert_eq!(shown("e", &[("n", Value::Signed(7)), ("n", Value::Absent)]), [Value::Signed(7), Value::Absent]);
+        assert_eq!(shown("f", &[("n", one.clone())]), [one]);
     }
 
     #[test]

@@ -7,7 +7,8 @@
 //!
 //! That these counts would show a leak is shown beside it: the numbers are one higher while it is held, and a cgroup in which a process has ended is there until that is reaped.
 //!
-//! Not here: what acquires nothing that is counted (`bpf_get_root_mem_cgroup`, `scx_bpf_get_*`: what there is once stays).
+//! Not here: what acquires nothing that is counted (`bpf_get_root_mem_cgroup`, `scx_bpf_get_*`: what there is once stays). Where no scheduler made of BPF runs, `scx_bpf_task_cgroup` gives the
+//! root, which is counted neither.
 
 use std::ffi::CString;
 use std::fs::{self, File};
@@ -195,6 +196,18 @@ fn root_cgroups_are_given_back() {
         acquire(kfuncs, &value.replace('#', &id.to_string()), used);
         fs::remove_dir(cgroups.at(&name)).unwrap();
         assert_eq!(until_none_is_dying(root), 0, "{value}: it is held by somebody");
+    }
+    if has(&["scx_bpf_task_cgroup"]) {
+        // The cgroup that this process is in: so it is put into one that can go.
+        let own = fs::read_to_string("/proc/self/cgroup").unwrap();
+        let own = own.lines().find_map(|line| line.strip_prefix("0::/")).unwrap();
+        let enter = |cgroup: &Path| fs::write(cgroup.join("cgroup.procs"), std::process::id().to_string()).unwrap();
+        cgroups.make("own");
+        enter(&cgroups.at("own"));
+        acquire(&["scx_bpf_task_cgroup"], "scx_bpf_task_cgroup(task)", "v.level");
+        enter(&above.join(own));
+        fs::remove_dir(cgroups.at("own")).unwrap();
+        assert_eq!(until_none_is_dying(root), 0, "scx_bpf_task_cgroup: it is held by somebody");
     }
     if counts_memory && !had {
         control(above, "-memory");

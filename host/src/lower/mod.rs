@@ -35,7 +35,7 @@ use crate::ir::{
     Register, Size, SlotId, Space,
 };
 use crate::plan::layout::Schema;
-use crate::plan::{Node, NodeKind, Plan, PlanStep, PointPlan, Shown, Span, Typed};
+use crate::plan::{Node, NodeKind, Plan, PlanStep, PointPlan, Shown, Span, Type, Typed};
 use bytes::{Octets, Place};
 use fault::Faults;
 use held::{Exit, Holding};
@@ -441,6 +441,7 @@ impl<'a> Lower<'a> {
         let exit = self.exit_to(absent);
         let (present, result, cut) = (self.b.register(), self.b.register(), self.b.register());
         let ty = &value.node.ty;
+        let is_integer = matches!(ty, Type::Integer { .. } | Type::Boolean | Type::Enumeration { .. });
         let kept = (text::is_tail(&value.node) || ty.is_octets()).then(|| {
             self.open_scratch();
             self.reserve(text::room(&value.node))
@@ -449,7 +450,11 @@ impl<'a> Lower<'a> {
         match kept {
             None => {
                 let computed = self.value(&value.node, &exit);
-                self.b.copy(result, computed);
+                if exit.used() && is_integer && !emit::is_any(&value.node) {
+                    self.b.alu_to(AluOp::Add, result, computed, self.zero);
+                } else {
+                    self.b.copy(result, computed);
+                }
             }
             Some(at) if ty.is_octets() => {
                 let place = Place::Scratch(self.scratch_at(at));
@@ -468,7 +473,11 @@ impl<'a> Lower<'a> {
         if exit.used() {
             self.b.enter(exit.block());
             self.b.copy(present, self.zero);
-            self.b.set(result, 0);
+            match kept {
+                // As a field that is cleared: before Linux 6.8, the bounds of what is kept on the stack tell the two paths apart for good.
+                None if is_integer => self.b.copy(result, self.zero),
+                _ => self.b.set(result, 0),
+            }
             self.b.set(cut, 0);
             self.b.jump(join);
             self.meet(&exit.known());

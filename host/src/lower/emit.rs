@@ -233,13 +233,13 @@ impl Lower<'_> {
     }
 }
 
-/// Whether the verifier knows nothing of such a value anyway: 8 bytes that are read, or a helper's answer.
+/// Whether the verifier knows nothing of such a value anyway: 8 bytes that are read, a helper's answer, or what has been bound and may be absent.
 pub fn is_any(node: &Node) -> bool {
     let is_wide = matches!(node.ty, Type::Integer { bytes: 8, .. } | Type::Pointer { .. });
     match node.kind {
         NodeKind::Load { bytes: 8, bits: None, .. } | NodeKind::Context { bytes: 8, .. } => true,
         NodeKind::Argument { .. } | NodeKind::Fetched { .. } => is_wide,
-        NodeKind::Builtin(Builtin::Nsecs | Builtin::Cgroup) => true,
+        NodeKind::Builtin(Builtin::Nsecs | Builtin::Cgroup) | NodeKind::Local(_) => true,
         _ => false,
     }
 }

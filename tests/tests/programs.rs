@@ -22,7 +22,7 @@ type Shape = (&'static str, &'static str, usize, fn(usize) -> Parts);
 type Parts = (Vec<Step>, Vec<String>);
 const GETENV: &str = "uprobe:libc:getenv";
 
-const SHAPES: [Shape; 53] = [
+const SHAPES: [Shape; 60] = [
     ("sums", OPENAT, 64, |n| (vec![], vec![chain("nsecs", "+", 256); n])),
     ("conditions", OPENAT, 127, |n| (vec![Step::When(chain("nsecs", "||", 250)); n], vec![])),
     ("unlike conditions", OPENAT, 127, |n| (whens(n, |i| format!("tid % {} != {}", i + 2, i)), vec![])),
@@ -122,6 +122,22 @@ const SHAPES: [Shape; 53] = [
     ("stacks", OPENAT, 64, |n| (vec![], (0..n).map(|i| format!("{}stack({})", ["k", "u"][i % 2], 20 + i)).collect())),
     ("whole stacks", SWITCH, 64, |n| (vec![], (0..n).map(|i| ["kstack", "ustack"][i % 2].to_owned()).collect())),
     ("sums of reads", SWITCH, 64, |n| (vec![], vec!["args.prev.pid + args.next.tgid".to_owned(); n])),
+    ("choices of numbers", SWITCH, 64, |n| (vec![], vec!["pid && tid ? 3 : 0".to_owned(); n])),
+    ("choices by names", SWITCH, 64, |n| (vec![], vec!["comm == \"a\" ? pid + 1 : 0".to_owned(); n])),
+    ("narrow choices", SWITCH, 64, |n| {
+        (vec![], vec!["(u32)(pid && tid ? 3 : 0) + (pid && uid ? (u32)1 : 0)".to_owned(); n])
+    }),
+    ("pointers", SWITCH, 64, |n| (vec![], vec!["args.prev.real_parent.real_parent".to_owned(); n])),
+    ("chosen pointers", SWITCH, 64, |n| (vec![], vec!["args.prev.prio & 1 ? args.prev : args.next".to_owned(); n])),
+    ("flags and errors", SWITCH, 64, |n| {
+        (
+            vec![],
+            (0..n)
+                .map(|i| ["flags(args.prev.exit_code, \"O_\")", "errno(args.prev.exit_code)"][i % 2].to_owned())
+                .collect(),
+        )
+    }),
+    ("bound choices", SWITCH, 30, |n| twice(n, |i| format!("pid && tid > {i} ? 3 : 0"), "b# + 1", "b#")),
     ("bound sums of reads", SWITCH, 20, |n| {
         twice(n, |i| format!("args.prev.pid + args.next.tgid + {i}"), "b# > 5", "b#")
     }),

@@ -87,7 +87,8 @@ impl Lower<'_> {
                     let size = field_size(&field.kind);
                     if !self.read_to(&typed.node, place, (field.offset, size.bytes()), &exit) {
                         let mut value = self.seen(&typed.node, &exit);
-                        if matches!(place, Place::Stack(_)) && size == Size::B8 && exit.used() && !is_any(&typed.node) {
+                        let may_be_absent = exit.used() && size == Size::B8;
+                        if matches!(place, Place::Stack(_)) && tells_paths_apart(&typed.node, may_be_absent) {
                             value = self.fresh(value);
                         }
                         self.b.store(place.at(field.offset), value, size);
@@ -233,8 +234,23 @@ impl Lower<'_> {
     }
 }
 
+/// Whether verifiers before 6.8 would tell two paths apart by what is on the stack of such a value: its bounds or, where there is none, a 0; or numbers that are chosen from.
+pub fn tells_paths_apart(node: &Node, may_be_absent: bool) -> bool {
+    let is_integer = matches!(node.ty, Type::Integer { .. } | Type::Boolean | Type::Enumeration { .. });
+    is_integer && (may_be_absent && !is_any(node) || chooses(node))
+}
+
+fn chooses(node: &Node) -> bool {
+    match &node.kind {
+        NodeKind::Conditional { .. } => true,
+        NodeKind::Arithmetic { left, right, .. } => chooses(left) || chooses(right),
+        NodeKind::Cast(a) | NodeKind::Negate(a) | NodeKind::Complement(a) | NodeKind::ByteSwap(a) => chooses(a),
+        _ => false,
+    }
+}
+
 /// Whether the verifier knows nothing of such a value anyway: 8 bytes that are read, a helper's answer, or what has been bound and may be absent.
-pub fn is_any(node: &Node) -> bool {
+fn is_any(node: &Node) -> bool {
     let is_wide = matches!(node.ty, Type::Integer { bytes: 8, .. } | Type::Pointer { .. });
     match node.kind {
         NodeKind::Load { bytes: 8, bits: None, .. } | NodeKind::Context { bytes: 8, .. } => true,

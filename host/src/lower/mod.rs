@@ -450,7 +450,7 @@ impl<'a> Lower<'a> {
         match kept {
             None => {
                 let computed = self.value(&value.node, &exit);
-                if exit.used() && is_integer && !emit::is_any(&value.node) {
+                if emit::tells_paths_apart(&value.node, exit.used()) {
                     self.b.alu_to(AluOp::Add, result, computed, self.zero);
                 } else {
                     self.b.copy(result, computed);

@@ -8,7 +8,10 @@ use std::fs;
 use std::hint::black_box;
 use std::os::unix::process::parent_id;
 
+use porthole::compile::compile;
 use porthole::kernel::{Answer, Feature, KernelFacts};
+use porthole::load::load;
+use porthole::plan::plan;
 use porthole_tests::live::{probe, trace};
 use porthole_tests::machine::Value;
 
@@ -137,4 +140,24 @@ fn root_patterns_of_other_kinds_fire() {
         seen.rows.iter().filter(is).count()
     };
     assert_eq!((count("getppid", true), count("getpgid", false)), (9, 4), "{:?}", seen.rows);
+}
+
+/// A program that is taken off its event fires no more, though the event is still open: it is closed later.
+#[test]
+fn root_nothing_fires_once_it_is_detached() {
+    if !is_root() {
+        return;
+    }
+    let comm = unique();
+    let declaration = probe(&["tracepoint:syscalls:sys_enter_{getppid,getuid}"], &of(&comm), &["pid"]);
+    let plan = plan(&declaration, &KernelFacts::running()).unwrap();
+    let loaded = load(&compile(&plan, "test", 1 << 16).unwrap()).unwrap_or_else(|e| panic!("{e}"));
+    let mut attached = loaded.attach(&plan).unwrap_or_else(|e| panic!("{e}"));
+    let work = || as_thread(&comm, || calls([70, 7, 0, 0, 0]));
+    work();
+    attached.detach();
+    let before = attached.counts(1).unwrap()[0];
+    assert_eq!(before.emitted, 77, "{before:?}");
+    work();
+    assert_eq!(attached.counts(1).unwrap()[0].hits, before.hits);
 }

@@ -112,6 +112,8 @@ async fn trace(arguments: &RunArguments, begun: Instant) -> anyhow::Result<(Exit
     let (output, writer) = output::writer(std::io::stdout());
     let ender = tokio::spawn(end(signals, arguments.duration, stopper.clone()));
     let (accounts, leftover, mut failed) = feed_all(running, arguments.format, output, &stop, &asked, start).await;
+    // Before the writer is waited for: some kernels keep a program as long as its event, and a reader may take for ever.
+    leftover.leave_behind();
     let written = tokio::task::spawn_blocking(move || writer.join()).await?;
     // Not before: what is left may be more than its reader ever takes.
     ender.abort();
@@ -123,7 +125,6 @@ async fn trace(arguments: &RunArguments, begun: Instant) -> anyhow::Result<(Exit
         say(format_args!("error: stdout cannot be written: {error}"));
     }
     print_accounts(&accounts);
-    leftover.leave_behind();
     Ok((if failed { ExitCode::FAILURE } else { ExitCode::SUCCESS }, Some(startup), accounts))
 }
 

@@ -3,8 +3,10 @@
 //! The problem: when the last perf event of a tracepoint is closed, the kernel waits for two grace periods, some 30 ms, and holds a mutex of all trace
 //! events meanwhile (kernel/trace/trace_event_perf.c: perf_trace_event_unreg). So a hundred tracepoints take seconds, however many threads close them.
 //!
-//! The idea: a program is taken off its event in microseconds, and from then on nothing fires; nobody need wait for the rest. At the end of the process the events
+//! The idea: a program is taken off its event in microseconds, and from then on nothing fires; nobody need wait for the rest. When all plugins have ended, the events
 //! are left to a child, which closes them by ending. Where there can be no child they are closed here, one after the other.
+//!
+//! Linux 7.2 keeps the program, which no longer fires, until the event is closed; so nothing that may take long comes between the end of the plugins and that child.
 
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 
@@ -22,7 +24,7 @@ impl Leftover {
         self.0.append(&mut other.0);
     }
 
-    /// Leaves them to a child process that ends by itself once they are closed. For the end of this process, which nobody then waits for.
+    /// Leaves them to a child process that ends by itself once they are closed. For when this process has little left to do: nobody waits for the child.
     pub fn leave_behind(self) {
         if self.0.is_empty() {
             return;

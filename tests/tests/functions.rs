@@ -14,7 +14,7 @@ use porthole::compile::{Compiled, compile};
 use porthole::declare::{Declaration, Event, Field, Probe, Step};
 use porthole::kernel::{Answer, Feature, KernelFacts};
 use porthole::load::{Counts, LoadError, check_privileges, load};
-use porthole::plan::{AttachPoint, Plan, plan};
+use porthole::plan::{AttachPoint, Plan, PointPlan, plan};
 use porthole_tests::machine::Value;
 use porthole_tests::{facts, live};
 
@@ -122,6 +122,25 @@ fn func_is_the_best_that_the_kernel_offers() {
     // A function that BTF does not describe.
     let facts = told("undescribed", "fentry\nkprobe\n", both, "vfs_read\nentry_SYSCALL_64\n");
     assert_eq!(found(&facts, "func:entry_SYSCALL_64"), "kprobe:entry_SYSCALL_64");
+}
+
+/// Programs at both entry and return are attached by names, and the kernel looks for a name in itself and in all modules.
+#[test]
+fn a_function_whose_name_is_not_its_own_has_no_duration() {
+    let symbols = "0 T vfs_read\n0 T twice\n0 t once\t[some]\n0 t both\t[some]\n0 t both\t[other]\n0 t twice\t[some]\n";
+    let traceable = "vfs_read\ntwice\nonce [some]\nboth [some]\nboth [other]\ntwice [some]\n";
+    let facts = told("ambiguous", "kprobe\nkprobe.multi\nkprobe.session\n", symbols, traceable);
+    for (attach, expected) in [
+        ("kretprobe:vfs_read", Ok("kprobe.session")),
+        ("kretprobe:some:once", Ok("kprobe.session")),
+        ("kretprobe:some:both", Err("several functions are named `both`, and `duration` is told of one by its name")),
+        ("kretprobe:some:twice", Err("several functions are named `twice`, and `duration` is told of one by its name")),
+    ] {
+        match plan(&live::probe(&[attach], "true", &["duration"]), &facts) {
+            Ok(plan) => assert_eq!(Ok(plan.probes[0].points[0].section().as_str()), expected, "{attach}"),
+            Err(faults) => assert_eq!(Err(faults.0[0].message.as_str()), expected, "{attach}"),
+        }
+    }
 }
 
 #[test]
@@ -385,6 +404,60 @@ fn root_a_pattern_attaches_to_all_that_it_matches() {
     }
 }
 
+/// By one program at both entries and returns. Where nobody wants a return, that is told at the entry, and counted there.
+#[test]
+fn root_a_return_tells_how_long_the_call_took() {
+    const NAP: Duration = Duration::from_millis(2);
+    if live::unless_root() {
+        return;
+    }
+    let offered = KernelFacts::running().offers(Feature::KprobeSession);
+    if offered != Answer::Yes {
+        println!("skipped: kprobe.session: {offered}");
+        return;
+    }
+    let (me, thread) = (std::process::id(), live::this_thread());
+    let (path, _) = file("took");
+    for (attach, points) in [("kretprobe:hrtimer_nanosleep", 1), ("kretprobe:{hrtimer_nanosleep,vfs_read}", 2)] {
+        let reads = points - 1;
+        for (condition, naps, reads) in [
+            (format!("pid == {me} && tid == {thread}"), 1, reads),
+            (format!("!(pid != {me}) && duration >= {} && tid == {thread} && retval == 0", NAP.as_nanos()), 1, 0),
+            (format!("tid == {thread} && retval == {}", THERE.len()), 0, reads),
+            (format!("tid == {thread} && duration < 0"), 0, 0),
+            // Of these nothing comes but what is told at the entry.
+            (format!("pid == {me} && pid != {me}"), 0, 0),
+            (format!("{me} != pid && pid == 0x7fffffff"), 0, 0),
+        ] {
+            let declaration =
+                live::probe(&[attach], &condition, &["duration", "retval", "duration - duration", "func"]);
+            let (plan, compiled) = compiled(&KernelFacts::running(), declaration.probes.clone());
+            let sections: Vec<String> = plan.probes[0].points.iter().map(PointPlan::section).collect();
+            assert!(sections.iter().all(|section| section == "kprobe.session"), "{sections:?}");
+            assert_eq!(compiled.programs.len(), 1);
+            let mut outside = Vec::new();
+            let seen = live::trace(&declaration, || {
+                for _ in 0..TIMES {
+                    let begun = Instant::now();
+                    std::thread::sleep(NAP);
+                    outside.push(begun.elapsed().as_nanos() as u64);
+                }
+                read(&path.0);
+            });
+            let counts = seen.counts;
+            assert_eq!((counts.emitted, counts.lost), ((naps + reads) * TIMES, 0), "{attach}, {condition}: {counts:?}");
+            assert!(counts.hits >= points * TIMES, "{attach}, {condition}: {counts:?}");
+            let (of_naps, of_reads): (Vec<_>, Vec<_>) = seen.rows.iter().partition(|row| row[1] == Value::Signed(0));
+            assert_eq!((of_naps.len() as u64, of_reads.len() as u64), (naps * TIMES, reads * TIMES), "{:?}", seen.rows);
+            for (row, longest) in of_naps.iter().zip(outside) {
+                let Value::Unsigned(took) = row[0] else { panic!("{row:?}") };
+                assert!((NAP.as_nanos() as u64..=longest).contains(&took), "{took}, of {longest}: {condition}");
+            }
+            assert!(seen.rows.iter().all(|row| row[2] == Value::Unsigned(0)), "{:?}", seen.rows);
+        }
+    }
+}
+
 /// A function that the kernel takes no program for: of those that a pattern matches it is left out, and one that is written is told.
 #[test]
 fn root_functions_that_take_no_program_are_left_out_of_patterns() {
@@ -475,6 +548,9 @@ fn root_functions_of_modules_fire() {
             "{opened} && ((struct ovl_inode *)container_of(args.inode, struct ovl_inode, vfs_inode)).vfs_inode.i_ino == args.inode.i_ino"
         );
         probes.push(probe("cast", "fentry:overlay:ovl_open", &of_module, "sizeof(struct ovl_inode)"));
+    }
+    if facts.offers(Feature::KprobeSession) == Answer::Yes {
+        probes.push(probe("took", "kretprobe:overlay:ovl_open", "retval == 0 && duration > 0", "duration"));
     }
     expect_each(&facts, probes, || {
         (0..TIMES).for_each(|_| drop(File::open(&path.0).expect("it is there")));

@@ -8,10 +8,10 @@ use std::process::Command;
 use std::time::Duration;
 
 use porthole::declare::Step;
-use porthole::kernel::KernelFacts;
+use porthole::kernel::{Answer, Feature, KernelFacts};
 use porthole::plan::{AttachPoint, plan};
 use porthole_tests::facts;
-use porthole_tests::live::{probe, trace};
+use porthole_tests::live::{probe, this_thread, trace};
 use porthole_tests::machine::Value;
 
 use e2e::{Directory, is_root};
@@ -180,6 +180,97 @@ fn root_returns_have_their_values() {
     });
     assert_eq!(seen.rows.len(), 200);
     assert_eq!(printed, format!("0 {sum}"), "the program added up what its function gave");
+}
+
+/// What is known of the length of a call: it took no less and no more, in nanoseconds.
+#[derive(Clone, Copy, Debug, Default)]
+struct Took {
+    inside: u64,
+    outside: u64,
+}
+
+/// Calls itself so many times, and gives how many.
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn porthole_test_nested(depth: u64, calls: &mut [Took; 9]) -> u64 {
+    let begun = boot_time();
+    std::thread::sleep(Duration::from_millis(1));
+    if depth > 0 {
+        measured(depth - 1, calls);
+    }
+    calls[depth as usize].inside = boot_time() - begun;
+    std::hint::black_box(depth)
+}
+
+fn measured(depth: u64, calls: &mut [Took; 9]) {
+    let begun = boot_time();
+    assert_eq!(porthole_test_nested(depth, calls), depth);
+    calls[depth as usize].outside = boot_time() - begun;
+}
+
+/// As `nsecs` has it.
+fn boot_time() -> u64 {
+    let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+    // SAFETY: the call writes to the structure alone.
+    assert_eq!(unsafe { libc::clock_gettime(libc::CLOCK_BOOTTIME, &raw mut time) }, 0);
+    time.tv_sec.cast_unsigned() * 1_000_000_000 + time.tv_nsec.cast_unsigned()
+}
+
+/// Calls within calls, in several threads at once: each has its own time.
+#[test]
+fn root_a_return_tells_how_long_the_call_took() {
+    if !is_root() {
+        return;
+    }
+    let offered = KernelFacts::running().offers(Feature::UprobeSession);
+    if offered != Answer::Yes {
+        println!("skipped: uprobe.session: {offered}");
+        return;
+    }
+    let own = std::env::current_exe().unwrap();
+    let attach = format!("uretprobe:{}:porthole_test_nested", own.display());
+    let pid = std::process::id();
+    let work = || {
+        std::thread::scope(|scope| {
+            let threads = [(); 3].map(|()| {
+                scope.spawn(|| {
+                    let mut calls = [Took::default(); 9];
+                    (0..5).for_each(|_| measured(8, &mut calls));
+                    (this_thread(), calls)
+                })
+            });
+            threads.map(|thread| thread.join().unwrap())
+        })
+    };
+    for (when, emitted) in [
+        (format!("pid == {pid}"), 135),
+        (format!("pid == {pid} && retval == 3"), 15),
+        (format!("!(pid != {pid}) && duration >= 1000000 && (pid == {pid} || retval == 0)"), 135),
+        ("duration < 1000000".to_owned(), 0),
+        // Those are told at the entry.
+        (format!("pid != {pid}"), 0),
+        (format!("pid in (0, {pid}) && pid / 2 == 0"), 0),
+    ] {
+        let mut threads = Vec::new();
+        let declaration = probe(&[&attach], &when, &["tid", "retval", "duration", "duration - duration", "nsecs"]);
+        let seen = trace(&declaration, || threads.extend(work()));
+        let counts = seen.counts;
+        assert_eq!(
+            (counts.hits, counts.emitted, counts.filtered, counts.lost),
+            (135, emitted, 135 - emitted, 0),
+            "{when}"
+        );
+        for (thread, calls) in threads {
+            // Of five calls of a kind the last is remembered.
+            for (depth, took) in calls.iter().enumerate() {
+                let of = [Value::Unsigned(thread as u64), Value::Unsigned(depth as u64)];
+                let Some(row) = seen.rows.iter().rfind(|row| row[..2] == of) else { continue };
+                let Value::Unsigned(duration) = row[2] else { panic!("{row:?}") };
+                assert!((took.inside..=took.outside).contains(&duration), "{duration} {took:?}, {depth} deep: {when}");
+                assert_eq!(row[3], Value::Unsigned(0));
+            }
+        }
+    }
 }
 
 /// Called by its name in the test's own file.

@@ -47,6 +47,12 @@ pub enum Feature {
     Kprobe,
     /// One program at the entries or returns of many functions, through ftrace's calls.
     KprobeMulti,
+    /// The same at both entry and return, with 8 bytes for each call.
+    KprobeSession,
+    /// One program at many places of programs and libraries.
+    UprobeMulti,
+    /// The same at both entry and return, with 8 bytes for each call.
+    UprobeSession,
     /// Programs at the hooks of security modules.
     Lsm,
     /// Counters of the processor's events.
@@ -56,10 +62,14 @@ pub enum Feature {
 }
 
 impl Feature {
-    pub const ALL: [Feature; 6] = [
+    pub const ALL: [Feature; 10] = [
         Feature::Fentry,
         Feature::FentryOnStack,
         Feature::Kprobe,
+        Feature::KprobeMulti,
+        Feature::KprobeSession,
+        Feature::UprobeMulti,
+        Feature::UprobeSession,
         Feature::Lsm,
         Feature::Hardware,
         Feature::ModuleTypes,
@@ -72,6 +82,9 @@ impl Feature {
             Feature::FentryOnStack => "fentry with more than 6 arguments",
             Feature::Kprobe => "kprobe",
             Feature::KprobeMulti => "kprobe.multi",
+            Feature::KprobeSession => "kprobe.session",
+            Feature::UprobeMulti => "uprobe.multi",
+            Feature::UprobeSession => "uprobe.session",
             Feature::Lsm => "lsm",
             Feature::Hardware => "hardware",
             Feature::ModuleTypes => "types of modules",
@@ -96,7 +109,12 @@ pub(super) fn offered(feature: Feature, facts: &KernelFacts) -> Answer {
             Answer::Yes => kprobe_event().answer,
             answer => answer,
         },
-        Feature::KprobeMulti => kprobe_multi(&machine),
+        Feature::KprobeMulti => links(&machine, libbpf_sys::BPF_TRACE_KPROBE_MULTI, "since 5.18, with CONFIG_FPROBE"),
+        Feature::KprobeSession => {
+            links(&machine, libbpf_sys::BPF_TRACE_KPROBE_SESSION, "since 6.10, with CONFIG_FPROBE")
+        }
+        Feature::UprobeMulti => links(&machine, libbpf_sys::BPF_TRACE_UPROBE_MULTI, "since 6.6"),
+        Feature::UprobeSession => links(&machine, libbpf_sys::BPF_TRACE_UPROBE_SESSION, "since 6.13"),
         Feature::Lsm => match loads((libbpf_sys::BPF_PROG_TYPE_LSM, libbpf_sys::BPF_LSM_MAC)) {
             Answer::Yes => lsm_is_active(),
             answer => answer,
@@ -108,11 +126,12 @@ pub(super) fn offered(feature: Feature, facts: &KernelFacts) -> Answer {
     }
 }
 
-/// Tried on a function that there is not: what a kernel says that has no such links comes before that it has no such function.
-fn kprobe_multi(machine: &Machine) -> Answer {
-    match trial::link_to_functions(c"there_is_no_function_of_this_name") {
-        Err(error) if matches!(error.raw_os_error(), Some(libc::ESRCH | libc::ENOENT)) => Answer::Yes,
-        outcome => machine.judge(outcome, "since 5.18, with CONFIG_FPROBE"),
+/// Links of one program to many places. Tried on a function that there is not, or a directory: what a kernel says that has no such links comes before what is wrong
+/// with those.
+fn links(machine: &Machine, attach_type: libbpf_sys::bpf_attach_type, since: &str) -> Answer {
+    match trial::link_to_nothing(attach_type) {
+        Err(error) if matches!(error.raw_os_error(), Some(libc::ESRCH | libc::ENOENT | libc::EBADF)) => Answer::Yes,
+        outcome => machine.judge(outcome, since),
     }
 }
 
@@ -558,7 +577,7 @@ impl fmt::Display for Answer {
 
 /// The trials. Each makes one thing and closes it.
 mod trial {
-    use std::ffi::{CStr, c_int, c_ulong};
+    use std::ffi::{c_int, c_ulong};
     use std::io;
     use std::mem::size_of;
     use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
@@ -602,16 +621,22 @@ mod trial {
         owned(unsafe { libbpf_sys::bpf_raw_tracepoint_open(ptr::null(), program.as_raw_fd()) }).map(drop)
     }
 
-    /// Attaches a program that does nothing to the functions of this name.
-    pub(super) fn link_to_functions(name: &CStr) -> io::Result<()> {
-        let attach_type = libbpf_sys::BPF_TRACE_KPROBE_MULTI;
+    /// Attaches a program that does nothing to what it cannot be attached to.
+    pub(super) fn link_to_nothing(attach_type: bpf_attach_type) -> io::Result<()> {
         let program_type = libbpf_sys::BPF_PROG_TYPE_KPROBE;
         let trial = Trial { program_type, attach_type, target: TypeId::VOID, sleepable: false, module: None };
         let program = loaded(&trial, &RETURN_ZERO)?;
-        let mut name = name.as_ptr();
+        let mut name = c"there_is_no_function_of_this_name".as_ptr();
+        let offset = 0;
         let mut options = bpf_link_create_opts { sz: size_of::<bpf_link_create_opts>() as u64, ..Default::default() };
-        options.__bindgen_anon_1.kprobe_multi.cnt = 1;
-        options.__bindgen_anon_1.kprobe_multi.syms = &raw mut name;
+        if matches!(attach_type, libbpf_sys::BPF_TRACE_UPROBE_MULTI | libbpf_sys::BPF_TRACE_UPROBE_SESSION) {
+            options.__bindgen_anon_1.uprobe_multi.path = c"/".as_ptr();
+            options.__bindgen_anon_1.uprobe_multi.offsets = &raw const offset;
+            options.__bindgen_anon_1.uprobe_multi.cnt = 1;
+        } else {
+            options.__bindgen_anon_1.kprobe_multi.cnt = 1;
+            options.__bindgen_anon_1.kprobe_multi.syms = &raw mut name;
+        }
         // SAFETY: the options and what they point to outlive the call, which keeps none of it.
         owned(unsafe { libbpf_sys::bpf_link_create(program.as_raw_fd(), 0, attach_type, &raw const options) }).map(drop)
     }

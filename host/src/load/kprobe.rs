@@ -2,14 +2,35 @@
 //!
 //! The kernel makes such a link to all or to none and does not tell which it does not take, so where it refuses, halves are tried.
 
+use std::ffi::{CString, c_char};
 use std::io;
+use std::ptr::{self, NonNull};
 
-use libbpf_rs::{ErrorKind, KprobeMultiOpts, Link, ProgramMut};
+use libbpf_rs::{AsRawLibbpf, Link, ProgramMut};
+use libbpf_sys as sys;
 
-use crate::plan::{FunctionKind, KernelFunction};
+use crate::plan::{FunctionKind, KernelFunction, PointPlan};
 
 /// Functions of one program that may be refused: each takes some tries, and each try has the kernel look through all its names.
 const MOST_REFUSED: usize = 64;
+
+/// Where functions call a program.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum At {
+    Entry,
+    Return,
+    Both,
+}
+
+impl At {
+    pub fn of(point: &PointPlan) -> At {
+        match point.function() {
+            _ if point.session.is_some() => At::Both,
+            Some(function) if function.kind == FunctionKind::Kretprobe => At::Return,
+            _ => At::Entry,
+        }
+    }
+}
 
 /// A function that the kernel takes no program for, and what it said.
 pub struct Refused<'a> {
@@ -21,17 +42,12 @@ pub struct Refused<'a> {
 pub fn attach_to_all<'a>(
     program: &ProgramMut<'_>,
     functions: &[(&'a KernelFunction, i64)],
+    at: At,
     links: &mut Vec<Link>,
     refused: &mut Vec<Refused<'a>>,
 ) -> io::Result<()> {
     let [(first, _), ..] = functions else { return Ok(()) };
-    let options = KprobeMultiOpts {
-        symbols: functions.iter().map(|(function, _)| function.name.clone()).collect(),
-        cookies: functions.iter().map(|(_, number)| number.cast_unsigned()).collect(),
-        retprobe: is_return(first),
-        ..KprobeMultiOpts::default()
-    };
-    let error = match program.attach_kprobe_multi_with_opts(options) {
+    let source = match link(program, functions, at) {
         Ok(link) => {
             links.push(link);
             return Ok(());
@@ -39,9 +55,10 @@ pub fn attach_to_all<'a>(
         Err(error) => error,
     };
     // What does not lie in a function is the same for each half.
-    let lies_elsewhere =
-        matches!(error.kind(), ErrorKind::PermissionDenied | ErrorKind::OutOfMemory | ErrorKind::Unsupported);
-    let source = io::Error::other(error);
+    let lies_elsewhere = matches!(
+        source.kind(),
+        io::ErrorKind::PermissionDenied | io::ErrorKind::OutOfMemory | io::ErrorKind::Unsupported
+    );
     if lies_elsewhere || refused.len() >= MOST_REFUSED {
         return Err(source);
     }
@@ -50,10 +67,30 @@ pub fn attach_to_all<'a>(
         return Ok(());
     }
     let (some, others) = functions.split_at(functions.len() / 2);
-    attach_to_all(program, some, links, refused)?;
-    attach_to_all(program, others, links, refused)
+    attach_to_all(program, some, at, links, refused)?;
+    attach_to_all(program, others, at, links, refused)
 }
 
-fn is_return(function: &KernelFunction) -> bool {
-    function.kind == FunctionKind::Kretprobe
+/// One link to all of them. (libbpf-rs makes none at both entry and return.)
+fn link(program: &ProgramMut<'_>, functions: &[(&KernelFunction, i64)], at: At) -> io::Result<Link> {
+    let names: Vec<CString> =
+        functions.iter().map(|(function, _)| CString::new(&*function.name)).collect::<Result<_, _>>()?;
+    let mut names: Vec<*const c_char> = names.iter().map(|name| name.as_ptr()).collect();
+    let numbers: Vec<u64> = functions.iter().map(|(_, number)| number.cast_unsigned()).collect();
+    let options = sys::bpf_kprobe_multi_opts {
+        sz: size_of::<sys::bpf_kprobe_multi_opts>() as sys::size_t,
+        syms: names.as_mut_ptr(),
+        cookies: numbers.as_ptr(),
+        cnt: names.len() as sys::size_t,
+        retprobe: at == At::Return,
+        session: at == At::Both,
+        ..Default::default()
+    };
+    // SAFETY: the program is loaded; the options and what they point to outlive the call, which keeps none of it.
+    let link = unsafe {
+        sys::bpf_program__attach_kprobe_multi_opts(program.as_libbpf_object().as_ptr(), ptr::null(), &raw const options)
+    };
+    let link = NonNull::new(link).ok_or_else(io::Error::last_os_error)?;
+    // SAFETY: the link is nobody else's.
+    Ok(unsafe { Link::from_ptr(link) })
 }

@@ -202,14 +202,15 @@ impl Loaded {
                     iterators.push(iterator.map_err(failed)?);
                 }
                 AttachPoint::User(place) => {
-                    links.extend(uprobe::attach(&found, place, body.process()).map_err(failed)?);
+                    links.extend(uprobe::attach(&found, place, body).map_err(failed)?);
                 }
                 _ if body.shares.is_some() => {
                     let served = probe.served_by(program.of.point);
                     let functions: Vec<_> =
                         served.filter_map(|point| Some((point.function()?, point.number))).collect();
                     let mut refused = Vec::new();
-                    kprobe::attach_to_all(&found, &functions, &mut links, &mut refused).map_err(failed)?;
+                    let at = kprobe::At::of(body);
+                    kprobe::attach_to_all(&found, &functions, at, &mut links, &mut refused).map_err(failed)?;
                     for kprobe::Refused { function, source } in refused {
                         let error = LoadError::Attach { at: function.to_string(), source };
                         if function.matched { left_out.push(error) } else { return Err(error) }

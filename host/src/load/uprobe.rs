@@ -11,18 +11,17 @@ use std::ffi::CString;
 use std::fs;
 use std::io;
 use std::mem::size_of;
-use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt;
 use std::sync::OnceLock;
 
 use libbpf_rs::{Link, OpenProgramMut, ProgramAttachType, ProgramMut, UprobeMultiOpts};
-use libbpf_sys::{
-    BPF_PROG_TYPE_KPROBE, BPF_TRACE_UPROBE_MULTI, bpf_insn, bpf_link_create_opts, bpf_prog_load_opts, perf_event_attr,
-};
+use libbpf_sys::perf_event_attr;
 
 use super::perf::open_everywhere;
 use super::process;
-use crate::plan::{Location, UserKind, UserPoint};
+use crate::kernel::{Answer, Feature, KernelFacts};
+use crate::plan::{Location, PointPlan, UserKind, UserPoint};
 
 /// The sections of programs that are for such places; those of the second may sleep.
 const SECTIONS: [&str; 2] = ["uprobe", "uprobe.s"];
@@ -31,22 +30,25 @@ const ANY_PROCESS: i32 = -1;
 
 /// Makes the program one for multi links, where the kernel has them.
 pub fn prepare(program: &mut OpenProgramMut<'_>) {
-    if SECTIONS.iter().any(|section| program.section() == *section) && has_multi_links() {
+    static MULTI: OnceLock<Answer> = OnceLock::new();
+    let is_one = SECTIONS.iter().any(|section| program.section() == *section);
+    if is_one && *MULTI.get_or_init(|| KernelFacts::running().offers(Feature::UprobeMulti)) == Answer::Yes {
         program.set_attach_type(ProgramAttachType::TraceUprobeMulti);
     }
 }
 
 /// Attaches a program to all places of a point: of all processes, or of the one that it asks for, where it is certain that no hit there is lost by that.
-pub fn attach(program: &ProgramMut<'_>, point: &UserPoint, process: Option<u32>) -> io::Result<Vec<Link>> {
-    if matches!(program.attach_type(), ProgramAttachType::TraceUprobeMulti) {
-        if let Some(process) = process.filter(|process| process::can_be_alone(*process)) {
-            match attach_multi(program, point, process as i32) {
+pub fn attach(program: &ProgramMut<'_>, point: &UserPoint, body: &PointPlan) -> io::Result<Vec<Link>> {
+    let session = body.session.is_some();
+    if session || matches!(program.attach_type(), ProgramAttachType::TraceUprobeMulti) {
+        if let Some(process) = body.process().filter(|process| process::can_be_alone(*process)) {
+            match attach_multi(program, point, process as i32, session) {
                 // It has ended since; the number may become another's.
                 Err(error) if error.raw_os_error() == Some(libc::ESRCH) => {}
                 link => return Ok(vec![link?]),
             }
         }
-        return Ok(vec![attach_multi(program, point, ANY_PROCESS)?]);
+        return Ok(vec![attach_multi(program, point, ANY_PROCESS, session)?]);
     }
     let events = Events::new()?;
     point
@@ -56,71 +58,16 @@ pub fn attach(program: &ProgramMut<'_>, point: &UserPoint, process: Option<u32>)
         .collect()
 }
 
-fn attach_multi(program: &ProgramMut<'_>, point: &UserPoint, process: i32) -> io::Result<Link> {
+fn attach_multi(program: &ProgramMut<'_>, point: &UserPoint, process: i32, session: bool) -> io::Result<Link> {
     let options = UprobeMultiOpts {
         // The kernel has 64 bits, and so has this machine.
         offsets: point.locations.iter().map(|l| l.offset as usize).collect(),
         ref_ctr_offsets: point.locations.iter().map(|l| l.semaphore.unwrap_or(0) as usize).collect(),
-        retprobe: point.kind == UserKind::Return,
+        retprobe: point.kind == UserKind::Return && !session,
+        session,
         ..UprobeMultiOpts::default()
     };
     program.attach_uprobe_multi_with_opts(process, &point.file, "", options).map_err(io::Error::other)
-}
-
-/// Whether the kernel has multi links. It is tried once, on a directory, which is refused for being one where it would not be for anything else.
-fn has_multi_links() -> bool {
-    static ANSWER: OnceLock<bool> = OnceLock::new();
-    *ANSWER.get_or_init(|| try_multi_link().raw_os_error() == Some(libc::EBADF))
-}
-
-/// The error that a link to a directory gives.
-fn try_multi_link() -> io::Error {
-    let program = match empty_program() {
-        Ok(program) => program,
-        Err(error) => return error,
-    };
-    let mut options = bpf_link_create_opts { sz: size_of::<bpf_link_create_opts>() as u64, ..Default::default() };
-    let offset = 0;
-    options.__bindgen_anon_1.uprobe_multi.path = c"/".as_ptr();
-    options.__bindgen_anon_1.uprobe_multi.offsets = &raw const offset;
-    options.__bindgen_anon_1.uprobe_multi.cnt = 1;
-    // SAFETY: the options and what they point to outlive the call, which keeps none of it.
-    let result =
-        unsafe { libbpf_sys::bpf_link_create(program.as_raw_fd(), -1, BPF_TRACE_UPROBE_MULTI, &raw const options) };
-    if result >= 0 {
-        // SAFETY: the call has made this descriptor, and nobody else knows it.
-        drop(unsafe { OwnedFd::from_raw_fd(result) });
-        return io::Error::other("a directory was attached to");
-    }
-    io::Error::from_raw_os_error(-result)
-}
-
-/// A program for multi links that does nothing.
-fn empty_program() -> io::Result<OwnedFd> {
-    let instruction = |code| bpf_insn { code, ..Default::default() };
-    // `r0 = 0`, and out.
-    let instructions = [instruction(0xb7), instruction(0x95)];
-    let mut options = bpf_prog_load_opts {
-        sz: size_of::<bpf_prog_load_opts>() as u64,
-        expected_attach_type: BPF_TRACE_UPROBE_MULTI,
-        ..Default::default()
-    };
-    // SAFETY: all that is pointed to outlives the call, and the number is that of the instructions.
-    let fd = unsafe {
-        libbpf_sys::bpf_prog_load(
-            BPF_PROG_TYPE_KPROBE,
-            std::ptr::null(),
-            c"GPL".as_ptr(),
-            instructions.as_ptr(),
-            instructions.len() as u64,
-            &raw mut options,
-        )
-    };
-    if fd < 0 {
-        return Err(io::Error::from_raw_os_error(-fd));
-    }
-    // SAFETY: the call has made this descriptor, and nobody else knows it.
-    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
 }
 
 /// The kind of perf event for such places: a number that the kernel gives out at boot, and how it takes what it must know of them.

@@ -255,7 +255,7 @@ fn is_any(node: &Node) -> bool {
     match node.kind {
         NodeKind::Load { bytes: 8, bits: None, .. } | NodeKind::Context { bytes: 8, .. } => true,
         NodeKind::Argument { .. } | NodeKind::Fetched { .. } => is_wide,
-        NodeKind::Builtin(Builtin::Nsecs | Builtin::Cgroup) | NodeKind::Local(_) => true,
+        NodeKind::Builtin(Builtin::Nsecs | Builtin::Cgroup | Builtin::Duration) | NodeKind::Local(_) => true,
         _ => false,
     }
 }

@@ -24,6 +24,7 @@ mod known;
 mod lanes;
 mod path;
 mod range;
+mod session;
 mod stack;
 mod text;
 mod value;
@@ -366,6 +367,9 @@ impl<'a> Lower<'a> {
         self.leave_behind_the_last();
         let counters = self.map_value(COUNTERS, self.program.number);
         self.b.copy(self.counters, counters);
+        if let Some(session) = &self.body.session {
+            self.begin(session);
+        }
         self.count(Counter::Hits);
         self.renew_zero();
         if self.body.walks {

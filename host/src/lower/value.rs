@@ -353,6 +353,7 @@ impl Lower<'_> {
             Builtin::Nsecs => self.helper(helper::KTIME_GET_BOOT_NS, &[]),
             Builtin::Cgroup => self.helper(helper::GET_CURRENT_CGROUP_ID, &[]),
             Builtin::Task => self.helper(helper::GET_CURRENT_TASK_BTF, &[]),
+            Builtin::Duration => self.duration(),
             Builtin::Point => self.helper(helper::GET_ATTACH_COOKIE, &[self.context.into()]),
         };
         self.known.learn(Answer::Of(builtin), value);

@@ -30,6 +30,7 @@ use super::attach::Value;
 use super::diagnostic::{Fault, Span, did_you_mean};
 use super::familiar;
 use super::points::Points;
+use super::session;
 use super::syntax::{Expr, ExprKind, UnaryOp};
 use super::uses::Uses;
 use super::{AttachPoint, Builtin, Names, Node, NodeKind, Origin, PointName, Target, Type};
@@ -60,14 +61,14 @@ const TASK: &str = "task_struct";
 /// Names that a `bind` step cannot take. Not `path` or `flags`: what is read of an argument is often called so, and what stands in front of parentheses is a function anyway.
 #[rustfmt::skip]
 pub const RESERVED: &[&str] = &[
-    "pid", "tid", "uid", "gid", "comm", "cpu", "nsecs", "cgroup", "task", "args", "str", "retval", "probe", "func",
+    "pid", "tid", "uid", "gid", "comm", "cpu", "nsecs", "cgroup", "task", "args", "str", "retval", "duration", "probe", "func",
     "ctx", "reg", "kstack", "ustack", "true", "false", "sizeof", "null", "offsetof", "container_of", "typeof", "in",
     "struct", "union", "enum", "unsigned", "signed", "char", "short", "int", "long", "void", "bool", "const",
     "starts_with", "ends_with", "contains",
     "user", "kernel", "kaddr", "this_cpu", "per_cpu", "per_cpu_ptr",
 ];
 
-const BUILTINS: [(&str, Builtin); 8] = [
+const BUILTINS: [(&str, Builtin); 9] = [
     ("pid", Builtin::Pid),
     ("tid", Builtin::Tid),
     ("uid", Builtin::Uid),
@@ -76,6 +77,7 @@ const BUILTINS: [(&str, Builtin); 8] = [
     ("nsecs", Builtin::Nsecs),
     ("cgroup", Builtin::Cgroup),
     ("task", Builtin::Task),
+    ("duration", Builtin::Duration),
 ];
 
 type Checked<T> = Result<T, Vec<Fault>>;
@@ -97,6 +99,7 @@ pub struct Checker<'a> {
     /// The kfuncs that the declaration lists.
     uses: &'a Uses,
     reads_registers: Cell<bool>,
+    measures: Cell<bool>,
     walks: Cell<bool>,
     sleeps: Cell<bool>,
 }
@@ -146,6 +149,7 @@ impl<'a> Checker<'a> {
             items: RefCell::default(),
             uses,
             reads_registers: Cell::new(false),
+            measures: Cell::new(false),
             walks: Cell::new(false),
             sleeps: Cell::new(false),
         }
@@ -154,6 +158,11 @@ impl<'a> Checker<'a> {
     /// How many values have been bound.
     pub fn locals(&self) -> u32 {
         self.bindings.len() as u32
+    }
+
+    /// Whether they ask how long a function took.
+    pub fn measures(&self) -> bool {
+        self.measures.get()
     }
 
     /// Whether `reg()` has been read.
@@ -279,6 +288,10 @@ impl<'a> Checker<'a> {
             "kstack" | "ustack" => return self.stack(name, &[], span).map(Walk::Value),
             "pid" | "tid" | "uid" | "gid" | "cpu" => integer(4, false),
             "nsecs" | "cgroup" => integer(8, false),
+            "duration" => {
+                self.measure(span)?;
+                integer(8, false)
+            }
             "task" => {
                 let btf = self.btf(span)?;
                 let id = btf.structure(TASK).ok_or_else(|| one(Fault::new(span, "BTF has no struct task_struct")))?;
@@ -299,6 +312,25 @@ impl<'a> Checker<'a> {
     /// `probe`, `func`. A program that served several attach points would read the number instead.
     fn point(&self, name: PointName, span: Span) -> Node {
         Node { kind: NodeKind::Constant(self.number), ty: Type::Point(name), span }
+    }
+
+    fn measure(&self, span: Span) -> Checked<()> {
+        session::offered(self.attach, self.facts, span).map_err(one)?;
+        self.measures.set(true);
+        self.registers_are_told(span)
+    }
+
+    /// Programs at both entry and return of the kernel's functions are called by ftrace, which does not save all registers.
+    fn registers_are_told(&self, span: Span) -> Checked<()> {
+        let is_by_ftrace = matches!(self.attach, AttachPoint::Function(_)) && self.measures.get();
+        if !(is_by_ftrace && self.reads_registers.get()) {
+            return Ok(());
+        }
+        let fault = Fault::new(
+            span,
+            "at `kretprobe`, `duration` and `reg` do not go together: where the entry is traced, too, not all registers are kept",
+        );
+        Err(one(fault.help("two probes can have one each")))
     }
 
     fn unknown_name(&self, name: &str, span: Span) -> Fault {

@@ -20,6 +20,7 @@ mod node;
 mod points;
 mod probe;
 mod prototype;
+mod session;
 mod shared;
 pub mod syntax;
 mod syscalls;
@@ -43,6 +44,7 @@ pub use named::Names;
 pub use node::{Access, Builtin, Directories, Form, Match, Memory, Mounts, Node, NodeKind, Origin, Target, Type};
 pub use points::PointName;
 pub use probe::MAX_ALL_VALUE_NAMES;
+pub use session::Session;
 pub use together::MAX_VALUE_NAMES;
 pub use uses::MAX_KFUNCS;
 pub use validate::{MAX_ATTACH_LENGTH, MAX_ATTACH_POINTS, MAX_NAME, MAX_PROBES, MAX_STEPS, MAX_TEXT, TICK};
@@ -131,6 +133,8 @@ pub struct PointPlan {
     pub walks: bool,
     /// The attach point of the same probe whose program serves this one, too, which is for several functions; the first of those that share one names itself.
     pub shares: Option<usize>,
+    /// Where its program is called at the entry, too.
+    pub session: Option<Session>,
 }
 
 impl PointPlan {

@@ -469,4 +469,6 @@ pub enum Builtin {
     Task,
     /// The number of the attach point, in a program that serves several.
     Point,
+    /// Nanoseconds between a function's entry and its return.
+    Duration,
 }

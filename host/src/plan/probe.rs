@@ -10,7 +10,7 @@ use super::points::Points;
 use super::syntax::{self, Expr};
 use super::together::{Forms, Gathered, Kinds};
 use super::uses::Uses;
-use super::{AttachPoint, Node, PlanStep, PointPlan, ProbePlan, Typed, largest_record, shared, validate};
+use super::{AttachPoint, Node, PlanStep, PointPlan, ProbePlan, Session, Typed, largest_record, shared, validate};
 use crate::declare::{Probe, Step};
 
 /// Names of all enumerations of all fields at most.
@@ -188,7 +188,8 @@ impl<'a> Parsed<'a> {
         }
         let locals = checker.locals();
         let (reads_registers, walks, sleeps) = (checker.reads_registers(), checker.walks(), checker.sleeps());
-        let point = PointPlan { attach, locals, steps, reads_registers, sleeps, walks, number, shares: None };
+        let session = checker.measures().then(|| Session::of(&steps, forms.facts)).flatten();
+        let point = PointPlan { attach, locals, steps, reads_registers, sleeps, walks, number, shares: None, session };
         (faults.len() == before && self.whole).then_some(point)
     }
 

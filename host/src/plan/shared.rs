@@ -6,14 +6,17 @@
 //!
 //! Such a program is called by ftrace, which from Linux 6.14 on saves no more registers than a function's arguments and results are in. So a body that reads
 //! registers by their names stays with perf events, which save all.
+//!
+//! Programs at both entry and return (`session.rs`) have such links alone, also at one function.
 
 use super::{AttachPoint, Builtin, FunctionKind, KernelFunction, NodeKind, PlanStep, PointPlan, ProbePlan, Type};
 use crate::kernel::{Answer, Feature, KernelFacts};
 
-/// Lets attach points of one probe share programs, where that can be and there are several.
+/// Lets attach points of one probe share programs, where that can be, and there are several or must be such a link.
 pub fn share(points: &mut [PointPlan], facts: &KernelFacts) {
     let several: Vec<usize> = (0..points.len()).filter(|&at| can_share(&points[at])).collect();
-    if several.len() < 2 || facts.offers(Feature::KprobeMulti) != Answer::Yes {
+    let must = several.iter().any(|&at| points[at].session.is_some());
+    if !must && (several.len() < 2 || facts.offers(Feature::KprobeMulti) != Answer::Yes) {
         return;
     }
     let mut first_of: Vec<usize> = Vec::new();
@@ -41,7 +44,8 @@ fn fetch_number(point: &mut PointPlan) {
 }
 
 fn can_share(point: &PointPlan) -> bool {
-    !point.reads_registers && probed(point).is_some_and(|function| function.offset == 0 && function.module.is_none())
+    let is_named = |function: &KernelFunction| function.module.is_none() || point.session.is_some();
+    !point.reads_registers && probed(point).is_some_and(|function| function.offset == 0 && is_named(function))
 }
 
 fn probed(point: &PointPlan) -> Option<&KernelFunction> {
@@ -50,7 +54,10 @@ fn probed(point: &PointPlan) -> Option<&KernelFunction> {
 
 fn is_same(one: &PointPlan, other: &PointPlan) -> bool {
     let kind = |point| probed(point).map(|function| function.kind);
-    kind(one) == kind(other) && one.locals == other.locals && one.steps == other.steps
+    kind(one) == kind(other)
+        && one.session.is_some() == other.session.is_some()
+        && one.locals == other.locals
+        && one.steps == other.steps
 }
 
 impl PointPlan {
@@ -62,15 +69,20 @@ impl PointPlan {
     /// The section of its program in the object.
     pub fn section(&self) -> String {
         match (self.shares, probed(self)) {
+            (Some(_), Some(_)) if self.session.is_some() => "kprobe.session".to_owned(),
             (Some(_), Some(function)) => format!("{}.multi", function.kind.name()),
             _ if self.sleeps => {
                 // As libbpf marks it, behind the kind.
-                let section = self.attach.section();
+                let section = self.kind_section();
                 let (kind, rest) = section.split_at(section.find('/').unwrap_or(section.len()));
                 format!("{kind}.s{rest}")
             }
-            _ => self.attach.section(),
+            _ => self.kind_section(),
         }
+    }
+
+    fn kind_section(&self) -> String {
+        if self.session.is_some() { "uprobe.session".to_owned() } else { self.attach.section() }
     }
 }
 

@@ -137,9 +137,17 @@ const FUNCTIONS: &[&str] = &[
     "make_kuid",
 ];
 
-/// Kfuncs that no plugin may call, for tests of what is said then.
-const UNUSABLE: &[&str] =
-    &["bpf_dynptr_size", "bpf_list_front", "bpf_obj_new_impl", "bpf_throw", "bpf_xdp_ct_lookup", "tcp_slow_start"];
+/// Kfuncs that no plugin may call, for tests of what is said then; some the host calls.
+const UNUSABLE: &[&str] = &[
+    "bpf_dynptr_size",
+    "bpf_list_front",
+    "bpf_obj_new_impl",
+    "bpf_session_cookie",
+    "bpf_session_is_return",
+    "bpf_throw",
+    "bpf_xdp_ct_lookup",
+    "tcp_slow_start",
+];
 
 /// Kfuncs that LSM programs alone may call, and those of them that may sleep.
 const OF_FILES: &[&str] = &[

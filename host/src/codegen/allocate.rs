@@ -105,20 +105,18 @@ fn prepared(mut function: Function) -> Function {
     tidy(&mut function);
     let mut registers = function.registers;
     for block in &mut function.blocks {
-        let mut at = 0;
-        while let Some(operation) = block.operations.get_mut(at) {
-            at += 1;
-            if let OperationKind::Alu { op, to, left, right, .. } = operation.kind
-                && !interference::commutes(op)
-                && right.register() == Some(to)
-                && left != to
-            {
-                let (from, reason) = (Register(registers), operation.reason);
+        if !block.operations.iter().any(|operation| not_in_place(&operation.kind).is_some()) {
+            continue;
+        }
+        for mut operation in std::mem::take(&mut block.operations) {
+            let copied = not_in_place(&operation.kind).map(|to| {
+                let from = Register(registers);
                 registers += 1;
                 operation.kind.replace_write(from);
-                block.operations.insert(at, Operation { kind: OperationKind::Copy { to, from }, reason });
-                at += 1;
-            }
+                Operation { kind: OperationKind::Copy { to, from }, reason: operation.reason }
+            });
+            block.operations.push(operation);
+            block.operations.extend(copied);
         }
     }
     function.registers = registers;
@@ -132,6 +130,16 @@ fn prepared(mut function: Function) -> Function {
         }
     }
     function
+}
+
+/// What is written by an operation that has it on its right, where it cannot be computed.
+fn not_in_place(kind: &OperationKind) -> Option<Register> {
+    match *kind {
+        OperationKind::Alu { op, to, left, right, .. } => {
+            (!interference::commutes(op) && right.register() == Some(to) && left != to).then_some(to)
+        }
+        _ => None,
+    }
 }
 
 /// By register, the constant that it always is.

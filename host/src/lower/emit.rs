@@ -236,8 +236,7 @@ impl Lower<'_> {
 
 /// Whether verifiers before 6.8 would tell two paths apart by what is on the stack of such a value: its bounds or, where there is none, a 0; or numbers that are chosen from.
 pub fn tells_paths_apart(node: &Node, may_be_absent: bool) -> bool {
-    let is_integer = matches!(node.ty, Type::Integer { .. } | Type::Boolean | Type::Enumeration { .. });
-    is_integer && (may_be_absent && !is_any(node) || chooses(node))
+    node.ty.is_number() && (may_be_absent && !is_any(node) || chooses(node))
 }
 
 fn chooses(node: &Node) -> bool {

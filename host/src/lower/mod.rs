@@ -36,7 +36,7 @@ use crate::ir::{
     Register, Size, SlotId, Space,
 };
 use crate::plan::layout::Schema;
-use crate::plan::{Node, NodeKind, Plan, PlanStep, PointPlan, Shown, Span, Type, Typed};
+use crate::plan::{Node, NodeKind, Plan, PlanStep, PointPlan, Shown, Span, Typed};
 use bytes::{Octets, Place};
 use fault::Faults;
 use held::{Exit, Holding};
@@ -445,7 +445,6 @@ impl<'a> Lower<'a> {
         let exit = self.exit_to(absent);
         let (present, result, cut) = (self.b.register(), self.b.register(), self.b.register());
         let ty = &value.node.ty;
-        let is_integer = matches!(ty, Type::Integer { .. } | Type::Boolean | Type::Enumeration { .. });
         let kept = (text::is_tail(&value.node) || ty.is_octets()).then(|| {
             self.open_scratch();
             self.reserve(text::room(&value.node))
@@ -479,7 +478,7 @@ impl<'a> Lower<'a> {
             self.b.copy(present, self.zero);
             match kept {
                 // As a field that is cleared: before Linux 6.8, the bounds of what is kept on the stack tell the two paths apart for good.
-                None if is_integer => self.b.copy(result, self.zero),
+                None if ty.is_number() => self.b.copy(result, self.zero),
                 _ => self.b.set(result, 0),
             }
             self.b.set(cut, 0);

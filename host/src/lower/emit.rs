@@ -6,11 +6,11 @@
 
 use super::bytes::{Octets, Place};
 use super::held::Exit;
-use super::text::{self, COMM};
+use super::text;
 use super::{Counter, EVENTS, Lower, helper};
 use crate::ir::{Address, AluOp, Cond, Operand, Register, Size, Space};
 use crate::plan::layout::{self, FieldKind, FieldLayout, Schema};
-use crate::plan::{Builtin, Memory, Node, NodeKind, PointPlan, Span, Type, Typed};
+use crate::plan::{Builtin, COMM, Memory, Node, NodeKind, PointPlan, Span, Type, Typed};
 
 /// Bytes of a record that is put together on the stack at most: half of what a program has.
 const ON_STACK: u32 = 256;

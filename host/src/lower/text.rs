@@ -6,10 +6,8 @@ use super::{Local, Lower, helper, path, stack};
 use crate::ir::{Address, AluOp, BlockId, Cond, Operand, Register, Size, Space};
 use crate::plan::kfunc::Argument;
 use crate::plan::layout::CUT;
-use crate::plan::{Access, Form, Match, Node, NodeKind, Type};
+use crate::plan::{Access, COMM, Form, Match, Node, NodeKind, Type};
 
-/// Bytes of a thread's name with its terminating 0.
-pub const COMM: u32 = 16;
 /// Bytes of an IP address in a record.
 const ADDRESS: u32 = 20;
 

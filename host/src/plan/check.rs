@@ -27,8 +27,10 @@ use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 
 use super::attach::Value;
+use super::bounds::COMM;
 use super::diagnostic::{Fault, Span, did_you_mean};
 use super::familiar;
+use super::pointer::Trust;
 use super::points::Points;
 use super::session;
 use super::syntax::{Expr, ExprKind, UnaryOp};
@@ -36,25 +38,9 @@ use super::uses::Uses;
 use super::{AttachPoint, Builtin, Names, Node, NodeKind, Origin, PointName, Target, Type};
 use crate::kernel::{Btf, KernelFacts, TypeId};
 pub use kfunc::MAX_SEARCHED;
-pub use places::target;
-pub use trust::Trust;
 use walk::Item;
 pub use walk::MAX_NESTED_WALKS;
 
-/// Bytes of `str(pointer)` at most, where no other number is given.
-pub const STR_DEFAULT: u32 = 256;
-/// Bytes of `str(pointer, n)` at most.
-pub const STR_MAX: u32 = 4096;
-/// Bytes of `path(file)` at most, where no other number is given.
-pub const PATH_DEFAULT: u32 = 1024;
-/// Addresses of a call stack at most: as many as the kernel collects (include/uapi/linux/perf_event.h: PERF_MAX_STACK_DEPTH).
-pub const FRAMES: u32 = 127;
-/// Bytes of `buf(pointer, length)` at most, where the length is known only when the probe fires and no bound is given.
-pub const BUF_DEFAULT: u32 = 256;
-/// Bytes of any `buf` at most.
-pub const BUF_MAX: u32 = 4096;
-/// Bytes of a thread's name, its terminating 0 included (include/linux/sched.h: TASK_COMM_LEN).
-pub const COMM: u32 = 16;
 /// The structure behind `task`.
 const TASK: &str = "task_struct";
 

@@ -9,6 +9,7 @@
 pub mod arithmetic;
 mod attach;
 mod bits;
+mod bounds;
 mod check;
 mod constants;
 mod diagnostic;
@@ -17,6 +18,7 @@ pub mod kfunc;
 pub mod layout;
 mod named;
 mod node;
+mod pointer;
 mod points;
 mod probe;
 mod prototype;
@@ -37,7 +39,8 @@ pub use attach::{
     is_wild, iterator_kinds, kind, members, readable_fields,
 };
 pub use bits::{FlagNames, MAX_BEGINNINGS};
-pub use check::{BUF_DEFAULT, BUF_MAX, FRAMES, MAX_NESTED_WALKS, MAX_SEARCHED, PATH_DEFAULT, STR_DEFAULT, STR_MAX};
+pub use bounds::{BUF_DEFAULT, BUF_MAX, COMM, FRAMES, PATH_DEFAULT, STR_DEFAULT, STR_MAX};
+pub use check::{MAX_NESTED_WALKS, MAX_SEARCHED};
 pub use diagnostic::{Diagnostic, Diagnostics, Fault, Shown, Span, is_unsafe};
 pub use layout::kind_name;
 pub use named::Names;

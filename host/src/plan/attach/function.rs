@@ -16,8 +16,8 @@ use super::pattern::{Glob, is_wild};
 use super::search::{Meant, Name, Search, none_of};
 use super::{Value, no_facts, registers, typed};
 use crate::kernel::{Answer, Btf, FactError, Feature, Function, KernelFacts, Kind, Symbols, TypeId};
-use crate::plan::check::{Trust, target};
 use crate::plan::diagnostic::{Fault, Span};
+use crate::plan::pointer::{Trust, target};
 use crate::plan::validate::MAX_ATTACH_POINTS;
 use crate::plan::{Access, Node, NodeKind, Origin, Target, Type};
 

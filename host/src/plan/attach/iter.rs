@@ -8,8 +8,8 @@ use super::search::{Meant, Name, Search};
 use super::{Spec, no_facts, typed};
 use crate::kernel::{Btf, KernelFacts, Kind, TypeId};
 use crate::plan::Node;
-use crate::plan::check::Trust;
 use crate::plan::diagnostic::{Fault, Span};
+use crate::plan::pointer::Trust;
 
 /// The kinds that need to be told nothing but their name.
 const KINDS: [&str; 15] = [

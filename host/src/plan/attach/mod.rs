@@ -31,8 +31,8 @@ pub use search::{MAX_COMPARED_NAMES, Meant, Search};
 pub use tracepoint::readable_fields;
 pub use user::{Location, UserKind, UserPoint};
 
-use super::check::Trust;
 use super::diagnostic::{Fault, Span, did_you_mean};
+use super::pointer::Trust;
 use super::validate::MAX_ATTACH_LENGTH;
 use super::{Node, familiar};
 use crate::kernel::kfunc::ProgramKind;

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::search::{Meant, Name, Search};
 use super::{Spec, no_facts};
 use crate::kernel::{FieldLocation, KernelFacts, Kind, TracepointField, TracepointFormat};
-use crate::plan::check::{STR_DEFAULT, STR_MAX};
+use crate::plan::bounds::{STR_DEFAULT, STR_MAX};
 use crate::plan::diagnostic::{Fault, Span};
 use crate::plan::{Node, NodeKind, Origin, Target, Type};
 

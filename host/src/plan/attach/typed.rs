@@ -1,8 +1,8 @@
 //! Arguments that the verifier types by BTF, and how it takes them.
 
 use crate::kernel::{Btf, Kind, TypeId};
-use crate::plan::check::target;
 use crate::plan::diagnostic::{Fault, Span};
+use crate::plan::pointer::target;
 use crate::plan::{Access, Names, Node, NodeKind, Origin, Target, Type};
 
 /// An argument of a program whose context is its arguments, 8 bytes each, which the verifier types by BTF (kernel/bpf/btf.c: btf_ctx_access).

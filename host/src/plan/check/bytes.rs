@@ -1,10 +1,11 @@
 //! Bytes in memory: where they lie, and `buf`, which sends them as they are.
 
+use super::super::bounds::{BUF_DEFAULT, BUF_MAX};
 use super::super::diagnostic::{Fault, Span};
 use super::super::syntax::Expr;
 use super::super::{Access, AttachPoint, Node, NodeKind, Origin, Target, Type};
 use super::places::{address, size_of, walked_from};
-use super::{BUF_DEFAULT, BUF_MAX, Checked, Checker, Walk, both, one};
+use super::{Checked, Checker, Walk, both, one};
 use crate::kernel::{Kind, TypeId};
 
 /// What an expression says of memory.

@@ -1,12 +1,13 @@
 //! Functions of the language.
 
+use super::super::bounds::{STR_DEFAULT, STR_MAX};
 use super::super::diagnostic::{Fault, Span, did_you_mean};
 use super::super::familiar;
 use super::super::syntax::{Expr, ExprKind};
 use super::super::{Access, AttachPoint, Match, Names, Node, NodeKind, Origin, Type};
 use super::operators::matching;
 use super::types::converted;
-use super::{BUILTINS, Checked, Checker, STR_DEFAULT, STR_MAX, both, one, walk};
+use super::{BUILTINS, Checked, Checker, both, one, walk};
 
 /// Functions whose arguments are expressions.
 #[rustfmt::skip]

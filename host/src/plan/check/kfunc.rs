@@ -2,15 +2,16 @@
 
 use std::sync::Arc;
 
+use super::super::bounds::{STR_DEFAULT, STR_MAX};
 use super::super::diagnostic::{Fault, Span};
 use super::super::kfunc::{Argument, Call, Gives, Length};
+use super::super::pointer::{Trust, target};
 use super::super::prototype::{Prototype, points_to_structure};
 use super::super::syntax::{Expr, ExprKind, UnaryOp};
 use super::super::uses::{Here, Missing, Used};
 use super::super::{Node, NodeKind, Origin, Target, Type};
-use super::trust::Trust;
 use super::types::meaning_of;
-use super::{Checked, Checker, STR_DEFAULT, STR_MAX, Walk, one};
+use super::{Checked, Checker, Walk, one};
 use crate::kernel::kfunc::{Kfunc, ProgramKind};
 use crate::kernel::{Answer, Btf, Kind, TypeId};
 
@@ -436,7 +437,7 @@ impl Checker<'_> {
             && let Walk::Place { base, offset, ty, bits: None, .. } = self.walk(value)?
             && self.trust(&base) > Trust::Nothing
         {
-            let target = super::places::target(self.btf(expr.span)?, ty);
+            let target = target(self.btf(expr.span)?, ty);
             let ty = Type::Pointer { target, origin: Origin::Trusted };
             if offset == 0 {
                 return Ok(Node { ty, span: expr.span, ..base });

@@ -5,9 +5,10 @@
 //! the scheduler's group of any thread leads to the run queue of each CPU, and that is such a variable itself.
 
 use super::super::diagnostic::{Fault, Span, did_you_mean};
+use super::super::pointer::target;
 use super::super::syntax::{Expr, ExprKind};
 use super::super::{Builtin, Node, NodeKind, Origin, Target, Type};
-use super::places::{element, scalar_at, target};
+use super::places::{element, scalar_at};
 use super::{Checked, Checker, Walk, both, one};
 use crate::kernel::{FactError, Kind, TypeId, Variable};
 

@@ -1,11 +1,12 @@
 //! `path(…)`: where a file is, from the root of the file systems.
 
+use super::super::bounds::PATH_DEFAULT;
 use super::super::diagnostic::{Fault, Span};
 use super::super::node::{Directories, Mounts};
 use super::super::syntax::Expr;
 use super::super::{Node, NodeKind, Origin, Target, Type};
 use super::places::{address, is_passed, walked_from};
-use super::{Checked, Checker, PATH_DEFAULT, Walk, one};
+use super::{Checked, Checker, Walk, one};
 use crate::kernel::{Btf, TypeId};
 
 impl Checker<'_> {

@@ -1,11 +1,12 @@
 //! Paths: a walk through structures as a place, and the place as a value.
 
 use super::super::attach::tracepoint::{named_target, readable};
+use super::super::bounds::STR_MAX;
 use super::super::diagnostic::{Fault, Span, did_you_mean};
+use super::super::pointer::target;
 use super::super::syntax::{Expr, ExprKind};
 use super::super::{Access, AttachPoint, Names, Node, NodeKind, Origin, Target, Type};
-use super::types::MAX_POINTERS;
-use super::{Checked, Checker, STR_MAX, Walk, both, listed, one};
+use super::{Checked, Checker, Walk, both, listed, one};
 use crate::kernel::{Btf, FieldLocation, Kind, MemberAt, TracepointField, TypeId};
 
 /// A field of a tracepoint's format, its elements, and the bytes of one.
@@ -364,31 +365,6 @@ impl Checker<'_> {
             ty: ty(bytes),
             span,
         })
-    }
-}
-
-/// What a pointer to this type points to.
-pub fn target(btf: &Btf, to: TypeId) -> Target {
-    shallow_target(btf, to, MAX_POINTERS)
-}
-
-/// Pointers that are followed so deep only: damaged BTF may hold one that points to itself.
-fn shallow_target(btf: &Btf, to: TypeId, depth: u32) -> Target {
-    let id = btf.strip(to).id;
-    let scalar = |ty| Target::Scalar(Box::new(ty));
-    match btf.kind(id) {
-        Kind::Int { bool: true, .. } => scalar(Type::Boolean),
-        Kind::Int { bytes: 1, .. } => Target::Char,
-        Kind::Int { bytes: bytes @ (2 | 4 | 8), signed, .. } => scalar(Type::Integer { bytes: bytes as u8, signed }),
-        Kind::Enum { bytes: bytes @ (1 | 2 | 4 | 8), signed, .. } => {
-            scalar(Type::Enumeration { names: Names::Kernel(id), bytes: bytes as u8, signed })
-        }
-        Kind::Struct { .. } | Kind::Union { .. } | Kind::Forward { .. } => Target::Type(id),
-        Kind::Pointer(inner) if depth > 0 && !btf.strip(inner).tags.percpu => {
-            let origin = if btf.strip(inner).tags.user { Origin::User } else { Origin::Kernel };
-            scalar(Type::Pointer { target: shallow_target(btf, inner, depth - 1), origin })
-        }
-        _ => Target::Unknown,
     }
 }
 

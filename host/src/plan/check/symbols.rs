@@ -1,9 +1,10 @@
 //! Addresses that are shown by names: of the kernel's and of a process's memory, and those of the calls that led to where the probe fires.
 
+use super::super::bounds::FRAMES;
 use super::super::diagnostic::{Fault, Span};
 use super::super::syntax::Expr;
 use super::super::{AttachPoint, Memory, Node, NodeKind, Origin, Type};
-use super::{Checked, Checker, FRAMES, one};
+use super::{Checked, Checker, one};
 
 /// Whether nothing can be done with such a value but to send it: names are for those who read it.
 pub(super) fn is_only_sent(ty: &Type) -> bool {

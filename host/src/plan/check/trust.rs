@@ -8,23 +8,13 @@ use std::sync::Arc;
 
 use super::super::diagnostic::{Fault, Span};
 use super::super::kfunc::{Argument, Call, Found, Gives};
+use super::super::pointer::Trust;
 use super::super::prototype::Prototype;
 use super::super::{Access, Builtin, Node, NodeKind, Origin, Target, Type};
 use super::{Checked, Checker, one};
 use crate::bpf;
 use crate::kernel::kfunc::known;
 use crate::kernel::{Answer, TypeId};
-
-/// What the verifier knows of what a pointer points to.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Trust {
-    /// Nothing: it may be gone.
-    Nothing,
-    /// That it does not go while the program runs, as RCU protects it.
-    Rcu,
-    /// That it is alive: somebody holds a reference.
-    Full,
-}
 
 /// Members through which trust is kept, on all kernels: only since 6.17 is the cgroup of a `cgroup_subsys_state` among them.
 const KEPT: [(&str, &str, Trust); 15] = [

@@ -1,15 +1,13 @@
 //! Types by their C names: casts, `sizeof`, `offsetof`, `container_of`.
 
 use super::super::diagnostic::{Fault, Span, did_you_mean};
+use super::super::pointer::{MAX_POINTERS, target};
 use super::super::syntax::{self, Expr, ExprKind, TypeBase, TypeName};
 use super::super::{AttachPoint, Names, Node, NodeKind, Origin, Target, Type};
-use super::places::{bytes_of, element, size_of, target};
+use super::places::{bytes_of, element, size_of};
 use super::symbols::is_only_sent;
 use super::{Checked, Checker, Walk, both, one};
 use crate::kernel::{Btf, Kind, TypeId};
-
-/// Stars of a type at most.
-pub const MAX_POINTERS: u32 = 8;
 
 /// What a type's name means.
 enum Named {

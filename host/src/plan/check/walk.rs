@@ -4,10 +4,10 @@
 
 use super::super::diagnostic::{Fault, Span, did_you_mean};
 use super::super::kfunc::{self, Argument, Does, Over};
+use super::super::pointer::{Trust, target};
 use super::super::syntax::{Expr, ExprKind};
 use super::super::uses::Used;
 use super::super::{Node, NodeKind, Origin, Target, Type};
-use super::trust::Trust;
 use super::types::meaning_of;
 use super::{Checked, Checker, RESERVED, Walk, both, one};
 use crate::kernel::kfunc::known;
@@ -345,8 +345,7 @@ impl Checker<'_> {
                     Type::Pointer { target: Target::Type(id), .. } if of_cgroup(id) => {
                         let cgroup = self.pointer_to("cgroup", Trust::Full, node, source, expr.span)?;
                         let member = self.find_member(id, "self", expr.span)?;
-                        let ty =
-                            Type::Pointer { target: super::places::target(btf, member.ty), origin: Origin::Trusted };
+                        let ty = Type::Pointer { target: target(btf, member.ty), origin: Origin::Trusted };
                         let offset = member.bit_offset / 8;
                         if offset == 0 {
                             return Ok(Argument::Pointer(cgroup));

@@ -1,7 +1,7 @@
 //! Expressions have the values that docs/expressions.md says they have: through the whole compiler, run in a machine that is no kernel.
 //!
 //! `values`, `texts` and `bytes` are tables, and `faults` is one of reads that fail; `memory` is of the
-//! kernel's variables, and `paths` of those of files. `random` compares random expressions with an evaluator that shares nothing with the compiler but the syntax
+//! kernel's variables, `paths` of those of files, and `sessions` of programs that are called twice. `random` compares random expressions with an evaluator that shares nothing with the compiler but the syntax
 //! tree, and `in_kernel` does so in the kernel. `hostile` feeds what is no declaration at all, and `mutations` what was one. `documented` tries each example of the
 //! documentation.
 
@@ -25,6 +25,8 @@ mod paths;
 mod random;
 #[path = "expressions/reference.rs"]
 mod reference;
+#[path = "expressions/sessions.rs"]
+mod sessions;
 #[path = "expressions/symbols.rs"]
 mod symbols;
 #[path = "expressions/texts.rs"]

@@ -279,6 +279,8 @@ struct Lower<'a> {
     locals: Vec<Local>,
     /// The objects at hand of the walks that this stands in.
     items: Vec<Register>,
+    /// When the function was entered, where `duration` is asked for.
+    begun: Register,
     /// How many steps all walks of this hit have made together, where the body has walks.
     walked: Register,
     /// What marks the record where one was cut short.
@@ -354,6 +356,7 @@ impl<'a> Lower<'a> {
             known: Known::default(),
             locals: Vec::new(),
             items: Vec::new(),
+            begun: zero,
             walked: zero,
             walks_cut: zero,
             scratch: Scratch::default(),

@@ -87,6 +87,12 @@ pub const HELPERS: [(u32, Helper); 14] = [
     (158, |_, _, _, _, _| with(|run| run.world.task)),
 ];
 
+/// By their names, with numbers that no helper has.
+pub const KFUNCS: [(&str, u32, Helper); 2] = [
+    ("bpf_session_is_return", 10_001, |_, _, _, _, _| with(|run| run.world.is_return.into())),
+    ("bpf_session_cookie", 10_002, |_, _, _, _, _| with(|run| run.world.kept_at())),
+];
+
 /// bpf_probe_read_*: what cannot be read is filled with 0.
 fn read(to: u64, size: u64, from: Option<Vec<u8>>) -> u64 {
     match from.as_ref().and_then(|bytes| bytes.get(..size as usize)) {

@@ -1,8 +1,9 @@
 //! Programs made fit for the interpreter.
 
-use porthole::bpf::{Code, RawInsn, Target};
+use porthole::bpf::{Code, Kfunc, RawInsn, Target};
 
 use super::GARBAGE;
+use super::helpers::KFUNCS;
 
 /// Bytes of a program's stack.
 const STACK: i16 = 512;
@@ -10,17 +11,26 @@ const STACK: i16 = 512;
 /// One function's bytes as the interpreter takes them. The function's own instructions stay where they are, and what replaces some of them stands behind:
 ///
 /// * Maps are numbers.
+/// * Kfuncs are helpers with numbers of our own.
 /// * Helpers are called through functions that overwrite r1 to r5.
 /// * A comparison with a negative constant that minds no signs becomes two that do, as rbpf does not extend the constant's sign (RFC 9669,
 ///   section 4.3, does) but in those. That the instruction itself is right is for the disassembly in golden/compile to show.
 ///
 /// In front stands what fills the stack.
-pub fn linked(code: &Code) -> Vec<u8> {
+pub fn linked(code: &Code, kfuncs: &[Kfunc]) -> Vec<u8> {
     let mut insns = code.insns.clone();
     for relocation in &code.relocations {
-        let Target::Map(map) = relocation.target else { panic!("{relocation:?} is not linked here") };
+        let number = match relocation.target {
+            Target::Map(map) => map.0,
+            Target::Kfunc(kfunc) => {
+                let name = kfuncs[kfunc.0 as usize].name.as_str();
+                let known = KFUNCS.iter().find(|(of, _, _)| *of == name);
+                known.unwrap_or_else(|| panic!("{name} is not there")).1
+            }
+            _ => panic!("{relocation:?} is not linked here"),
+        };
         insns[relocation.slot as usize].src = 0;
-        insns[relocation.slot as usize].imm = map.0 as i32;
+        insns[relocation.slot as usize].imm = number as i32;
     }
     let end = insns.len();
     let mut at = 0;

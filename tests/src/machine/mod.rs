@@ -14,6 +14,7 @@ mod helpers;
 mod linked;
 mod record;
 
+use std::cell::Cell;
 use std::ops::Range;
 use std::rc::Rc;
 
@@ -54,6 +55,10 @@ pub struct World {
     pub calls_of_process: Option<&'static [u64]>,
     /// Whether the ring has no room.
     pub full: bool,
+    /// Whether a program at both the entry and the return of a function is called at the latter.
+    pub is_return: bool,
+    /// What such a program keeps in between.
+    pub kept: Rc<Cell<u64>>,
 }
 
 /// Memory that programs can read; every other address faults. A clone is the same memory, at the same addresses.
@@ -115,7 +120,13 @@ impl World {
             calls: &[0xffff_ffff_8100_0112, 0xffff_ffff_8100_0207, 0xffff_ffff_8100_0300],
             calls_of_process: Some(&[0x5600_1010, 0x5600_2020]),
             full: false,
+            is_return: false,
+            kept: Rc::default(),
         }
+    }
+
+    fn kept_at(&self) -> u64 {
+        self.kept.as_ptr().expose_provenance() as u64
     }
 }
 
@@ -154,7 +165,12 @@ impl Machine {
         };
         let ((counters, programs), (scratch, entries)) = (map(COUNTERS), map(SCRATCH));
         Ok(Machine {
-            programs: compiled.object.functions.iter().map(|f| linked::linked(&f.code)).collect(),
+            programs: compiled
+                .object
+                .functions
+                .iter()
+                .map(|f| linked::linked(&f.code, &compiled.object.kfuncs))
+                .collect(),
             counters: vec![0; counters / 8 * programs],
             counters_size: counters,
             scratch: vec![GARBAGE; scratch * entries + GUARD],
@@ -171,12 +187,14 @@ impl Machine {
         let mut vm = rbpf::EbpfVmMbuff::new(None).expect("an empty machine");
         vm.set_verifier(|_| Ok(())).expect("no verifier");
         vm.set_program(&self.programs[program]).expect("a program");
-        for (id, helper) in helpers::HELPERS {
+        let kfuncs = helpers::KFUNCS.map(|(_, id, kfunc)| (id, kfunc));
+        for (id, helper) in helpers::HELPERS.into_iter().chain(kfuncs) {
             vm.register_helper(id, helper).expect("a helper");
         }
         let counters = range(self.counters.as_mut_ptr(), self.counters.len());
         let scratch = range(self.scratch.as_mut_ptr(), self.scratch.len() - GUARD);
-        for allowed in [counters.clone(), scratch.clone()] {
+        let kept = world.kept_at()..world.kept_at() + 8;
+        for allowed in [counters.clone(), scratch.clone(), kept] {
             vm.register_allowed_memory(allowed);
         }
         for piece in world.memory.pieces.iter().filter(|piece| piece.space == Space::Kernel) {

@@ -411,14 +411,19 @@ fn root_a_return_tells_how_long_the_call_took() {
     if live::unless_root() {
         return;
     }
-    let offered = KernelFacts::running().offers(Feature::KprobeSession);
-    if offered != Answer::Yes {
-        println!("skipped: kprobe.session: {offered}");
-        return;
-    }
     let (me, thread) = (std::process::id(), live::this_thread());
     let (path, _) = file("took");
-    for (attach, points) in [("kretprobe:hrtimer_nanosleep", 1), ("kretprobe:{hrtimer_nanosleep,vfs_read}", 2)] {
+    for (feature, attach, points) in [
+        (Feature::KprobeSession, "kretprobe:hrtimer_nanosleep", 1),
+        (Feature::KprobeSession, "kretprobe:{hrtimer_nanosleep,vfs_read}", 2),
+        (Feature::Fsession, "fexit:{hrtimer_nanosleep,vfs_read}", 2),
+    ] {
+        let offered = KernelFacts::running().offers(feature);
+        if offered != Answer::Yes {
+            println!("skipped: {}: {offered}", feature.name());
+            continue;
+        }
+        let of_kprobe = feature == Feature::KprobeSession;
         let reads = points - 1;
         for (condition, naps, reads) in [
             (format!("pid == {me} && tid == {thread}"), 1, reads),
@@ -433,8 +438,9 @@ fn root_a_return_tells_how_long_the_call_took() {
                 live::probe(&[attach], &condition, &["duration", "retval", "duration - duration", "func"]);
             let (plan, compiled) = compiled(&KernelFacts::running(), declaration.probes.clone());
             let sections: Vec<String> = plan.probes[0].points.iter().map(PointPlan::section).collect();
-            assert!(sections.iter().all(|section| section == "kprobe.session"), "{sections:?}");
-            assert_eq!(compiled.programs.len(), 1);
+            let wanted = if of_kprobe { "kprobe.session" } else { "fsession/" };
+            assert!(sections.iter().all(|section| section.starts_with(wanted)), "{sections:?}");
+            assert_eq!(compiled.programs.len(), if of_kprobe { 1 } else { sections.len() });
             let mut outside = Vec::new();
             let seen = live::trace(&declaration, || {
                 for _ in 0..TIMES {
@@ -549,6 +555,10 @@ fn root_functions_of_modules_fire() {
     }
     if facts.offers(Feature::KprobeSession) == Answer::Yes {
         probes.push(probe("took", "kretprobe:overlay:ovl_open", "retval == 0 && duration > 0", "duration"));
+    }
+    if facts.offers(Feature::Fsession) == Answer::Yes {
+        let took = format!("{opened} && retval == 0 && duration > 0");
+        probes.push(probe("both", "fexit:overlay:ovl_open", &took, "duration"));
     }
     expect_each(&facts, probes, || {
         (0..TIMES).for_each(|_| drop(File::open(&path.0).expect("it is there")));

@@ -43,6 +43,8 @@ pub enum Feature {
     Fentry,
     /// The same at functions some of whose arguments are on the stack.
     FentryOnStack,
+    /// One program at both the entry and the exit of a function, with 8 bytes for each call.
+    Fsession,
     /// Breakpoints, or what the kernel makes of them.
     Kprobe,
     /// One program at the entries or returns of many functions, through ftrace's calls.
@@ -62,9 +64,10 @@ pub enum Feature {
 }
 
 impl Feature {
-    pub const ALL: [Feature; 10] = [
+    pub const ALL: [Feature; 11] = [
         Feature::Fentry,
         Feature::FentryOnStack,
+        Feature::Fsession,
         Feature::Kprobe,
         Feature::KprobeMulti,
         Feature::KprobeSession,
@@ -80,6 +83,7 @@ impl Feature {
         match self {
             Feature::Fentry => "fentry",
             Feature::FentryOnStack => "fentry with more than 6 arguments",
+            Feature::Fsession => "fsession",
             Feature::Kprobe => "kprobe",
             Feature::KprobeMulti => "kprobe.multi",
             Feature::KprobeSession => "kprobe.session",
@@ -103,6 +107,10 @@ pub(super) fn offered(feature: Feature, facts: &KernelFacts) -> Answer {
         Feature::Fentry => loads((libbpf_sys::BPF_PROG_TYPE_TRACING, libbpf_sys::BPF_TRACE_FENTRY)),
         Feature::FentryOnStack => match facts.offers(Feature::Fentry) {
             Answer::Yes => fentry_on_stack(&machine, facts),
+            answer => answer,
+        },
+        Feature::Fsession => match facts.offers(Feature::Fentry) {
+            Answer::Yes => fsession(&machine, facts),
             answer => answer,
         },
         Feature::Kprobe => match loads((libbpf_sys::BPF_PROG_TYPE_KPROBE, 0)) {
@@ -144,6 +152,15 @@ fn fentry_on_stack(machine: &Machine, facts: &KernelFacts) -> Answer {
             machine.judge(outcome, "it is there since 6.6")
         }
         _ => Answer::Unknown(format!("this kernel has no {MANY_ARGUMENTS} of more than 6 arguments to try it on")),
+    }
+}
+
+/// Tried on the function that fentry is tried on.
+fn fsession(machine: &Machine, facts: &KernelFacts) -> Answer {
+    let (program_type, attach_type) = (libbpf_sys::BPF_PROG_TYPE_TRACING, libbpf_sys::BPF_TRACE_FSESSION);
+    match facts.function(FENTRY_TARGET) {
+        Ok(Some(function)) => machine.judge(trial::program(program_type, attach_type, function.id), "since 7.0"),
+        _ => Answer::Unknown(format!("this kernel has no {FENTRY_TARGET} to try it on")),
     }
 }
 
@@ -471,6 +488,9 @@ struct Target {
     find: fn(&Btf, &str) -> Option<TypeId>,
 }
 
+/// A function that every kernel has, and that others call.
+const FENTRY_TARGET: &str = "vfs_read";
+
 const PROGRAM_TYPES: [ProgramType; 7] = [
     ProgramType {
         name: "tracepoint programs",
@@ -493,7 +513,7 @@ const PROGRAM_TYPES: [ProgramType; 7] = [
     ProgramType {
         name: "function entry programs (fentry)",
         kind: (libbpf_sys::BPF_PROG_TYPE_TRACING, libbpf_sys::BPF_TRACE_FENTRY),
-        target: Some(Target { name: "vfs_read", find: Btf::function }),
+        target: Some(Target { name: FENTRY_TARGET, find: Btf::function }),
         since: "since 5.5, with CONFIG_DYNAMIC_FTRACE_WITH_DIRECT_CALLS",
     },
     ProgramType {

@@ -64,7 +64,8 @@ fn instead(feature: Feature, facts: &KernelFacts) -> Option<String> {
             Some("tracepoint and rawtracepoint work here".to_owned())
         }
         Feature::ModuleTypes if offered(Feature::Kprobe) => Some("kprobe, kretprobe and func do without".to_owned()),
-        Feature::KprobeMulti
+        Feature::Fsession
+        | Feature::KprobeMulti
         | Feature::KprobeSession
         | Feature::UprobeMulti
         | Feature::UprobeSession

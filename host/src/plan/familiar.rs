@@ -49,7 +49,7 @@ pub fn name(name: &str) -> Option<String> {
         "tgid" => "`pid` is the thread group's number",
         "euid" => "`task.cred.euid.val` is the effective user",
         "elapsed" => {
-            "`nsecs` is the time since boot; at `kretprobe` and `uretprobe`, `duration` is how long the function took"
+            "`nsecs` is the time since boot; at `fexit`, `kretprobe` and `uretprobe`, `duration` is how long the function took"
         }
         _ if is_numbered(name, "arg") || is_numbered(name, "sarg") => "arguments have names: `args.NAME`",
         _ => return None,

@@ -188,7 +188,7 @@ impl<'a> Parsed<'a> {
         }
         let locals = checker.locals();
         let (reads_registers, walks, sleeps) = (checker.reads_registers(), checker.walks(), checker.sleeps());
-        let session = checker.measures().then(|| Session::of(&steps, forms.facts)).flatten();
+        let session = checker.measures().then(|| Session::of(&attach, &steps, forms.facts)).flatten();
         let point = PointPlan { attach, locals, steps, reads_registers, sleeps, walks, number, shares: None, session };
         (faults.len() == before && self.whole).then_some(point)
     }

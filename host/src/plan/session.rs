@@ -30,9 +30,11 @@ pub struct Session {
 
 impl Session {
     /// That of a body with these steps; none where the kernel lacks a kfunc for it.
-    pub(super) fn of(steps: &[PlanStep], facts: &KernelFacts) -> Option<Session> {
+    pub(super) fn of(attach: &AttachPoint, steps: &[PlanStep], facts: &KernelFacts) -> Option<Session> {
+        // Programs at fentry and fexit cannot tell the kernel that a return is not wanted.
+        let can_ask = !matches!(attach, AttachPoint::Function(function) if function.kind == FunctionKind::Fexit);
         let condition = match steps.first() {
-            Some(PlanStep::When(condition)) => {
+            Some(PlanStep::When(condition)) if can_ask => {
                 of_the_process(&condition.node).map(|node| Typed { node, ..condition.clone() })
             }
             _ => None,
@@ -48,7 +50,8 @@ impl Session {
 /// Whether a program at both entry and return can be here.
 pub(super) fn offered(attach: &AttachPoint, facts: &KernelFacts, span: Span) -> Result<(), Fault> {
     let only_there = |at: String| {
-        Fault::new(span, "`duration` is there at `kretprobe` and `uretprobe` alone").help(format!("`{at}` has it"))
+        Fault::new(span, "`duration` is there at `fexit`, `kretprobe` and `uretprobe` alone")
+            .help(format!("`{at}` has it"))
     };
     let (feature, instead) = match attach {
         AttachPoint::Function(function) => match function.kind {
@@ -61,6 +64,7 @@ pub(super) fn offered(attach: &AttachPoint, facts: &KernelFacts, span: Span) -> 
                 return Err(Fault::new(span, message).help("a handler can subtract the `nsecs` of two events"));
             }
             FunctionKind::Kretprobe => (Feature::KprobeSession, ["kprobe", "kretprobe"]),
+            FunctionKind::Fexit => (Feature::Fsession, ["fentry", "fexit"]),
             _ => return Err(only_there(format!("kretprobe:{}", function.qualified_name()))),
         },
         AttachPoint::User(point) => match point.kind {
@@ -71,12 +75,17 @@ pub(super) fn offered(attach: &AttachPoint, facts: &KernelFacts, span: Span) -> 
         _ => return Err(no_call(span)),
     };
     let why = match facts.offers(feature) {
-        Answer::Yes if Session::of(&[], facts).is_some() => return Ok(()),
+        Answer::Yes if Session::of(attach, &[], facts).is_some() => return Ok(()),
         Answer::Yes => "BTF does not tell of its kfuncs".to_owned(),
         Answer::No(why) | Answer::Unknown(why) => why,
     };
     let fault =
         Fault::new(span, format!("`duration` takes {}, which this kernel does not offer: {why}", feature.name()));
+    if let (Feature::Fsession, Answer::Yes, AttachPoint::Function(function)) =
+        (feature, facts.offers(Feature::KprobeSession), attach)
+    {
+        return Err(fault.help(format!("`kretprobe:{}` has it", function.qualified_name())));
+    }
     let [entry, end] = instead;
     Err(fault.help(format!("a handler can subtract the `nsecs` of an event at `{entry}` from those of one at `{end}`")))
 }
@@ -89,7 +98,7 @@ fn is_one_of_many(function: &KernelFunction, facts: &KernelFacts) -> bool {
 
 fn no_call(span: Span) -> Fault {
     let fault = Fault::new(span, "`duration` is how long a function took, and nothing returns here");
-    fault.help("`kretprobe` and `uretprobe` have it; a handler can subtract the `nsecs` of two events")
+    fault.help("`fexit`, `kretprobe` and `uretprobe` have it; a handler can subtract the `nsecs` of two events")
 }
 
 /// Of what must be true, all that is about the process alone, which stays the same as long as a function is called.

@@ -82,7 +82,13 @@ impl PointPlan {
     }
 
     fn kind_section(&self) -> String {
-        if self.session.is_some() { "uprobe.session".to_owned() } else { self.attach.section() }
+        match &self.attach {
+            AttachPoint::User(_) if self.session.is_some() => "uprobe.session".to_owned(),
+            AttachPoint::Function(function) if self.session.is_some() => {
+                format!("fsession/{}", function.qualified_name())
+            }
+            attach => attach.section(),
+        }
     }
 }
 

@@ -225,6 +225,15 @@ fn lsm_is_active() -> Answer {
     }
 }
 
+/// What makes attaching quick, or gives probes what they have nowhere else.
+const BEYOND: [(&str, Feature); 5] = [
+    ("many functions at once (kprobe.multi)", Feature::KprobeMulti),
+    ("many places at once (uprobe.multi)", Feature::UprobeMulti),
+    ("`duration` at fexit (fsession)", Feature::Fsession),
+    ("`duration` at kretprobe (kprobe.session)", Feature::KprobeSession),
+    ("`duration` at uretprobe (uprobe.session)", Feature::UprobeSession),
+];
+
 /// Tries everything out. Takes some 100 ms: the kernel waits for a grace period after the trial event.
 pub fn checks(facts: &KernelFacts) -> Vec<Check> {
     let machine = Machine::this();
@@ -236,6 +245,7 @@ pub fn checks(facts: &KernelFacts) -> Vec<Check> {
     checks.extend([tracepoint_event(&machine, facts), kprobe_event()]);
     checks.push(probe_event("attaching uprobes", "uprobe", "CONFIG_UPROBE_EVENTS"));
     checks.push(Check::without_advice("counting the processor's events", hardware_counters(&machine)));
+    checks.extend(BEYOND.map(|(name, feature)| Check::without_advice(name, facts.offers(feature))));
     checks
 }
 

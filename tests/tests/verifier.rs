@@ -7,6 +7,7 @@ use porthole::declare::{Declaration, Event, Field, Probe, Step};
 use porthole::kernel::{Answer, Feature, Function, KernelFacts, Kind};
 use porthole::load::load;
 use porthole::plan::plan;
+use porthole_tests::generate::points::ITERATORS;
 
 const RING: u32 = 1 << 16;
 
@@ -132,24 +133,6 @@ fn root_every_iterator_loads_with_all_it_has() {
     }
     expect_loaded(&facts, all);
 }
-
-const ITERATORS: [&str; 15] = [
-    "bpf_link",
-    "bpf_map",
-    "bpf_prog",
-    "cgroup",
-    "dmabuf",
-    "ipv6_route",
-    "kmem_cache",
-    "ksym",
-    "netlink",
-    "task",
-    "task_file",
-    "task_vma",
-    "tcp",
-    "udp",
-    "unix",
-];
 
 #[test]
 fn root_every_perf_event_loads_with_all_it_has() {

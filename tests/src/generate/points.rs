@@ -28,7 +28,8 @@ const PERF: [&str; 12] = [
     "watchpoint:0x1004:4:w:pid=1",
 ];
 
-const ITERATORS: [&str; 15] = [
+/// Kinds of iterators, of which a kernel may lack some.
+pub const ITERATORS: [&str; 15] = [
     "bpf_link",
     "bpf_map",
     "bpf_prog",

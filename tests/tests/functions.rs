@@ -464,6 +464,54 @@ fn root_a_return_tells_how_long_the_call_took() {
     }
 }
 
+/// More calls under way at once than the kernel has room for, on some versions and by some ways: what it does not follow is counted.
+#[test]
+fn root_returns_of_many_calls_at_once_are_seen_or_counted() {
+    const SLEEPERS: u64 = 150;
+    let facts = KernelFacts::running();
+    if !offered(&facts, Feature::Kprobe, "kretprobe:hrtimer_nanosleep") {
+        return;
+    }
+    let release = std::fs::read_to_string("/proc/sys/kernel/osrelease").expect("procfs is mounted");
+    let mut numbers = release.split(['.', '-']).map(|n| n.parse::<u32>().unwrap_or(0));
+    let version = (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0));
+    let follows_all = version >= (6, 14);
+    let mut ways = vec![
+        ("kretprobe:hrtimer_nanosleep", "pid", follows_all),
+        ("kretprobe:hrtimer_nanosleep", "reg(\"ax\")", false),
+        ("kretprobe:{hrtimer_nanosleep,vfs_read}", "pid", follows_all),
+    ];
+    if facts.offers(Feature::KprobeSession) == Answer::Yes {
+        ways.push(("kretprobe:hrtimer_nanosleep", "duration", follows_all));
+    }
+    if facts.offers(Feature::Fentry) == Answer::Yes {
+        ways.push(("fexit:hrtimer_nanosleep", "pid", true));
+    }
+    for (attach, field, all) in ways {
+        let (plan, compiled) = compiled(&facts, vec![probe("p", attach, "retval == 0", field)]);
+        assert_eq!(plan.follows_calls(), attach.starts_with("kretprobe:"));
+        let mut attached = load(&compiled).and_then(|loaded| loaded.attach(&plan)).unwrap_or_else(|e| panic!("{e}"));
+        assert_eq!(attached.tells_unfollowed(), version >= (6, 7));
+        std::thread::scope(|scope| {
+            for _ in 0..SLEEPERS {
+                scope.spawn(|| std::thread::sleep(Duration::from_secs(2)));
+            }
+        });
+        let while_attached = attached.counts(1).expect("they can be read")[0];
+        attached.detach();
+        let counts = attached.counts(1).expect("they can be read")[0];
+        assert_eq!(counts, while_attached, "{attach}, {field}");
+        println!("{attach}, {field}: {counts:?}");
+        if all {
+            assert_eq!((counts.emitted, counts.missed), (SLEEPERS, 0), "{attach}, {field}");
+        } else if version >= (6, 7) {
+            assert!(counts.missed > 0 && counts.emitted + counts.missed >= SLEEPERS, "{attach}, {field}: {counts:?}");
+        } else {
+            println!("skipped: this kernel does not tell which calls it does not follow");
+        }
+    }
+}
+
 /// A function that the kernel takes no program for: of those that a pattern matches it is left out, and one that is written is told.
 #[test]
 fn root_functions_that_take_no_program_are_left_out_of_patterns() {

@@ -273,6 +273,29 @@ fn root_a_return_tells_how_long_the_call_took() {
     }
 }
 
+/// Calls itself so many times.
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn porthole_test_deep(depth: u64) -> u64 {
+    if depth == 0 { 0 } else { std::hint::black_box(porthole_test_deep(depth - 1) + 1) }
+}
+
+/// So many, as the documentation says (kernel/events/uprobes.c: MAX_URETPROBE_DEPTH); and all again, when those have returned.
+#[test]
+fn root_returns_of_calls_within_calls_are_followed_64_deep() {
+    if !is_root() {
+        return;
+    }
+    let own = std::env::current_exe().unwrap();
+    let attach = format!("uretprobe:{}:porthole_test_deep", own.display());
+    for depth in [63, 99] {
+        let seen = trace(&probe(&[&attach], "true", &["retval"]), || {
+            (0..3).for_each(|_| assert_eq!(porthole_test_deep(depth), depth));
+        });
+        assert_eq!(seen.counts.emitted, 3 * 64, "{depth} deep");
+    }
+}
+
 /// Called by its name in the test's own file.
 #[unsafe(no_mangle)]
 #[inline(never)]

@@ -97,8 +97,10 @@ struct Named {
 
 /// Programs that fire.
 pub struct Attached {
-    /// Before the object: a link is closed while its program is still there.
-    links: Vec<Link>,
+    /// With the index of their probe. Before the object: a link is closed while its program is still there.
+    links: Vec<(Link, usize)>,
+    /// What closed links told of calls that were not followed, likewise.
+    unfollowed: Vec<(u64, usize)>,
     /// The perf events of those links for whose end nobody need wait.
     events: Vec<OwnedFd>,
     iterators: Vec<Iterated>,
@@ -121,7 +123,8 @@ pub struct Counts {
     pub lost: u64,
     /// Reads that failed.
     pub faults: u64,
-    /// How often the kernel skipped the program because it, or one like it, ran already on that CPU. Not among the hits.
+    /// How often the kernel skipped the program because it, or one like it, ran already on that CPU; and calls whose return it could not follow, where it tells
+    /// them. Not among the hits.
     pub missed: u64,
 }
 
@@ -184,6 +187,7 @@ impl Loaded {
         let Loaded { object, programs } = self;
         let ring = object.maps().find(|m| m.name() == OsStr::new("events")).map_or(0, |m| m.max_entries());
         let (mut links, mut events, mut iterators) = (Vec::new(), Vec::new(), Vec::new());
+        let mut of_probes = Vec::new();
         let (mut points, mut left_out) = (0, Vec::new());
         for program in &programs {
             let probe = &plan.probes[program.of.probe];
@@ -227,6 +231,7 @@ impl Loaded {
                     Err(source) => return Err(failed(source)),
                 },
             }
+            of_probes.resize(links.len(), program.of.probe);
         }
         points -= left_out.len();
         if points == 0
@@ -234,7 +239,8 @@ impl Loaded {
         {
             return Err(first);
         }
-        Ok(Attached { links, events, iterators, object, programs, points, left_out })
+        let links = links.into_iter().zip(of_probes).collect();
+        Ok(Attached { links, unfollowed: Vec::new(), events, iterators, object, programs, points, left_out })
     }
 }
 
@@ -275,6 +281,11 @@ impl Attached {
         self.points
     }
 
+    /// Whether the kernel tells which calls it has not followed to their returns.
+    pub fn tells_unfollowed(&self) -> bool {
+        self.links.iter().all(|(link, _)| link_misses(link).is_some())
+    }
+
     /// What patterns match and the kernel does not take, with what it says.
     pub fn left_out(&self) -> &[LoadError] {
         &self.left_out
@@ -310,6 +321,9 @@ impl Attached {
                 counts[named.of.probe].missed += missed.map_err(|e| LoadError::Counters(e.to_string()))?;
             }
         }
+        for (calls, probe) in self.unfollowed.iter().copied().chain(unfollowed(&self.links)) {
+            counts[probe].missed += calls;
+        }
         Ok(counts)
     }
 
@@ -328,6 +342,7 @@ impl Attached {
     /// Stops the programs and waits until none of them runs any more. Blocks for up to about 100 ms.
     pub fn detach(&mut self) {
         let mut links = std::mem::take(&mut self.links);
+        self.unfollowed.extend(unfollowed(&links));
         let share = links.len().div_ceil(DETACH_THREADS).max(1);
         // Closing a link may wait for the kernel, so many are closed at once.
         std::thread::scope(|scope| {
@@ -350,6 +365,16 @@ fn per_cpu(counters: &impl MapCore, number: u32) -> Result<Vec<Counts>, LoadErro
     let values = counters.lookup_percpu(&number.to_ne_bytes(), MapFlags::ANY);
     let values = values.map_err(|e| LoadError::Counters(e.to_string()))?;
     Ok(values.unwrap_or_default().iter().map(|value| Counts::read(value)).collect())
+}
+
+/// None where the kernel does not tell, also as it has no such links at all.
+fn link_misses(link: &Link) -> Option<u64> {
+    perf::link_misses(link.as_fd()).ok().flatten()
+}
+
+/// What links tell of calls that the kernel has not followed, with the index of their probe.
+fn unfollowed(links: &[(Link, usize)]) -> impl Iterator<Item = (u64, usize)> {
+    links.iter().map(|(link, probe)| (link_misses(link).unwrap_or(0), *probe))
 }
 
 /// The counters of one program, all CPUs together, such that they add up.

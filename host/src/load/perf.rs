@@ -3,11 +3,11 @@
 use std::ffi::CString;
 use std::fs;
 use std::io;
-use std::mem::{size_of, zeroed};
+use std::mem::{offset_of, size_of, zeroed};
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::time::Duration;
 
-use libbpf_sys::{PERF_FLAG_FD_CLOEXEC, PERF_TYPE_TRACEPOINT, bpf_prog_info, perf_event_attr};
+use libbpf_sys::{PERF_FLAG_FD_CLOEXEC, PERF_TYPE_TRACEPOINT, bpf_link_info, bpf_prog_info, perf_event_attr};
 
 /// `MEMBARRIER_CMD_GLOBAL` of include/uapi/linux/membarrier.h.
 const MEMBARRIER_CMD_GLOBAL: libc::c_int = 1;
@@ -103,6 +103,37 @@ pub fn recursion_misses(program: BorrowedFd<'_>) -> io::Result<u64> {
     // SAFETY: the kernel writes at most `size` bytes to `info`, which outlives the call.
     let result = unsafe { libbpf_sys::bpf_prog_get_info_by_fd(program.as_raw_fd(), &raw mut info, &raw mut size) };
     if result < 0 { Err(io::Error::from_raw_os_error(-result)) } else { Ok(info.recursion_misses) }
+}
+
+/// How many calls of functions the kernel has not followed, by what it tells of this link: for want of a place to keep their returns (kernel/kprobes.c,
+/// kernel/trace/fprobe.c: nmissed), or as they were in another kprobe. None where it does not tell, as before Linux 6.7.
+pub fn link_misses(link: BorrowedFd<'_>) -> io::Result<Option<u64>> {
+    /// Bytes of the structure on kernels that tell. (What they tell of multi links ends before, where older ones have other things.)
+    const TOLD: usize = offset_of!(bpf_link_info, __bindgen_anon_1) + 40;
+    // SAFETY: the structure is integers only, and all zeroes asks for no arrays.
+    let mut info: bpf_link_info = unsafe { zeroed() };
+    let mut size = size_of::<bpf_link_info>() as u32;
+    // SAFETY: the kernel writes at most `size` bytes to `info`, which outlives the call.
+    let result = unsafe { libbpf_sys::bpf_link_get_info_by_fd(link.as_raw_fd(), &raw mut info, &raw mut size) };
+    if result < 0 {
+        return Err(io::Error::from_raw_os_error(-result));
+    }
+    if (size as usize) < TOLD {
+        return Ok(None);
+    }
+    // SAFETY: each part is integers, which all zeroes are, too; the kernel has written that of the link's type.
+    let (multi, event) = unsafe { (info.__bindgen_anon_1.kprobe_multi, info.__bindgen_anon_1.perf_event) };
+    Ok(Some(match (info.type_, event.type_) {
+        (libbpf_sys::BPF_LINK_TYPE_KPROBE_MULTI, _) => multi.missed,
+        (
+            libbpf_sys::BPF_LINK_TYPE_PERF_EVENT,
+            libbpf_sys::BPF_PERF_EVENT_KPROBE | libbpf_sys::BPF_PERF_EVENT_KRETPROBE,
+        ) => {
+            // SAFETY: as above.
+            unsafe { event.__bindgen_anon_1.kprobe.missed }
+        }
+        _ => 0,
+    }))
 }
 
 /// Waits until every program that ran when this was called has ended. Closing the link of a raw tracepoint does not wait for that;

@@ -95,6 +95,12 @@ pub struct UsedKfunc {
 }
 
 impl Plan {
+    /// Whether a probe is at the return of functions whose calls the kernel has to follow.
+    pub fn follows_calls(&self) -> bool {
+        let mut functions = self.probes.iter().flat_map(|probe| &probe.points).filter_map(PointPlan::function);
+        functions.any(|function| function.kind == FunctionKind::Kretprobe)
+    }
+
     /// Bytes that a record of the probe's takes in the ring at most, when `body` sends it.
     pub fn largest_record(&self, probe: usize, body: &PointPlan) -> u64 {
         // The kernel puts a header of 8 bytes in front of each.

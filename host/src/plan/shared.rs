@@ -7,17 +7,18 @@
 //! Such a program is called by ftrace, which from Linux 6.14 on saves no more registers than a function's arguments and results are in. So a body that reads
 //! registers by their names stays with perf events, which save all.
 //!
-//! Programs at both entry and return (`session.rs`) have such links alone, also at one function.
+//! Programs at both entry and return (`session.rs`) have such links alone, also at one function. So have, from that version on, those at returns: the kernel notes the calls that it follows on a
+//! stack of each task, while for perf events it has room for 10 at once or two for each CPU, and loses the returns of others.
 
 use super::{AttachPoint, Builtin, FunctionKind, KernelFunction, NodeKind, PlanStep, PointPlan, ProbePlan, Type};
 use crate::kernel::{Answer, Feature, KernelFacts};
 
-/// Lets attach points of one probe share programs, where that can be, and there are several or must be such a link.
+/// Lets attach points of one probe share programs, where that can be, and there are several or such a link is better for one, too.
 pub fn share(points: &mut [PointPlan], facts: &KernelFacts) {
-    let several: Vec<usize> = (0..points.len()).filter(|&at| can_share(&points[at])).collect();
-    let must = several.iter().any(|&at| points[at].session.is_some());
-    if !must && (several.len() < 2 || facts.offers(Feature::KprobeMulti) != Answer::Yes) {
-        return;
+    let mut several: Vec<usize> = (0..points.len()).filter(|&at| can_share(&points[at])).collect();
+    let multi = facts.offers(Feature::KprobeMulti) == Answer::Yes;
+    if several.len() < 2 || !multi {
+        several.retain(|&at| points[at].session.is_some() || multi && loses_no_return(&points[at], facts));
     }
     let mut first_of: Vec<usize> = Vec::new();
     for at in several {
@@ -29,6 +30,19 @@ pub fn share(points: &mut [PointPlan], facts: &KernelFacts) {
         }
         points[at].shares = Some(first);
     }
+}
+
+/// Whether such a link follows all calls, which a perf event does not. Where it is not known that ftrace reaches the function, a perf event may be all that there is.
+fn loses_no_return(point: &PointPlan, facts: &KernelFacts) -> bool {
+    let Some(function) = probed(point).filter(|function| function.kind == FunctionKind::Kretprobe) else {
+        return false;
+    };
+    let on_stack = || {
+        let btf = facts.btf().ok()?;
+        // Before, it was the pool of places for returns.
+        Some(!btf.member_names(btf.structure("fprobe")?).iter().any(|member| member == "rethook"))
+    };
+    on_stack() == Some(true) && facts.is_traceable(&function.name) == Some(true)
 }
 
 /// Where a field is the attach point's name, its number is asked for when the program runs: the link keeps it for each function (a cookie).

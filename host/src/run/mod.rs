@@ -159,6 +159,12 @@ impl Prepared {
             let others = if others.is_empty() { String::new() } else { format!(", and {} more", others.len()) };
             tracing::warn!("{name}: of what its patterns match, this is left out: {first}{others}");
         }
+        if plan.follows_calls() && !attached.tells_unfollowed() {
+            tracing::warn!(
+                "{name}: at kretprobe, this kernel follows no more than some calls at once to their returns, and does not tell (as Linux 6.7 does) how many it has not \
+                 followed; fexit follows all"
+            );
+        }
         let ring = attached.ring()?;
         Ok(Running { name, plugin, plan, stages, attached, ring })
     }

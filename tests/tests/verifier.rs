@@ -134,6 +134,27 @@ fn root_every_iterator_loads_with_all_it_has() {
     expect_loaded(&facts, all);
 }
 
+/// Arrays of `atomic_long_t`, which is a structure by another name, in structures that the verifier vouches for.
+#[test]
+fn root_elements_whose_type_has_a_name_load() {
+    let facts = KernelFacts::running();
+    let elements = [
+        (
+            "rawtracepoint:mm_compaction_defer_reset",
+            &["args.zone.vm_stat[0].counter", "args.zone.vm_stat[1].counter"][..],
+        ),
+        ("rawtracepoint:mm_khugepaged_scan_pmd", &["args.mm.rss_stat.count[1].counter"]),
+    ];
+    // Linux 6.1 has both, later ones the first.
+    let found = elements.iter().flat_map(|(attach, values)| {
+        let values: Vec<String> = values.iter().map(|value| (*value).to_owned()).collect();
+        probes(&facts, attach, &values)
+    });
+    let found: Vec<Probe> = found.collect();
+    assert!(!found.is_empty());
+    expect_loaded(&facts, found);
+}
+
 #[test]
 fn root_every_perf_event_loads_with_all_it_has() {
     let facts = KernelFacts::running();

@@ -133,6 +133,10 @@ impl Checker<'_> {
         };
         let size = size_of(btf, element)
             .ok_or_else(|| one(Fault::new(base.span, format!("`{}` has no size", btf.c_name(element)))))?;
+        // The verifier of Linux 6.1 loses its way in arrays of structures whose type has a name of its own (atomic_long_t): only a probe reads them.
+        let stripped = btf.strip(element).id;
+        let is_named = stripped != element && matches!(btf.kind(stripped), Kind::Struct { .. } | Kind::Union { .. });
+        let origin = if is_named { walked_from(origin) } else { origin };
         // The last member of a structure may be an array of no elements, which goes on behind it.
         let bound = (count > 0).then_some(count);
         if let NodeKind::Constant(at) = index.kind

@@ -10,9 +10,7 @@ use std::thread::sleep;
 use std::time::{Duration, Instant};
 
 use libbpf_sys::{bpf_link_get_next_id, bpf_prog_get_next_id};
-
-/// The kernel frees programs and links a grace period or more after the last descriptor has gone.
-const GRACE: Duration = Duration::from_secs(30);
+use porthole_tests::live::patience;
 
 /// Programs and links, by their ids. An id is not used again soon: the kernel counts on until it has come round.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -88,9 +86,9 @@ pub fn leaving_nothing<T>(work: impl FnOnce() -> T) -> T {
     result
 }
 
-/// Makes sure that these are gone.
+/// Makes sure that these are gone: the kernel frees programs and links a grace period or more after the last descriptor has gone.
 pub fn gone(objects: &Objects) {
-    let deadline = Instant::now() + GRACE;
+    let deadline = Instant::now() + patience();
     let mut left = objects.clone();
     while !left.is_empty() {
         assert!(Instant::now() < deadline, "left in the kernel: {left:?}");

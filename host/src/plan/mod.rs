@@ -39,7 +39,10 @@ pub use attach::{
     is_wild, iterator_kinds, kind, members, readable_fields,
 };
 pub use bits::{FlagNames, MAX_BEGINNINGS};
-pub use bounds::{BUF_DEFAULT, BUF_MAX, COMM, FRAMES, PATH_DEFAULT, STR_DEFAULT, STR_MAX};
+pub use bounds::{
+    BUF_DEFAULT, BUF_MAX, COMM, FRAMES, MAX_ATTACH_LENGTH, MAX_ATTACH_POINTS, MAX_NAME, MAX_PROBES, MAX_STEPS,
+    MAX_TEXT, PATH_DEFAULT, STR_DEFAULT, STR_MAX, TICK,
+};
 pub use check::{MAX_NESTED_WALKS, MAX_SEARCHED};
 pub use diagnostic::{Diagnostic, Diagnostics, Fault, Shown, Span, is_unsafe};
 pub use layout::kind_name;
@@ -50,7 +53,6 @@ pub use probe::MAX_ALL_VALUE_NAMES;
 pub use session::Session;
 pub use together::MAX_VALUE_NAMES;
 pub use uses::MAX_KFUNCS;
-pub use validate::{MAX_ATTACH_LENGTH, MAX_ATTACH_POINTS, MAX_NAME, MAX_PROBES, MAX_STEPS, MAX_TEXT, TICK};
 
 use crate::declare::Declaration;
 use crate::kernel::KernelFacts;

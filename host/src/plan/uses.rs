@@ -6,10 +6,10 @@
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 
+use super::bounds::MAX_NAME;
 use super::diagnostic::{Diagnostic, Span, did_you_mean, shortened};
 use super::prototype::{Prototype, points_to_structure};
 use super::syntax::is_identifier;
-use super::validate::MAX_NAME;
 use super::{Policy, UsedKfunc};
 use crate::bpf;
 use crate::declare::{Declaration, KfuncClaim, KfuncUse};

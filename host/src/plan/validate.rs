@@ -3,28 +3,15 @@
 use std::collections::HashSet;
 
 use super::attach;
+use super::bounds::{MAX_ATTACH_POINTS, MAX_NAME, MAX_PROBES, MAX_STEPS, MAX_TEXT, TICK};
 use super::check::RESERVED;
 use super::diagnostic::{Diagnostic, Diagnostics, shortened};
 use super::layout::MAX_FIELDS;
 use super::syntax::is_identifier;
 use crate::declare::{Declaration, Probe, Step};
 
-/// Probes of a declaration at most.
-pub const MAX_PROBES: usize = 256;
-/// Attach points of a declaration at most.
-pub const MAX_ATTACH_POINTS: usize = 1024;
-/// Bytes of an attach point's text at most.
-pub const MAX_ATTACH_LENGTH: usize = 256;
-/// Steps of a body at most.
-pub const MAX_STEPS: usize = 128;
-/// Bytes of all expressions at most, each counted once for each attach point of its probe: as often it is checked and compiled.
-pub const MAX_TEXT: usize = 1 << 20;
-/// Bytes of a name at most.
-pub const MAX_NAME: usize = 64;
 /// Probes shown that have the most attach points.
 const SHOWN_PROBES: usize = 3;
-/// Milliseconds between ticks.
-pub const TICK: std::ops::RangeInclusive<u32> = 10..=86_400_000;
 
 /// What is so far out of bounds that nothing else is worth a look.
 pub fn bounds(declaration: &Declaration) -> Result<(), Diagnostics> {

@@ -16,9 +16,9 @@ use super::pattern::{Glob, is_wild};
 use super::search::{Meant, Name, Search, none_of};
 use super::{Value, no_facts, registers, typed};
 use crate::kernel::{Answer, Btf, FactError, Feature, Function, KernelFacts, Kind, Symbols, TypeId};
+use crate::plan::bounds::MAX_ATTACH_POINTS;
 use crate::plan::diagnostic::{Fault, Span};
 use crate::plan::pointer::{Trust, target};
-use crate::plan::validate::MAX_ATTACH_POINTS;
 use crate::plan::{Access, Node, NodeKind, Origin, Target, Type};
 
 /// The functions that stand for the hooks of security modules.

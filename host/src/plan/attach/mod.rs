@@ -31,9 +31,9 @@ pub use search::{MAX_COMPARED_NAMES, Meant, Search};
 pub use tracepoint::readable_fields;
 pub use user::{Location, UserKind, UserPoint};
 
+use super::bounds::MAX_ATTACH_LENGTH;
 use super::diagnostic::{Fault, Span, did_you_mean};
 use super::pointer::Trust;
-use super::validate::MAX_ATTACH_LENGTH;
 use super::{Node, familiar};
 use crate::kernel::kfunc::ProgramKind;
 use crate::kernel::{FactError, Feature, KernelFacts, RawTracepoint, TracepointFormat, TypeId};

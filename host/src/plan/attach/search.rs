@@ -11,8 +11,8 @@ use super::module::{self, Module};
 use super::pattern::{Glob, is_wild};
 use super::{AttachPoint, FunctionKind, Spec, function, no_facts, resolve};
 use crate::kernel::{FactError, KernelFacts};
+use crate::plan::bounds::MAX_ATTACH_POINTS;
 use crate::plan::diagnostic::{Fault, Span, did_you_mean, few};
-use crate::plan::validate::MAX_ATTACH_POINTS;
 
 /// Names that all patterns of a declaration are compared with at most, not counting those that begin otherwise.
 pub const MAX_COMPARED_NAMES: usize = 1 << 22;

@@ -15,8 +15,8 @@ use super::search::{Meant, Name, Search};
 use crate::binary::registers::{self, PT_REGS};
 use crate::binary::{Argument, Binary, BinaryError, Found, Marker, Memory, Operand};
 use crate::plan::arithmetic::Op;
+use crate::plan::bounds::MAX_ATTACH_LENGTH;
 use crate::plan::diagnostic::{Fault, Shown, Span, did_you_mean};
-use crate::plan::validate::MAX_ATTACH_LENGTH;
 use crate::plan::{Access, Node, NodeKind, Origin, Target, Type};
 
 /// What fires.

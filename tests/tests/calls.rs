@@ -514,6 +514,34 @@ const ELSEWHERE: &[(&str, &str, &str, &str)] = &[
     ("bpf_copy_from_user_str bpf_iter_task_new", "uprobe:libc:getenv", "bpf_copy_from_user_str(5, arg0, 0) == \"PORTH\"", "count(tasks(), t, t.tgid == pid)"),
 ];
 
+/// What may sleep beside what RCU protects: kernels that have sections for it load it, and for others all places are refused.
+#[test]
+fn root_what_rcu_protects_beside_what_may_sleep() {
+    let _alone = alone();
+    if unless_root() {
+        return;
+    }
+    let facts = KernelFacts::running();
+    let kfuncs = ["cgroup_rstat_flush", "cgroup_rstat_updated"];
+    if let Some(lacking) = kfuncs.iter().find(|name| !has(&facts, name)) {
+        println!("skipped: this kernel does not have {lacking}");
+        return;
+    }
+    let updated = "cgroup_rstat_updated(task.cgroups.dfl_cgrp, 0)";
+    let mut declaration = listing(kfuncs, live::probe(&["iter:cgroup"], "cgroup_rstat_flush(args.cgroup)", &[updated]));
+    // Also in front of what sleeps.
+    declaration.probes[0].body.insert(0, declaration::bind("before", updated));
+    let planned = plan_under(&declaration, &facts, &Policy { effects: true });
+    if has(&facts, "bpf_rcu_read_lock") {
+        let plan = planned.unwrap_or_else(|e| panic!("{e}"));
+        load(&compile(&plan, "test", 1 << 16).expect("it is small")).map(drop).unwrap_or_else(|e| panic!("{e}"));
+    } else {
+        let told = planned.expect_err("it cannot be loaded").to_string();
+        assert_eq!(told.matches("RCU protects this").count(), 2, "{told}");
+        assert_eq!(told.matches(&format!("  | {updated}\n")).count(), 2, "{told}");
+    }
+}
+
 /// Which of these this kernel does not have, or lets no program call.
 fn elsewhere_lacks<'a>(facts: &KernelFacts, kfuncs: &'a str) -> Option<&'a str> {
     kfuncs.split(' ').find(|name| !ProgramKind::ALL.into_iter().any(|kind| may_call(facts, name, kind)))

@@ -189,6 +189,15 @@ impl<'a> Checker<'a> {
         Err(one(fault.help("a `bind` step for one of the two, and an expression of its own for the other")))
     }
 
+    /// Whether what RCU protects can be used here: in programs that may sleep it takes sections of their own, which not all kernels have.
+    pub fn has_sections(&self) -> Result<(), Fault> {
+        if !self.sleeps.get() || self.facts.kfunc("bpf_rcu_read_lock").is_ok_and(|found| found.is_some()) {
+            return Ok(());
+        }
+        let message = "RCU protects this, and where something else in the probe may sleep, this kernel cannot keep it (bpf_rcu_read_lock, since Linux 6.2)";
+        Err(Fault::new(Span::default(), message).help("a probe of its own for what may sleep"))
+    }
+
     /// The expression as something that is 0 or not.
     pub fn condition(&self, expr: &Expr) -> Checked<Node> {
         let node = self.value(expr)?;

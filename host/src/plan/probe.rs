@@ -165,26 +165,41 @@ impl<'a> Parsed<'a> {
         let number = forms.points.number(&at);
         let mut checker = Checker::new(forms.facts, &attach, forms.points, number, uses);
         let mut steps = Vec::new();
+        // What is to be in an RCU section, if the program may sleep.
+        let mut protected = Vec::new();
+        let mut note =
+            |text, value: &Typed| protected.extend(value.node.needs_rcu().then_some((text, value.node.span)));
         for step in &self.steps {
             match step {
                 ParsedStep::Bind(name, text) => {
                     let value = self.typed(&mut checker, text, &at, faults, |c, e| c.value(e));
+                    value.iter().for_each(|value| note(text, value));
                     // An expression that failed still binds its name, lest each use of it be reported as unknown.
                     let local = checker.bind(name, value.as_ref().map(|v| &v.node));
                     steps.extend(value.map(|value| PlanStep::Bind { local, value }));
                 }
                 ParsedStep::When(text) => {
                     let value = self.typed(&mut checker, text, &at, faults, |c, e| c.condition(e));
+                    value.iter().for_each(|value| note(text, value));
                     steps.extend(value.map(PlanStep::When));
                 }
                 ParsedStep::Emit(event, fields) => {
-                    let typed =
-                        |(_, text): &(&str, Text<'_>)| self.typed(&mut checker, text, &at, faults, |c, e| c.value(e));
-                    let values: Vec<Typed> = fields.iter().filter_map(typed).collect();
+                    let mut values: Vec<Typed> = Vec::new();
+                    for (_, text) in fields {
+                        let value = self.typed(&mut checker, text, &at, faults, |c, e| c.value(e));
+                        value.iter().for_each(|value| note(text, value));
+                        values.extend(value);
+                    }
                     self.bound_record(event, &values, &at, forms, faults);
                     steps.push(PlanStep::Emit(values));
                 }
             }
+        }
+        if let Err(fault) = checker.has_sections() {
+            faults.extend(protected.into_iter().map(|(text, span)| Diagnostic {
+                at: vec![at.clone()],
+                ..Fault { span, ..fault.clone() }.within(&self.probe.name, &text.place, text.text)
+            }));
         }
         let locals = checker.locals();
         let (reads_registers, walks, sleeps) = (checker.reads_registers(), checker.walks(), checker.sleeps());

@@ -16,6 +16,10 @@ use crate::kernel::{Answer, Feature, KernelFacts};
 /// Lets attach points of one probe share programs, where that can be, and there are several or such a link is better for one, too.
 pub fn share(points: &mut [PointPlan], facts: &KernelFacts) {
     let mut several: Vec<usize> = (0..points.len()).filter(|&at| can_share(&points[at])).collect();
+    if several.is_empty() {
+        // What the kernel offers is tried out, and costs something.
+        return;
+    }
     let multi = facts.offers(Feature::KprobeMulti) == Answer::Yes;
     if several.len() < 2 || !multi {
         several.retain(|&at| points[at].session.is_some() || multi && loses_no_return(&points[at], facts));

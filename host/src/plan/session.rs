@@ -86,6 +86,9 @@ pub(super) fn offered(attach: &AttachPoint, facts: &KernelFacts, span: Span) -> 
     {
         return Err(fault.help(format!("`kretprobe:{}` has it", function.qualified_name())));
     }
+    if let Some(lacking) = attach.feature().filter(|feature| facts.offers(*feature) != Answer::Yes) {
+        return Err(fault.help(format!("it does not offer {} at all; `porthole doctor` tells why", lacking.name())));
+    }
     let [entry, end] = instead;
     Err(fault.help(format!("a handler can subtract the `nsecs` of an event at `{entry}` from those of one at `{end}`")))
 }

@@ -465,9 +465,12 @@ fn root_a_return_tells_how_long_the_call_took() {
 }
 
 /// More calls under way at once than the kernel has room for, on some versions and by some ways: what it does not follow is counted.
+/// Where it follows all, a program may be preempted while it runs, and is skipped then for what returns on its CPU: that is counted, too.
 #[test]
 fn root_returns_of_many_calls_at_once_are_seen_or_counted() {
     const SLEEPERS: u64 = 150;
+    const ALL_SLEEP: Duration = Duration::from_secs(2);
+    const APART: Duration = Duration::from_millis(4);
     let facts = KernelFacts::running();
     if !offered(&facts, Feature::Kprobe, "kretprobe:hrtimer_nanosleep") {
         return;
@@ -493,8 +496,8 @@ fn root_returns_of_many_calls_at_once_are_seen_or_counted() {
         let mut attached = load(&compiled).and_then(|loaded| loaded.attach(&plan)).unwrap_or_else(|e| panic!("{e}"));
         assert_eq!(attached.tells_unfollowed(), version >= (6, 7));
         std::thread::scope(|scope| {
-            for _ in 0..SLEEPERS {
-                scope.spawn(|| std::thread::sleep(Duration::from_secs(2)));
+            for nth in 0..SLEEPERS as u32 {
+                scope.spawn(move || std::thread::sleep(ALL_SLEEP + APART * nth));
             }
         });
         let while_attached = attached.counts(1).expect("they can be read")[0];
@@ -503,7 +506,8 @@ fn root_returns_of_many_calls_at_once_are_seen_or_counted() {
         assert_eq!(counts, while_attached, "{attach}, {field}");
         println!("{attach}, {field}: {counts:?}");
         if all {
-            assert_eq!((counts.emitted, counts.missed), (SLEEPERS, 0), "{attach}, {field}");
+            assert_eq!(counts.emitted + counts.missed, SLEEPERS, "{attach}, {field}: {counts:?}");
+            assert!(counts.emitted > SLEEPERS / 2, "{attach}, {field}: {counts:?}");
         } else if version >= (6, 7) {
             assert!(counts.missed > 0 && counts.emitted + counts.missed >= SLEEPERS, "{attach}, {field}: {counts:?}");
         } else {

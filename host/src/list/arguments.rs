@@ -1,11 +1,11 @@
-//! What a program can be passed at an attach point, as expressions with their C types.
+//! What a program can be told at an attach point and nowhere else, as expressions with their C types.
 
 use std::collections::HashMap;
 
 use crate::kernel::{Btf, FieldLocation, KernelFacts, Kind, TracepointField, TracepointFormat, TypeId};
 use crate::plan::{self, AttachPoint, Fault, FunctionKind, KernelFunction, UserKind, UserPoint};
 
-/// An argument, or the result.
+/// An argument, the result, or how long it took.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Argument {
     /// As it is written in an expression; of an array that is no value as a whole, its first element.
@@ -47,7 +47,15 @@ impl<'a> Arguments<'a> {
             }
             AttachPoint::User(place) => of_user_point(place),
         };
-        Ok(arguments.into_iter().map(|(expression, c_type)| self.checked(expression, c_type, point)).collect())
+        let checked = arguments.into_iter().map(|(expression, c_type)| self.checked(expression, c_type, point));
+        Ok(checked.chain(self.duration(point)).collect())
+    }
+
+    /// How long a function took, where the kernel offers what tells of it.
+    fn duration(&self, point: &AttachPoint) -> Option<Argument> {
+        const EXPRESSION: &str = "duration";
+        plan::type_of(EXPRESSION, point, self.facts).ok()?;
+        Some(Argument { expression: EXPRESSION.to_owned(), c_type: "u64".to_owned(), refused: None })
     }
 
     fn checked(&self, expression: String, c_type: String, point: &AttachPoint) -> Argument {

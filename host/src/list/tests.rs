@@ -122,14 +122,15 @@ fn arguments_are_told_with_their_types() {
             "args.buf : char *",
             "args.count : size_t",
             "args.pos : loff_t *",
-            "retval : ssize_t"
+            "retval : ssize_t",
+            "duration : u64"
         ]
     );
-    assert_eq!(of("kretprobe:vfs_read"), ["retval : ssize_t"]);
-    assert_eq!(of("kretprobe:fput"), Vec::<String>::new());
-    assert_eq!(of("kretprobe:entry_SYSCALL_64"), ["reg(\"ax\") : u64"]);
+    assert_eq!(of("kretprobe:vfs_read"), ["retval : ssize_t", "duration : u64"]);
+    assert_eq!(of("kretprobe:fput"), ["duration : u64"]);
+    assert_eq!(of("kretprobe:entry_SYSCALL_64"), ["reg(\"ax\") : u64", "duration : u64"]);
     assert_eq!(of("kprobe:entry_SYSCALL_64").len(), 6);
-    assert_eq!(of("uretprobe:kiosk:open_kiosk"), ["retval : u64"]);
+    assert_eq!(of("uretprobe:kiosk:open_kiosk"), ["retval : u64", "duration : u64"]);
     let switch = of("tracepoint:sched:sched_switch");
     assert!(switch.contains(&"args.prev_comm : char[16]".to_owned()), "{switch:?}");
     let probe = of("tracepoint:tcp:tcp_probe");
@@ -152,12 +153,15 @@ fn what_the_kernel_lacks_is_said() {
     let listing = list(Some("*:*"), &facts).unwrap();
     let without_kallsyms = list(Some("vfs_re"), &facts).unwrap();
     let fentry = list(Some("fentry:*"), &facts).unwrap();
+    let returns = Arguments::new(&facts).of("kretprobe:vfs_read").unwrap();
     std::fs::remove_dir_all(&directory).unwrap();
     let has = |listing: &Listing, start: &str| listing.points.iter().any(|p| p.starts_with(start));
     for kind in ["fentry:", "fexit:", "lsm:", "hardware:"] {
         assert!(!has(&listing, kind), "{kind}");
     }
     assert!(has(&listing, "kretprobe:vfs_read"));
+    let expressions: Vec<&str> = returns.iter().map(|argument| argument.expression.as_str()).collect();
+    assert_eq!(expressions, ["retval"], "`duration` takes sessions");
     let no = |name: &str| format!("this kernel does not offer {name}: the recorded kernel does not offer it");
     let of_features: Vec<&String> = listing.notes.iter().filter(|note| note.starts_with("this kernel")).collect();
     assert_eq!(of_features, [&no("fentry"), &no("lsm"), &no("hardware")]);

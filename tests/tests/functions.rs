@@ -84,9 +84,11 @@ fn told(name: &str, features: &str, kallsyms: &str, traceable: &str) -> KernelFa
     for inner in ["btf", "events"] {
         std::fs::create_dir_all(directory.join(inner)).expect("it can be made");
     }
-    // Never changed, for others may have it mapped.
-    if !directory.join("btf/vmlinux").exists() {
-        write("btf/vmlinux", &std::fs::read(facts::directory().join("btf/vmlinux")).expect("it is there"));
+    for btf in ["btf/vmlinux", "btf/booth"] {
+        // Never changed, for others may have it mapped.
+        if !directory.join(btf).exists() {
+            write(btf, &std::fs::read(facts::directory().join(btf)).expect("it is there"));
+        }
     }
     write("features", features.as_bytes());
     write("kallsyms", kallsyms.as_bytes());
@@ -140,6 +142,19 @@ fn a_function_whose_name_is_not_its_own_has_no_duration() {
             Ok(plan) => assert_eq!(Ok(plan.probes[0].points[0].section().as_str()), expected, "{attach}"),
             Err(faults) => assert_eq!(Err(faults.0[0].message.as_str()), expected, "{attach}"),
         }
+    }
+    // Nor is it told then that `kretprobe` has it.
+    let features = "fentry\nkprobe\nkprobe.multi\nkprobe.session\n";
+    for (symbols, expected) in [
+        ("0 T vfs_read\n0 t booth_sell\t[booth]\n", "`kretprobe:booth:booth_sell` has it"),
+        (
+            "0 T booth_sell\n0 t booth_sell\t[booth]\n",
+            "a handler can subtract the `nsecs` of an event at `fentry` from those of one at `fexit`",
+        ),
+    ] {
+        let facts = told("way-out", features, symbols, "vfs_read\nbooth_sell\nbooth_sell [booth]\n");
+        let faults = plan(&live::probe(&["fexit:booth:booth_sell"], "true", &["duration"]), &facts).unwrap_err();
+        assert!(faults.to_string().ends_with(&format!("= help: {expected}")), "{faults}");
     }
 }
 

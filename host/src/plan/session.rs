@@ -83,6 +83,7 @@ pub(super) fn offered(attach: &AttachPoint, facts: &KernelFacts, span: Span) -> 
         Fault::new(span, format!("`duration` takes {}, which this kernel does not offer: {why}", feature.name()));
     if let (Feature::Fsession, Answer::Yes, AttachPoint::Function(function)) =
         (feature, facts.offers(Feature::KprobeSession), attach)
+        && !is_one_of_many(function, facts)
     {
         return Err(fault.help(format!("`kretprobe:{}` has it", function.qualified_name())));
     }

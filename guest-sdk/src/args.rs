@@ -7,8 +7,8 @@ use crate::text::concat;
 
 /// What stood behind `--` on the command line.
 ///
-/// [`Plugin::declare`](crate::Plugin::declare) takes out what it knows; an argument that is left over ends the run with an error that lists
-/// the known ones, so a plugin without a `declare` refuses any argument.
+/// [`Plugin::declare`](crate::Plugin::declare) takes out what it knows; an argument that is left over ends the run with
+/// an error that lists the known ones, so a plugin without a `declare` refuses any argument.
 ///
 /// ```
 /// # use porthole_guest::prelude::*;

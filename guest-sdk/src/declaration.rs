@@ -64,13 +64,14 @@ impl Probe {
         }
     }
 
-    /// Lets the probe send only where the expression is true. It is asked before the probe's own steps, and so cannot use what they bind;
-    /// where several are added, the last one added is asked first.
+    /// Lets the probe send only where the expression is true. It is asked before the probe's own steps, and so cannot
+    /// use what they bind; where several are added, the last one added is asked first.
     pub fn when(&mut self, condition: &str) {
         self.body.insert(0, Step::When(condition.to_owned()));
     }
 
-    /// Names a value. It is computed before the probe's own steps and before what has been added until now, and all of these can use it.
+    /// Names a value. It is computed before the probe's own steps and before what has been added until now, and all of
+    /// these can use it.
     pub fn bind(&mut self, name: &str, value: &str) {
         self.body.insert(0, Step::Bind(Binding { name: name.to_owned(), value: value.to_owned() }));
     }

@@ -18,8 +18,8 @@ pub trait Event<'a>: Sized {
     /// The probes that send the event. Of an enum: those of all its variants, in their order.
     fn probes() -> Vec<ProbeSpec>;
 
-    /// The event in a record that was sent by the probe of this index; `cells` are its fields' places. None where they are not that
-    /// event's.
+    /// The event in a record that was sent by the probe of this index; `cells` are its fields' places. None where they
+    /// are not that event's.
     fn decode(probe: usize, cells: &[Cell], record: Record<'a>) -> Option<Self>;
 
     /// The event's name, which its rows have.

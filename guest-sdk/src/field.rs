@@ -211,7 +211,8 @@ impl<'a> Field<'a> for Text<'a> {
     }
 }
 
-/// A thread's name (`TASK_COMM_LEN` in the kernel's include/linux/sched.h), or any text of at most 16 bytes, held in place.
+/// A thread's name (`TASK_COMM_LEN` in the kernel's include/linux/sched.h), or any text of at most 16 bytes, held in
+/// place.
 #[derive(Clone, Copy, Default, PartialEq, Eq, Hash)]
 pub struct Comm {
     bytes: [u8; 16],

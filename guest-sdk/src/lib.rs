@@ -1,8 +1,8 @@
 //! Tracing plugins for Porthole, in Rust.
 //!
-//! A plugin says what it wants to see of the kernel, and handles what was seen. Here a struct is both: `#[derive(Event)]` makes the
-//! declaration of a probe from its attributes, and the decoding of the probe's events from its fields. A whole plugin, which prints a row
-//! for each file that is opened to be created (64 is `O_CREAT`):
+//! A plugin says what it wants to see of the kernel, and handles what was seen. Here a struct is both:
+//! `#[derive(Event)]` makes the declaration of a probe from its attributes, and the decoding of the probe's events from
+//! its fields. A whole plugin, which prints a row for each file that is opened to be created (64 is `O_CREAT`):
 //!
 //! ```
 //! use porthole_guest::prelude::*;
@@ -51,19 +51,21 @@
 //! linker = "wasm-component-ld"
 //! ```
 //!
-//! `cargo build --release --target wasm32-unknown-unknown` then gives a component of some 45 KB. `wasm32-wasip2` works too, without the
-//! `.cargo/config.toml`; such a component is twice as large.
+//! `cargo build --release --target wasm32-unknown-unknown` then gives a component of some 45 KB. `wasm32-wasip2` works
+//! too, without the `.cargo/config.toml`; such a component is twice as large.
 //!
 //! # Events
 //!
-//! A field's name is also its expression, in Porthole's language, unless `#[expr("…")]` gives another. Its type must hold what the
-//! expression gives in the kernel without loss; `start` compares the two once and fails with a message that names event, field and both
-//! types. From then on an event is read at fixed offsets, without allocation. The types that a field may have stand at [`Field`].
+//! A field's name is also its expression, in Porthole's language, unless `#[expr("…")]` gives another. Its type must
+//! hold what the expression gives in the kernel without loss; `start` compares the two once and fails with a message
+//! that names event, field and both types. From then on an event is read at fixed offsets, without allocation. The
+//! types that a field may have stand at [`Field`].
 //!
-//! A value that could not be read (a null was walked through) is *absent*: `None` where the field is an `Option`, otherwise the type's
-//! default: 0, `false`, empty.
+//! A value that could not be read (a null was walked through) is *absent*: `None` where the field is an `Option`,
+//! otherwise the type's default: 0, `false`, empty.
 //!
-//! The attributes of the derive macro stand at [`Event`](macro@Event). A plugin with several kinds of events puts them into an enum:
+//! The attributes of the derive macro stand at [`Event`](macro@Event). A plugin with several kinds of events puts them
+//! into an enum:
 //!
 //! ```
 //! # use porthole_guest::prelude::*;
@@ -103,7 +105,8 @@
 //!
 //! # Testing
 //!
-//! A plugin's crate also builds natively. There [`testing`] runs it without host and kernel, so that `cargo test` covers its handlers.
+//! A plugin's crate also builds natively. There [`testing`] runs it without host and kernel, so that `cargo test`
+//! covers its handlers.
 
 #![warn(missing_docs)]
 

@@ -11,7 +11,8 @@ use crate::{Event, Level, Value};
 
 /// Where a plugin's results go, and what is known of the event that is being handled.
 ///
-/// What one call of the host makes a plugin send is bounded: at most 8 MiB of rows and logs; a plugin that sends more is ended.
+/// What one call of the host makes a plugin send is bounded: at most 8 MiB of rows and logs; a plugin that sends more
+/// is ended.
 #[derive(Debug, Default)]
 pub struct Output<'a> {
     /// The batch being handled; empty outside.
@@ -39,7 +40,8 @@ impl<'a> Output<'a> {
         self.current.map_or(0, |(_, record)| record.cpu())
     }
 
-    /// Whether a walk (`count(tasks(), …)` and the like) was cut short for the event being handled: its values are what the walk had come to.
+    /// Whether a walk (`count(tasks(), …)` and the like) was cut short for the event being handled: its values are what
+    /// the walk had come to.
     pub fn walk_was_cut(&self) -> bool {
         self.current.is_some_and(|(_, record)| record.walk_was_cut())
     }
@@ -49,7 +51,8 @@ impl<'a> Output<'a> {
         NewRow { name: event.name(), time: self.time(), columns: event.columns(), out: self }.send();
     }
 
-    /// Begins a row of other columns, with the time of the event being handled. The name is an identifier of at most 64 bytes.
+    /// Begins a row of other columns, with the time of the event being handled. The name is an identifier of at most 64
+    /// bytes.
     ///
     /// ```
     /// # use porthole_guest::prelude::*;
@@ -61,8 +64,9 @@ impl<'a> Output<'a> {
         NewRow { name, time: self.time(), columns: Vec::with_capacity(8), out: self }
     }
 
-    /// Sends the event being handled just as it came, as a row of all its fields: the quickest way, for a plugin that only chooses. The
-    /// host is called once for many events. Rows and events forwarded stay in the order in which they were sent.
+    /// Sends the event being handled just as it came, as a row of all its fields: the quickest way, for a plugin that
+    /// only chooses. The host is called once for many events. Rows and events forwarded stay in the order in which they
+    /// were sent.
     pub fn forward(&mut self) {
         let Some((offset, record)) = self.current else { return };
         let record = offset..offset + record.as_bytes().len();
@@ -79,7 +83,8 @@ impl<'a> Output<'a> {
         host::log(level, text);
     }
 
-    /// The names of an address or of a stack's frames, as rows show them: for a handler that goes by them. In [tests](crate::testing) each address is its own name.
+    /// The names of an address or of a stack's frames, as rows show them: for a handler that goes by them. In
+    /// [tests](crate::testing) each address is its own name.
     pub fn names<'v>(&self, value: impl Into<Value<'v>>) -> Vec<String> {
         host::names(value.into())
     }

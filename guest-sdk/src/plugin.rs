@@ -7,10 +7,11 @@ use crate::record::{Record, Records};
 use crate::schema::Layouts;
 use crate::{Args, Declaration, Event, Output};
 
-/// A plugin: what it wants to see, and what it does with it. [`register!`](crate::register!) makes it the component's export.
+/// A plugin: what it wants to see, and what it does with it. [`register!`](crate::register!) makes it the component's
+/// export.
 ///
-/// The host calls one method at a time. One that panics, returns an error, runs for more than a second or needs more than the plugin's
-/// memory (64 MiB unless the run says otherwise) ends the plugin's run.
+/// The host calls one method at a time. One that panics, returns an error, runs for more than a second or needs more
+/// than the plugin's memory (64 MiB unless the run says otherwise) ends the plugin's run.
 pub trait Plugin: Default {
     /// What [`on`](Self::on) handles: a struct or an enum that derives [`Event`](macro@crate::Event).
     type Event<'a>: Event<'a>;
@@ -93,8 +94,8 @@ impl<'a, P: Plugin> Batch<'a, P> {
     pub fn for_each_by_time(&self, out: &mut Output<'a>, mut handle: impl FnMut(&P::Event<'a>, &mut Output<'a>)) {
         let mut order: Vec<(u64, usize)> =
             Records::new(self.records).map(|(offset, record)| (record.time_ns(), offset)).collect();
-        // Each offset is there once: events of one time keep their order. Most batches are in order; for those that are not, a heap
-        // takes 4 KB less of code than `sort_unstable`.
+        // Each offset is there once: events of one time keep their order. Most batches are in order; for those that are
+        // not, a heap takes 4 KB less of code than `sort_unstable`.
         if !order.is_sorted() {
             order = BinaryHeap::from(order).into_sorted_vec();
         }

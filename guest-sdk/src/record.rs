@@ -11,8 +11,8 @@ pub(crate) const CUT: u16 = 0x8000;
 
 /// One record of a batch: a header and the fields of one event.
 ///
-/// Reading never panics: what lies outside of the record reads as 0, or empty. (A panic would pull its message's formatting into the
-/// component, and the offsets have been checked when the plugin started.)
+/// Reading never panics: what lies outside of the record reads as 0, or empty. (A panic would pull its message's
+/// formatting into the component, and the offsets have been checked when the plugin started.)
 #[derive(Clone, Copy, Debug)]
 pub struct Record<'a> {
     bytes: &'a [u8],
@@ -46,7 +46,8 @@ impl<'a> Record<'a> {
         u16::from_le_bytes(self.array(SCHEMA)) & !CUT
     }
 
-    /// Whether a walk (`count(tasks(), …)` and the like) has been cut short for this record: what it gave is what it had come to.
+    /// Whether a walk (`count(tasks(), …)` and the like) has been cut short for this record: what it gave is what it
+    /// had come to.
     pub fn walk_was_cut(self) -> bool {
         u16::from_le_bytes(self.array(SCHEMA)) & CUT != 0
     }

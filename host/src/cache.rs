@@ -1,17 +1,20 @@
 //! What is kept on disk between runs: compiled components, and what trials have told of the running kernel.
 //!
-//! **The problem.** Compiling takes 30 ms for a small plugin and 20 s for a large one; loading the result takes 1 ms. But what is loaded is
-//! machine code that runs in the host: whoever can write an entry can run anything as the host's user, and wasmtime does not check it.
-//! And what the kernel has told is believed: whoever can write that can have the host load what the kernel refuses.
+//! **The problem.** Compiling takes 30 ms for a small plugin and 20 s for a large one; loading the result takes 1 ms.
+//! But what is loaded is machine code that runs in the host: whoever can write an entry can run anything as the host's
+//! user, and wasmtime does not check it. And what the kernel has told is believed: whoever can write that can have the
+//! host load what the kernel refuses.
 //!
-//! **The idea.** An entry is used only if nobody else could have written it: the directory and the file belong to the host's user and
-//! nobody else may write to them. Both are checked on the open descriptors, and entries are opened below that of the directory, so that
-//! nothing can be put in their place after the check. Against accidents (a full disk, a crash half way, a bad sector) an entry carries
-//! a digest of its payload, and is written under another name first.
+//! **The idea.** An entry is used only if nobody else could have written it: the directory and the file belong to the
+//! host's user and nobody else may write to them. Both are checked on the open descriptors, and entries are opened
+//! below that of the directory, so that nothing can be put in their place after the check. Against accidents (a full
+//! disk, a crash half way, a bad sector) an entry carries a digest of its payload, and is written under another name
+//! first.
 //!
-//! **Invariants.** No failure here fails a run: the worst that happens is that a component is compiled again, or the kernel asked again. An
-//! entry's name depends on everything that what is in it depends on, so entries are never out of date: at most more is known than one
-//! says. Those that have not been used for the longest go when all together are too large.
+//! **Invariants.** No failure here fails a run: the worst that happens is that a component is compiled again, or the
+//! kernel asked again. An entry's name depends on everything that what is in it depends on, so entries are never out of
+//! date: at most more is known than one says. Those that have not been used for the longest go when all together are
+//! too large.
 
 use std::env;
 use std::fs::{DirBuilder, File};
@@ -36,8 +39,8 @@ const TEMPORARY: &str = ".new-";
 /// How old a file being written must be to be taken for one that a killed host has left.
 const ABANDONED: Duration = Duration::from_secs(3600);
 
-/// Where entries are kept unless the user says otherwise: `$XDG_CACHE_HOME/porthole`, else `~/.cache/porthole` (XDG Base
-/// Directory Specification), else, for root without a home, `/var/cache/porthole`.
+/// Where entries are kept unless the user says otherwise: `$XDG_CACHE_HOME/porthole`, else `~/.cache/porthole` (XDG
+/// Base Directory Specification), else, for root without a home, `/var/cache/porthole`.
 pub fn default_cache_dir() -> Option<PathBuf> {
     let variable = |name| env::var_os(name).map(PathBuf::from).filter(|path| path.is_absolute());
     variable("XDG_CACHE_HOME")
@@ -128,13 +131,15 @@ impl Cache {
         if !is_whole(&bytes) {
             return Err(CacheError::Damaged);
         }
-        // Those that look oldest go first, so one in use must not. Where its time cannot be set it does; nothing else is lost.
+        // Those that look oldest go first, so one in use must not. Where its time cannot be set it does; nothing else
+        // is lost.
         let now = rustix::fs::Timespec { tv_sec: 0, tv_nsec: UTIME_NOW };
         let _ = rustix::fs::futimens(&file, &Timestamps { last_access: now, last_modification: now });
         Ok(Some(Entry(bytes)))
     }
 
-    /// Adds an entry, or replaces it, and removes those that have not been used for the longest where all together are too large.
+    /// Adds an entry, or replaces it, and removes those that have not been used for the longest where all together are
+    /// too large.
     pub fn put(&self, key: &Key, payload: &[u8]) -> io::Result<()> {
         let temporary = format!("{TEMPORARY}{}-{}", std::process::id(), key.0);
         let written = self
@@ -158,7 +163,8 @@ impl Cache {
         file.write_all(payload)
     }
 
-    /// Removes the entries that have not been used for the longest, but not `keep`, until the rest fit, and what killed hosts have left.
+    /// Removes the entries that have not been used for the longest, but not `keep`, until the rest fit, and what killed
+    /// hosts have left.
     fn trim(&self, keep: &Key) -> io::Result<()> {
         let mut files = self.files()?;
         files.sort_by_key(|file| std::cmp::Reverse(file.modified));

@@ -41,7 +41,8 @@ pub enum CompileError {
     Write(#[from] WriteError),
 }
 
-/// Compiles a plan. `plugin` names the plugin in reasons; `ring` is the ring buffer's size in bytes, a power of two and a multiple of the page size.
+/// Compiles a plan. `plugin` names the plugin in reasons; `ring` is the ring buffer's size in bytes, a power of two and
+/// a multiple of the page size.
 pub fn compile(plan: &Plan, plugin: &str, ring: u32) -> Result<Compiled, CompileError> {
     let ir = lower::lower(plan, plugin, ring)?;
     let names: Vec<String> = ir.module.functions.iter().map(|function| function.name.clone()).collect();

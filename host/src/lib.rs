@@ -1,5 +1,5 @@
-//! Porthole: a tracing host. Plugins are WebAssembly components that declare what they want to see of the kernel; the host compiles
-//! the declaration to BPF, loads it, and feeds the events back into the plugin's handlers.
+//! Porthole: a tracing host. Plugins are WebAssembly components that declare what they want to see of the kernel; the
+//! host compiles the declaration to BPF, loads it, and feeds the events back into the plugin's handlers.
 //!
 //! The modules are the stages that data goes through, in this order; ARCHITECTURE.md is the map.
 

@@ -6,7 +6,8 @@ use std::path::{Path, PathBuf};
 use std::thread::sleep;
 use std::time::Duration;
 
-/// A cgroup with those below it. They go with it at the end, however the test ends, and so do the processes that are still in there.
+/// A cgroup with those below it. They go with it at the end, however the test ends, and so do the processes that are
+/// still in there.
 pub struct Cgroups(PathBuf);
 
 impl Cgroups {

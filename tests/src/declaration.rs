@@ -1,7 +1,7 @@
 //! Declarations as short text, for tests to be read.
 //!
-//! One line for each thing that a declaration holds, in its order; what stands behind a `probe` belongs to it, and fields are indented behind their
-//! `emit`:
+//! One line for each thing that a declaration holds, in its order; what stands behind a `probe` belongs to it, and
+//! fields are indented behind their `emit`:
 //!
 //! ```text
 //! # a comment
@@ -15,8 +15,9 @@
 //!   path = path
 //! ```
 //!
-//! `kfunc NAME` lists a kernel function, and `kfunc NAME?` one that a kernel may lack. `map NAME` and `update NAME` make things that are not there yet. For what nobody wants to read, a line that ends in ` × N` stands for N
-//! lines, in which `#` is their number from 1; `%{text*N}` is the text N times; and `%{U+1B}` is the character of that code.
+//! `kfunc NAME` lists a kernel function, and `kfunc NAME?` one that a kernel may lack. `map NAME` and `update NAME`
+//! make things that are not there yet. For what nobody wants to read, a line that ends in ` × N` stands for N lines, in
+//! which `#` is their number from 1; `%{text*N}` is the text N times; and `%{U+1B}` is the character of that code.
 
 use porthole::declare::{
     Binding, Change, Declaration, Event, Field, KfuncClaim, KfuncUse, MapKind, MapUse, Probe, Step, Update,
@@ -99,7 +100,8 @@ fn add(declaration: &mut Declaration, line: &str) -> Result<(), String> {
     Ok(())
 }
 
-/// `NAME`, `NAME?` for one that a kernel may lack, and behind it what is claimed: `owned=RELEASE`, `null`, `sleeps`, or `plain` for none of these.
+/// `NAME`, `NAME?` for one that a kernel may lack, and behind it what is claimed: `owned=RELEASE`, `null`, `sleeps`, or
+/// `plain` for none of these.
 fn kfunc(text: &str) -> Result<KfuncUse, String> {
     let (name, claims) = text.split_once(' ').unwrap_or((text, ""));
     let (name, required) = name.strip_suffix('?').map_or((name, true), |name| (name, false));

@@ -17,7 +17,8 @@ pub fn recorded() -> KernelFacts {
     KernelFacts::from_dir(&directory())
 }
 
-/// The recorded kernel, if it did not offer these features, whose names stand between commas. `directory` is written to.
+/// The recorded kernel, if it did not offer these features, whose names stand between commas. `directory` is written
+/// to.
 ///
 /// # Panics
 /// Where the directory cannot be written.
@@ -40,8 +41,8 @@ pub fn lacking(features: &str, directory: &Path) -> KernelFacts {
     KernelFacts::from_dir(&directory)
 }
 
-/// The types of the recorded kernel, no symbols, and two tracepoints: `tracepoint:made:all`, whose fields are [`FIELDS`], and `tracepoint:syscalls:sys_enter_made`,
-/// whose fields are [`ARGUMENTS`]. `directory` is written to.
+/// The types of the recorded kernel, no symbols, and two tracepoints: `tracepoint:made:all`, whose fields are
+/// [`FIELDS`], and `tracepoint:syscalls:sys_enter_made`, whose fields are [`ARGUMENTS`]. `directory` is written to.
 ///
 /// # Panics
 /// Where the directory cannot be written.

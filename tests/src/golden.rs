@@ -1,7 +1,8 @@
 //! Golden files: what goes in, and below it what must come out.
 //!
-//! A file is one or more cases, each begun by a line `==== what it shows`. A case is its input, then sections begun by a line `---- name`. With the
-//! environment variable `PORTHOLE_BLESS` set, the sections are written anew from what does come out; the inputs stay as they are.
+//! A file is one or more cases, each begun by a line `==== what it shows`. A case is its input, then sections begun by
+//! a line `---- name`. With the environment variable `PORTHOLE_BLESS` set, the sections are written anew from what does
+//! come out; the inputs stay as they are.
 
 use std::fmt::Write;
 use std::path::{Path, PathBuf};

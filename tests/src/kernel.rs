@@ -1,7 +1,8 @@
-//! The kernel, through libbpf's lowest layer: what the verifier has to do for a program, and programs run once without being attached.
+//! The kernel, through libbpf's lowest layer: what the verifier has to do for a program, and programs run once without
+//! being attached.
 //!
-//! `porthole::load` is what the host loads with. A refusal costs there what a long log costs, and of success it does not say how dear it was; tests that load
-//! thousands of programs want both to be cheap.
+//! `porthole::load` is what the host loads with. A refusal costs there what a long log costs, and of success it does
+//! not say how dear it was; tests that load thousands of programs want both to be cheap.
 
 use std::ffi::{CStr, c_void};
 use std::io;
@@ -39,7 +40,8 @@ impl Object {
         let mut logs = Vec::new();
         for program in object.programs() {
             let mut log = vec![0u8; LOG];
-            // SAFETY: the log lives, and stays where it is, until the object has been loaded; nothing is logged afterwards.
+            // SAFETY: the log lives, and stays where it is, until the object has been loaded; nothing is logged
+            // afterwards.
             unsafe {
                 sys::bpf_program__set_log_level(program, STATISTICS);
                 sys::bpf_program__set_log_buf(program, log.as_mut_ptr().cast(), log.len() as u64);
@@ -53,7 +55,8 @@ impl Object {
         (loaded, verdicts)
     }
 
-    /// Runs a program once in the kernel, without anything being attached, on these arguments of a raw tracepoint (BPF_PROG_TEST_RUN).
+    /// Runs a program once in the kernel, without anything being attached, on these arguments of a raw tracepoint
+    /// (BPF_PROG_TEST_RUN).
     ///
     /// # Errors
     /// What the kernel says.

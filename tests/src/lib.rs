@@ -1,5 +1,5 @@
-//! What the tests of this crate share: declarations as short text, golden files, a machine that runs compiled programs without a kernel, random
-//! expressions, and declarations loaded into the running kernel.
+//! What the tests of this crate share: declarations as short text, golden files, a machine that runs compiled programs
+//! without a kernel, random expressions, and declarations loaded into the running kernel.
 
 pub mod cgroups;
 pub mod declaration;

@@ -134,8 +134,8 @@ pub fn listing<'a>(kfuncs: impl IntoIterator<Item = &'a str>, declaration: Decla
     Declaration { kfuncs: names.into_iter().map(listed).collect(), ..declaration }
 }
 
-/// Longer than anything here takes: an unoptimised host on a busy machine. Where machines are slower still, as virtual ones without hardware for it, the
-/// variable `PORTHOLE_TEST_PATIENCE` says how many seconds.
+/// Longer than anything here takes: an unoptimised host on a busy machine. Where machines are slower still, as virtual
+/// ones without hardware for it, the variable `PORTHOLE_TEST_PATIENCE` says how many seconds.
 ///
 /// # Panics
 /// Where that is no number.
@@ -154,8 +154,9 @@ pub fn mount_of(file: &File) -> String {
     text.lines().find_map(|line| line.strip_prefix("mnt_id:")).expect("it is told").trim().to_owned()
 }
 
-/// Where what this process takes for the root is mounted: nowhere else than at the root, but for processes in a chroot, as in the virtual machines.
-/// Paths over all mounts begin with it. A thread asks before it gets mounts of its own, whose numbers are other ones.
+/// Where what this process takes for the root is mounted: nowhere else than at the root, but for processes in a chroot,
+/// as in the virtual machines. Paths over all mounts begin with it. A thread asks before it gets mounts of its own,
+/// whose numbers are other ones.
 ///
 /// # Panics
 /// Where procfs is not mounted.

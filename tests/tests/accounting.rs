@@ -28,7 +28,8 @@ fn root_filtered_events_are_counted() {
     assert!(counts.filtered >= 5000, "{counts:?}");
 }
 
-/// A handler of 10 µs and more for each event, and a ring of some thousand: most events are lost, and none of them silently.
+/// A handler of 10 µs and more for each event, and a ring of some thousand: most events are lost, and none of them
+/// silently.
 #[test]
 fn root_a_slow_handler_loses_events_and_the_account_adds_up() {
     if !is_root() {

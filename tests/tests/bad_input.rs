@@ -1,5 +1,5 @@
-//! What a plugin or its user may do wrong. Each ends with exit code 1 and a message that names the plugin and the place, and leaves nothing in the
-//! kernel.
+//! What a plugin or its user may do wrong. Each ends with exit code 1 and a message that names the plugin and the
+//! place, and leaves nothing in the kernel.
 
 mod e2e;
 

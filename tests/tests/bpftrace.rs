@@ -1,4 +1,5 @@
-//! docs/bpftrace.md: what its table says of bpftrace's tools is so. Each declaration is planned against the running kernel, and loaded.
+//! docs/bpftrace.md: what its table says of bpftrace's tools is so. Each declaration is planned against the running
+//! kernel, and loaded.
 
 mod e2e;
 
@@ -63,7 +64,8 @@ fn every_tool_is_told_of() {
     }
 }
 
-/// Another kernel may have put a function into its callers, or be built without it, or without the names of its variables.
+/// Another kernel may have put a function into its callers, or be built without it, or without the names of its
+/// variables.
 fn is_missing_here(place: &str, message: &str) -> bool {
     const PLACES: [&str; 6] =
         ["has no ", "there is no program", "cannot be traced", "made variants", "functions named", "of the module"];

@@ -1,6 +1,7 @@
 //! Calls of kernel functions in expressions, and walks: loaded, fired, and compared with what is known beforehand.
 //!
-//! Each kfunc that a plugin may call at a tracepoint stands in [`CALLS`], with what its call gives. What a kernel does not have is left out there, and told.
+//! Each kfunc that a plugin may call at a tracepoint stands in [`CALLS`], with what its call gives. What a kernel does
+//! not have is left out there, and told.
 
 mod e2e;
 
@@ -24,7 +25,8 @@ use porthole_tests::machine::Value;
 
 use e2e::kernel;
 
-/// One test at a time: some compare what a walk of this process's memory gives with the kernel's sums, and another's thread would change it between.
+/// One test at a time: some compare what a walk of this process's memory gives with the kernel's sums, and another's
+/// thread would change it between.
 fn alone() -> MutexGuard<'static, ()> {
     static ALONE: Mutex<()> = Mutex::new(());
     ALONE.lock().unwrap_or_else(PoisonError::into_inner)
@@ -382,7 +384,8 @@ fn root_a_walk_ends_at_its_bound_and_says_so() {
     assert_eq!(seen.rows, [[Value::Unsigned(10000), Value::Unsigned((1 << 14) - 10000)]]);
 }
 
-/// What a test before a walk tells of a number must not bound what grows in the walk, or the verifier follows step after step.
+/// What a test before a walk tells of a number must not bound what grows in the walk, or the verifier follows step
+/// after step.
 #[test]
 fn root_walks_load_behind_any_test() {
     let _alone = alone();
@@ -479,7 +482,8 @@ fn root_sleeping_kfuncs_read_what_is_not_in_memory_yet() {
         }
         let probe = live::probe(&["uprobe:libc:getenv"], &format!("tid == {}", this_thread()), &[expression]);
         let seen = trace(&listing([*kfunc], probe), || {
-            // SAFETY: the name ends in a 0, and nothing changes the environment meanwhile that the result could matter to.
+            // SAFETY: the name ends in a 0, and nothing changes the environment meanwhile that the result could matter
+            // to.
             unsafe { libc::getenv(c"PORTHOLE_X".as_ptr()) };
         });
         assert_eq!(seen.rows.iter().flatten().map(shown).collect::<Vec<_>>(), [*value], "{expression}");
@@ -514,7 +518,8 @@ const ELSEWHERE: &[(&str, &str, &str, &str)] = &[
     ("bpf_copy_from_user_str bpf_iter_task_new", "uprobe:libc:getenv", "bpf_copy_from_user_str(5, arg0, 0) == \"PORTH\"", "count(tasks(), t, t.tgid == pid)"),
 ];
 
-/// What may sleep beside what RCU protects: kernels that have sections for it load it, and for others all places are refused.
+/// What may sleep beside what RCU protects: kernels that have sections for it load it, and for others all places are
+/// refused.
 #[test]
 fn root_what_rcu_protects_beside_what_may_sleep() {
     let _alone = alone();
@@ -646,7 +651,8 @@ fn root_what_a_kernel_lacks_is_absent() {
     assert!(others.iter().all(|value| *value == Value::Absent), "{others:?}");
 }
 
-/// Facts of the recorded kernel, in which `bpf_task_from_pid` and `bpf_task_release` have names that the host's table does not know.
+/// Facts of the recorded kernel, in which `bpf_task_from_pid` and `bpf_task_release` have names that the host's table
+/// does not know.
 fn renamed() -> KernelFacts {
     static MADE: OnceLock<PathBuf> = OnceLock::new();
     KernelFacts::from_dir(MADE.get_or_init(make_renamed))

@@ -1,7 +1,9 @@
-//! What events say, against what the kernel says otherwise: of a process by /proc/PID, of sockets by getsockname(2) and getpeername(2), of files by stat(2).
+//! What events say, against what the kernel says otherwise: of a process by /proc/PID, of sockets by getsockname(2) and
+//! getpeername(2), of files by stat(2).
 //!
-//! Both sides tell the same things by ways that share nothing: an expression walks the kernel's structures by BTF, and the kernel's own code prints them. What each
-//! looks at is made for the purpose, with properties that nothing has by chance: a wrong offset, width or sign is another number.
+//! Both sides tell the same things by ways that share nothing: an expression walks the kernel's structures by BTF, and
+//! the kernel's own code prints them. What each looks at is made for the purpose, with properties that nothing has by
+//! chance: a wrong offset, width or sign is another number.
 
 mod e2e;
 

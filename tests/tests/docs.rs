@@ -1,4 +1,5 @@
-//! What the documentation shows is what happens. The Rust code in it is compiled by the SDK's doctests, expressions are tried by `expressions`.
+//! What the documentation shows is what happens. The Rust code in it is compiled by the SDK's doctests, expressions are
+//! tried by `expressions`.
 
 mod e2e;
 

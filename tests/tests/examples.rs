@@ -1,4 +1,5 @@
-//! The examples that are about processes, cgroups and time, on the running kernel: what their rows say is what /proc and the cgroups' own files say, and what was measured.
+//! The examples that are about processes, cgroups and time, on the running kernel: what their rows say is what /proc
+//! and the cgroups' own files say, and what was measured.
 
 mod e2e;
 

@@ -1,9 +1,11 @@
-//! Expressions have the values that docs/expressions.md says they have: through the whole compiler, run in a machine that is no kernel.
+//! Expressions have the values that docs/expressions.md says they have: through the whole compiler, run in a machine
+//! that is no kernel.
 //!
-//! `values`, `texts` and `bytes` are tables, and `faults` is one of reads that fail; `memory` is of the
-//! kernel's variables, `paths` of those of files, and `sessions` of programs that are called twice. `random` compares random expressions with an evaluator that shares nothing with the compiler but the syntax
-//! tree, and `in_kernel` does so in the kernel. `hostile` feeds what is no declaration at all, and `mutations` what was one. `documented` tries each example of the
-//! documentation.
+//! `values`, `texts` and `bytes` are tables, and `faults` is one of reads that fail; `memory` is of the kernel's
+//! variables, `paths` of those of files, and `sessions` of programs that are called twice. `random` compares random
+//! expressions with an evaluator that shares nothing with the compiler but the syntax tree, and `in_kernel` does so in
+//! the kernel. `hostile` feeds what is no declaration at all, and `mutations` what was one. `documented` tries each
+//! example of the documentation.
 
 #[path = "expressions/bytes.rs"]
 mod bytes;
@@ -62,8 +64,8 @@ fn evaluate(facts: &KernelFacts, attach: &str, expressions: &[&str], context: &[
     machine.decode(record).into_iter().map(|(_, value)| value).collect()
 }
 
-/// Bytes of one of the kernel's structures, in which these members (`pid`, `se.load.weight`) are these bytes, and all else is 0. A bit field of one bit is
-/// set.
+/// Bytes of one of the kernel's structures, in which these members (`pid`, `se.load.weight`) are these bytes, and all
+/// else is 0. A bit field of one bit is set.
 fn structure(name: &str, members: &[(&str, &[u8])]) -> Vec<u8> {
     let btf = FACTS.btf().unwrap();
     let root = btf.structure(name).unwrap();

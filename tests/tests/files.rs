@@ -1,4 +1,5 @@
-//! The example `files`: what it says of files that are opened, renamed and removed, against stat(2) and the kernel's list of mounts.
+//! The example `files`: what it says of files that are opened, renamed and removed, against stat(2) and the kernel's
+//! list of mounts.
 
 mod e2e;
 
@@ -23,8 +24,8 @@ const SIZE: usize = 4711;
 const OWNER: u32 = 4712;
 const ORIGIN: &str = "https://example.com/a?b=c";
 
-/// What a file or directory is, as the kernel tells it otherwise: number, size and owner by stat(2), device and type of the file system by the list of
-/// mounts. An overlay has numbers of its own for stat(2): none there.
+/// What a file or directory is, as the kernel tells it otherwise: number, size and owner by stat(2), device and type of
+/// the file system by the list of mounts. An overlay has numbers of its own for stat(2): none there.
 #[derive(Clone, Debug)]
 struct Truth {
     inode: Option<u64>,
@@ -101,7 +102,8 @@ struct Done {
     has_origin: bool,
 }
 
-/// Makes a file here, opens it, and renames and removes it by a name that begins at an open directory, and by one that begins at the root.
+/// Makes a file here, opens it, and renames and removes it by a name that begins at an open directory, and by one that
+/// begins at the root.
 fn work(at: &Path) -> Done {
     let directory = File::open(at).expect("it is there");
     let (a, b, c) = (at.join("a"), at.join("b"), at.join("c"));
@@ -178,7 +180,8 @@ fn root_files_are_what_stat_tells() {
             let of = |fields: &Value| fields["directory"] == directory && fields["path"].as_str() == Some(path);
             rows(&all, "changed", of)
         };
-        // The directory's own number, where the name begins there; the C library's call has another name than the system call on some machines.
+        // The directory's own number, where the name begins there; the C library's call has another name than the
+        // system call on some machines.
         for (call, name, to, result) in [
             ("renameat", "a", json!("b"), json!(0)),
             ("unlinkat", "none", Value::Null, json!("ENOENT")),
@@ -227,7 +230,8 @@ fn root_hooks_tell_of_files_before_they_change() {
     for (name, done) in ["root", "tmpfs"].into_iter().zip(&done) {
         let at = own.path().join(name);
         let path = at.join("a").display().to_string();
-        // Those of this file system: an overlay opens, renames and removes a file of another one beneath it, at the same hooks.
+        // Those of this file system: an overlay opens, renames and removes a file of another one beneath it, at the
+        // same hooks.
         let here =
             |fields: &Value| (&fields["major"], &fields["minor"]) == (&done.file.major.into(), &done.file.minor.into());
         let this = |fields: &Value| here(fields) && fields["path"] == format!("{root}{path}");

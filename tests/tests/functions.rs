@@ -1,7 +1,8 @@
 //! Functions of the kernel: programs that fire at them see what the caller passed and got.
 //!
-//! Each condition compares what a program sees with what this test did; so a probe emits once for each time that it was done, and what others do on the
-//! machine is filtered. What this kernel does not offer is skipped, and said; there the refusal is looked at instead.
+//! Each condition compares what a program sees with what this test did; so a probe emits once for each time that it was
+//! done, and what others do on the machine is filtered. What this kernel does not offer is skipped, and said; there the
+//! refusal is looked at instead.
 
 use std::fs::File;
 use std::io::Read;
@@ -126,7 +127,8 @@ fn func_is_the_best_that_the_kernel_offers() {
     assert_eq!(found(&facts, "func:entry_SYSCALL_64"), "kprobe:entry_SYSCALL_64");
 }
 
-/// Programs at both entry and return are attached by names, and the kernel looks for a name in itself and in all modules.
+/// Programs at both entry and return are attached by names, and the kernel looks for a name in itself and in all
+/// modules.
 #[test]
 fn a_function_whose_name_is_not_its_own_has_no_duration() {
     let symbols = "0 T vfs_read\n0 T twice\n0 t once\t[some]\n0 t both\t[some]\n0 t both\t[other]\n0 t twice\t[some]\n";
@@ -294,7 +296,8 @@ fn map(path: &Path) {
     }
 }
 
-/// The last arguments of `do_mmap` are on the stack: from Linux 6.6 on the page's number, and always the head of a list, which is empty.
+/// The last arguments of `do_mmap` are on the stack: from Linux 6.6 on the page's number, and always the head of a
+/// list, which is empty.
 const MAPPED: &str = "args.pgoff == 77777 && args.uf.next == args.uf";
 
 #[test]
@@ -389,7 +392,8 @@ fn root_structures_are_returned_by_value() {
     });
 }
 
-/// What is the same at several functions is one program, where the kernel links one to several, and all events are there either way.
+/// What is the same at several functions is one program, where the kernel links one to several, and all events are
+/// there either way.
 #[test]
 fn root_a_pattern_attaches_to_all_that_it_matches() {
     let facts = KernelFacts::running();
@@ -419,7 +423,8 @@ fn root_a_pattern_attaches_to_all_that_it_matches() {
     }
 }
 
-/// By one program at both entries and returns. Where nobody wants a return, that is told at the entry, and counted there.
+/// By one program at both entries and returns. Where nobody wants a return, that is told at the entry, and counted
+/// there.
 #[test]
 fn root_a_return_tells_how_long_the_call_took() {
     const NAP: Duration = Duration::from_millis(2);
@@ -479,8 +484,9 @@ fn root_a_return_tells_how_long_the_call_took() {
     }
 }
 
-/// More calls under way at once than the kernel has room for, on some versions and by some ways: what it does not follow is counted.
-/// Where it follows all, a program may be preempted while it runs, and is skipped then for what returns on its CPU: that is counted, too.
+/// More calls under way at once than the kernel has room for, on some versions and by some ways: what it does not
+/// follow is counted. Where it follows all, a program may be preempted while it runs, and is skipped then for what
+/// returns on its CPU: that is counted, too.
 #[test]
 fn root_returns_of_many_calls_at_once_are_seen_or_counted() {
     const SLEEPERS: u64 = 150;
@@ -531,7 +537,8 @@ fn root_returns_of_many_calls_at_once_are_seen_or_counted() {
     }
 }
 
-/// A function that the kernel takes no program for: of those that a pattern matches it is left out, and one that is written is told.
+/// A function that the kernel takes no program for: of those that a pattern matches it is left out, and one that is
+/// written is told.
 #[test]
 fn root_functions_that_take_no_program_are_left_out_of_patterns() {
     let facts = KernelFacts::running();
@@ -562,7 +569,8 @@ fn root_functions_that_take_no_program_are_left_out_of_patterns() {
     }
 }
 
-/// Over a hundred functions have one program, which comes and goes at once; the two ways are compared, and the times printed.
+/// Over a hundred functions have one program, which comes and goes at once; the two ways are compared, and the times
+/// printed.
 #[test]
 fn root_hundreds_of_functions_have_one_program() {
     let facts = KernelFacts::running();

@@ -1,11 +1,12 @@
 //! Golden files: from declarations to records, IR and instructions, and to messages.
 //!
-//! Below `golden/compile` each input is a declaration (see [`porthole_tests::declaration`]) that is accepted: what follows it is the layout of its
-//! records, its IR, and its disassembly. Where its first line is `show` and the names of some of these, only they follow, and without the
-//! frame that all programs have (what counts, and what sends the record), unless the line says `whole` too.
+//! Below `golden/compile` each input is a declaration (see [`porthole_tests::declaration`]) that is accepted: what
+//! follows it is the layout of its records, its IR, and its disassembly. Where its first line is `show` and the names
+//! of some of these, only they follow, and without the frame that all programs have (what counts, and what sends the
+//! record), unless the line says `whole` too.
 //!
-//! Below `golden/refuse` each is refused: what follows is the whole message. Where its first line is `without` and the names of features, it is refused by a kernel that
-//! does not offer these.
+//! Below `golden/refuse` each is refused: what follows is the whole message. Where its first line is `without` and the
+//! names of features, it is refused by a kernel that does not offer these.
 
 use std::fmt::Write;
 use std::path::{Path, PathBuf};

@@ -8,7 +8,8 @@ use porthole::kernel::kfunc::known;
 use porthole::kernel::{Answer, KernelFacts, ProgramKind};
 use porthole_tests::live::unless_root;
 
-/// From which kinds of programs each kfunc may be called, as it was found in another way for a kernel of this version; none where there is no such table.
+/// From which kinds of programs each kfunc may be called, as it was found in another way for a kernel of this version;
+/// none where there is no such table.
 fn expected(version: (u32, u32)) -> Option<BTreeMap<String, Vec<(ProgramKind, String)>>> {
     let path = format!("fixtures/kfuncs/{}.{}.tsv", version.0, version.1);
     let text = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join(path)).ok()?;

@@ -1,14 +1,19 @@
 //! What kfuncs acquire is given back: 100,000 times, and nothing is left.
 //!
-//! The problem: a leak of one reference shows nowhere for a long time. So each acquiring kfunc is called 100,000 times by one thread, with the value bound, used, and left by way of a `when`
-//! that is false nine times of ten; and then the kernel's own counts are asked. A task's, a file's and a key's are numbers that expressions read. A cgroup that has been removed stays among
-//! the dying as long as anybody holds it, and with it a hierarchy of version 1. Masks and keyrings of the system are memory, which /proc/slabinfo counts by object: of what the whole machine
-//! has of all small sizes, so nothing else is done here meanwhile, and a tenth as many objects as there were events are left to the others.
+//! The problem: a leak of one reference shows nowhere for a long time. So each acquiring kfunc is called 100,000 times
+//! by one thread, with the value bound, used, and left by way of a `when` that is false nine times of ten; and then the
+//! kernel's own counts are asked. A task's, a file's and a key's are numbers that expressions read. A cgroup that has
+//! been removed stays among the dying as long as anybody holds it, and with it a hierarchy of version 1. Masks and
+//! keyrings of the system are memory, which /proc/slabinfo counts by object: of what the whole machine has of all small
+//! sizes, so nothing else is done here meanwhile, and a tenth as many objects as there were events are left to the
+//! others.
 //!
-//! That these counts would show a leak is shown beside it: the numbers are one higher while it is held, and a cgroup in which a process has ended is there until that is reaped.
+//! That these counts would show a leak is shown beside it: the numbers are one higher while it is held, and a cgroup in
+//! which a process has ended is there until that is reaped.
 //!
-//! What there is once and stays is acquired and counted nowhere (`bpf_get_root_mem_cgroup`, `scx_bpf_get_*`): of that it is shown that 100,000 times take no memory. Where no scheduler made of
-//! BPF runs, `scx_bpf_task_cgroup` gives the root, which is counted neither.
+//! What there is once and stays is acquired and counted nowhere (`bpf_get_root_mem_cgroup`, `scx_bpf_get_*`): of that
+//! it is shown that 100,000 times take no memory. Where no scheduler made of BPF runs, `scx_bpf_task_cgroup` gives the
+//! root, which is counted neither.
 
 use std::ffi::CString;
 use std::fs::{self, File};
@@ -65,7 +70,8 @@ fn may_call(kind: ProgramKind, kfuncs: &[&str]) -> bool {
     lacking.is_none()
 }
 
-/// Calls the kfunc so often: bound, used by a condition that seldom holds, by an expression that is absent, and by the event.
+/// Calls the kfunc so often: bound, used by a condition that seldom holds, by an expression that is absent, and by the
+/// event.
 fn acquire(kfuncs: &[&str], value: &str, used: &str) {
     acquire_at(GETPPID, kfuncs, value, used, || call(EVENTS));
 }
@@ -264,8 +270,8 @@ impl Hierarchy {
         all.lines().find_map(|line| Some(line.split_once(&named)?.0.to_owned()))
     }
 
-    /// Whether it goes when it is unmounted, which it does where nobody holds a cgroup of it any more. The last one may be given back a moment later, and then it must be
-    /// unmounted once more.
+    /// Whether it goes when it is unmounted, which it does where nobody holds a cgroup of it any more. The last one may
+    /// be given back a moment later, and then it must be unmounted once more.
     fn goes(&self, within: Duration) -> bool {
         let begun = Instant::now();
         loop {
@@ -342,7 +348,8 @@ fn root_files_are_given_back() {
     assert_eq!(read(&count), before);
 }
 
-/// A key of this thread's own. Who looks one up may sleep: so it is done at an iterator, over all symbols of the kernel, of which there are that many.
+/// A key of this thread's own. Who looks one up may sleep: so it is done at an iterator, over all symbols of the
+/// kernel, of which there are that many.
 #[test]
 fn root_keys_are_given_back() {
     let _alone = alone();
@@ -453,7 +460,8 @@ fn root_memory_is_given_back() {
         if !has(kfuncs) {
             continue;
         }
-        // What is given back goes through RCU, and what comes while the kernel waits for that (kernel/bpf/memalloc.c) waits on each CPU until the next is given back there.
+        // What is given back goes through RCU, and what comes while the kernel waits for that (kernel/bpf/memalloc.c)
+        // waits on each CPU until the next is given back there.
         let next = acquiring(GETPPID, kfuncs, value, used);
         let settle = || {
             trace(&next, || on_each_cpu(|| call(1)));

@@ -1,4 +1,5 @@
-//! What `porthole list` prints of the running kernel can be pasted into a declaration: it attaches, and each argument is accepted.
+//! What `porthole list` prints of the running kernel can be pasted into a declaration: it attaches, and each argument
+//! is accepted.
 
 use std::fs;
 use std::os::unix::fs::symlink;
@@ -104,7 +105,8 @@ fn cpu_time() -> Duration {
     Duration::new(time.tv_sec.cast_unsigned(), time.tv_nsec.unsigned_abs() as u32)
 }
 
-/// With all functions of this kernel, though not its tracepoints. Ten times what a release build may take, for one that is not optimised.
+/// With all functions of this kernel, though not its tracepoints. Ten times what a release build may take, for one that
+/// is not optimised.
 #[test]
 fn root_time_of_listing_everything() {
     let facts = offering_all(&Path::new(env!("CARGO_TARGET_TMPDIR")).join("quick"));

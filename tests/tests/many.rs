@@ -84,7 +84,8 @@ fn root_both_ends_of_some_calls_by_lists() {
     assert_eq!(told, expected);
 }
 
-/// One program for several functions, where the kernel links it to all of them, and one for each where not: either way it is told which of them it was.
+/// One program for several functions, where the kernel links it to all of them, and one for each where not: either way
+/// it is told which of them it was.
 #[test]
 fn root_functions_that_share_a_program_are_told_by_their_names() {
     let facts = KernelFacts::running();

@@ -1,4 +1,5 @@
-//! Bytes, addresses and flags, as the running kernel has them, against what this test did and what the system says of itself.
+//! Bytes, addresses and flags, as the running kernel has them, against what this test did and what the system says of
+//! itself.
 
 mod e2e;
 
@@ -164,7 +165,8 @@ fn root_hardware_addresses_are_those_of_the_devices() {
     assert!(there > 0 && found.len() == there.min(DEVICES), "{found:?} of {there}: {row:?}");
 }
 
-/// Calls whose flags this test chose, by their names; a name that the table of macros lacks comes from the kernel's types.
+/// Calls whose flags this test chose, by their names; a name that the table of macros lacks comes from the kernel's
+/// types.
 #[test]
 fn root_flags_have_the_names_that_were_passed() {
     if !is_root() {

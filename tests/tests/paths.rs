@@ -1,7 +1,8 @@
-//! Paths of open files, against what /proc says of them: files of several mounts, with names of all bytes, deep and long ones, and what is no file at all.
+//! Paths of open files, against what /proc says of them: files of several mounts, with names of all bytes, deep and
+//! long ones, and what is no file at all.
 //!
-//! A system call that does nothing is passed a file's number, so that one program is asked for file after file: what is passed to a call that takes no arguments the kernel keeps all
-//! the same.
+//! A system call that does nothing is passed a file's number, so that one program is asked for file after file: what is
+//! passed to a call that takes no arguments the kernel keeps all the same.
 
 use std::ffi::{CString, OsStr};
 use std::fs::{self, File};
@@ -49,7 +50,8 @@ fn cut(bytes: &[u8]) -> Value {
     Value::Text { bytes: bytes.to_vec(), cut: true }
 }
 
-/// What `path` gives where this process calls it so: from the root of all mounts, which is further up where this process is in a chroot.
+/// What `path` gives where this process calls it so: from the root of all mounts, which is further up where this
+/// process is in a chroot.
 fn over_mounts(root: &str, path: &[u8]) -> Vec<u8> {
     if path == b"/" && !root.is_empty() { root.into() } else { [root.as_bytes(), path].concat() }
 }
@@ -237,7 +239,8 @@ fn root_what_is_not_open_has_no_path() {
     if unless_root() {
         return;
     }
-    // Numbers are shared with the threads of other tests, so who asks gets a table of its own, in which the highest number that there is room for from the start is not open.
+    // Numbers are shared with the threads of other tests, so who asks gets a table of its own, in which the highest
+    // number that there is room for from the start is not open.
     let (tell, told) = mpsc::channel();
     let (go, gone) = mpsc::channel::<()>();
     let asker = thread::spawn(move || {

@@ -1,4 +1,5 @@
-//! Clocks, software events, hardware counters and watchpoints: that they fire where they should, as often as they should.
+//! Clocks, software events, hardware counters and watchpoints: that they fire where they should, as often as they
+//! should.
 
 mod e2e;
 
@@ -125,7 +126,8 @@ fn root_each_context_switch_is_an_event_of_who_leaves() {
     assert!(switches > 0 && rows.len() as u64 >= switches, "{} rows of {switches} switches", rows.len());
 }
 
-/// How often the kernel says that this thread has left its CPU. On a slow machine a sleep may be over before it has begun.
+/// How often the kernel says that this thread has left its CPU. On a slow machine a sleep may be over before it has
+/// begun.
 fn switches() -> u64 {
     let status = fs::read_to_string("/proc/thread-self/status").expect("procfs is mounted");
     let counts = status.lines().filter_map(|line| line.split_once("_ctxt_switches:"));

@@ -1,7 +1,9 @@
 //! What the compiler accepts, the verifier accepts: whole programs at the edge of the compiler's bounds.
 //!
-//! The bounds are there because the verifier has some. Each shape is a program of n parts; the largest n that is accepted is looked for and loaded. Each part must cost the verifier about
-//! the same: where what it knows of one part makes it go through all that stands behind once more, the cost doubles with each, and a program within all bounds is refused in the end.
+//! The bounds are there because the verifier has some. Each shape is a program of n parts; the largest n that is
+//! accepted is looked for and loaded. Each part must cost the verifier about the same: where what it knows of one part
+//! makes it go through all that stands behind once more, the cost doubles with each, and a program within all bounds is
+//! refused in the end.
 
 use porthole::compile::compile;
 use porthole::declare::{Declaration, KfuncUse, Step};
@@ -226,7 +228,8 @@ const CALLING: [Shape; 13] = [
     }),
 ];
 
-/// Of what is held each value doubles the verifier's work: it is there on one path and not on the other, and is to be given back on the one alone. So there are bounds of their number.
+/// Of what is held each value doubles the verifier's work: it is there on one path and not on the other, and is to be
+/// given back on the one alone. So there are bounds of their number.
 const DOUBLING: [&str; 3] = ["held values", "held values and paths", "held values and names"];
 
 const WALK: &str = "args.prev.real_parent.real_parent.real_parent.real_parent.tgid";

@@ -1,7 +1,9 @@
-//! What the checker accepts, the verifier accepts: random declarations (`generate`), of every kind of attach point that this kernel has.
+//! What the checker accepts, the verifier accepts: random declarations (`generate`), of every kind of attach point that
+//! this kernel has.
 //!
-//! Seeds are taken one after the other, and each makes a declaration of some dozen probes, loaded as one object. What the verifier refuses is made as small
-//! as it can be and printed, with the seed: `PORTHOLE_SEED=17 PORTHOLE_COUNT=1 cargo test root_random_declarations_load` makes it anew. `make soak` makes many more.
+//! Seeds are taken one after the other, and each makes a declaration of some dozen probes, loaded as one object. What
+//! the verifier refuses is made as small as it can be and printed, with the seed: `PORTHOLE_SEED=17 PORTHOLE_COUNT=1
+//! cargo test root_random_declarations_load` makes it anew. `make soak` makes many more.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Mutex;
@@ -176,7 +178,8 @@ fn fault(facts: &KernelFacts, declaration: &Declaration, verdicts: &[Verdict], s
     }
 }
 
-/// Loads the probe alone; what the verifier says where it refuses it. What is not the compiler's fault counts as loaded.
+/// Loads the probe alone; what the verifier says where it refuses it. What is not the compiler's fault counts as
+/// loaded.
 fn loads(facts: &KernelFacts, probe: &Probe, kfuncs: &[KfuncUse]) -> Result<(), Vec<String>> {
     // Something that was taken away may be needed.
     let Ok(plan) = planned(&alone(probe, kfuncs), facts) else { return Ok(()) };

@@ -99,7 +99,8 @@ fn root_a_refusal_names_the_expression_and_is_saved() {
     }
 }
 
-/// Whatever stands in the way, nothing is overwritten, no link is followed, and the run only says that there is no file.
+/// Whatever stands in the way, nothing is overwritten, no link is followed, and the run only says that there is no
+/// file.
 #[test]
 fn root_a_report_that_cannot_be_saved() {
     if !is_root() {

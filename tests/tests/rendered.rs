@@ -1,4 +1,5 @@
-//! Values as they are shown, against what was done: each test does something whose values it knows, and looks at the rows that the host makes of the records.
+//! Values as they are shown, against what was done: each test does something whose values it knows, and looks at the
+//! rows that the host makes of the records.
 
 mod e2e;
 
@@ -63,7 +64,8 @@ fn root_signals_have_their_names() {
     let declaration = probe(&["tracepoint:syscalls:sys_enter_tgkill"], &mine(), &values);
     let seen = trace(&declaration, || {
         for signal in [libc::SIGUSR1, libc::SIGKILL, 64] {
-            // SAFETY: it takes numbers; no process has this one (/proc/sys/kernel/pid_max is 2^22 at most), so it signals nobody.
+            // SAFETY: it takes numbers; no process has this one (/proc/sys/kernel/pid_max is 2^22 at most), so it
+            // signals nobody.
             unsafe { libc::syscall(libc::SYS_tgkill, 1 << 22, 1 << 22, signal) };
         }
     });

@@ -1,4 +1,5 @@
-//! Plugins on the running kernel: each event comes, once, with the right values, and goes to the plugin that asked for it.
+//! Plugins on the running kernel: each event comes, once, with the right values, and goes to the plugin that asked for
+//! it.
 
 mod e2e;
 
@@ -21,7 +22,8 @@ use e2e::kernel::{self, Objects};
 use e2e::load::{as_thread, getppid};
 use e2e::{Directory, is_root, plugin, unique};
 
-/// Opens these files in a thread with this comm; gives each one's path and what came of it: the descriptor, or the error's number, negative.
+/// Opens these files in a thread with this comm; gives each one's path and what came of it: the descriptor, or the
+/// error's number, negative.
 fn open_all(comm: &str, paths: Vec<PathBuf>) -> Vec<(PathBuf, i64)> {
     let open = |path: PathBuf| {
         let result = match File::open(&path) {
@@ -234,7 +236,8 @@ fn root_events_come_at_once() {
     }
 }
 
-/// A ring that is sent to and read at the same time, for seconds on end: were one wake-up lost, the rest would never come.
+/// A ring that is sent to and read at the same time, for seconds on end: were one wake-up lost, the rest would never
+/// come.
 #[test]
 fn root_no_wake_up_is_lost_at_full_speed() {
     if !is_root() {

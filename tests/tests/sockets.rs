@@ -1,4 +1,5 @@
-//! The example `sockets`: what it says of connections and packets of this test's own, against what was sent, getsockname(2), /proc/net/tcp and TCP_INFO.
+//! The example `sockets`: what it says of connections and packets of this test's own, against what was sent,
+//! getsockname(2), /proc/net/tcp and TCP_INFO.
 
 mod e2e;
 
@@ -64,7 +65,8 @@ fn close((client, mut server): (TcpStream, TcpStream)) {
     assert_eq!(server.read(&mut [0]).expect("it is connected"), 0);
 }
 
-/// Local end, remote end, state and user of the sockets of a port, as proc_pid_net(5) tells them, as columns of the example.
+/// Local end, remote end, state and user of the sockets of a port, as proc_pid_net(5) tells them, as columns of the
+/// example.
 fn of_proc(port: u16, v6: bool) -> Vec<[Value; 6]> {
     let text = fs::read_to_string(if v6 { "/proc/net/tcp6" } else { "/proc/net/tcp" }).expect("procfs is mounted");
     let end = |text: &str| {
@@ -138,7 +140,8 @@ fn root_connections_are_told_with_their_ends_and_bytes() {
         assert_eq!(sorted(told), there, "{rows:#?}");
         assert_eq!(there.len(), 3, "a socket that listens, and two ends: {there:?}");
 
-        // The start (of who connects) and the end count as a byte each where they are confirmed, the end also where it is received.
+        // The start (of who connects) and the end count as a byte each where they are confirmed, the end also where it
+        // is received.
         let bytes = |row: &Value| ["sent", "acked", "received"].map(|column| row[column].as_u64().expect("a number"));
         let closed = |from: SocketAddr, to: SocketAddr| {
             let [row] = &of("closed").into_iter().filter(ends(from, to)).collect::<Vec<_>>()[..] else {

@@ -1,4 +1,5 @@
-//! Call stacks and names of addresses, against what else tells of them: this file's own instructions, and what the kernel says of its stacks in /proc.
+//! Call stacks and names of addresses, against what else tells of them: this file's own instructions, and what the
+//! kernel says of its stacks in /proc.
 
 mod e2e;
 
@@ -17,7 +18,8 @@ use e2e::host::Run;
 use e2e::load::as_thread;
 use e2e::{plugin, unique};
 
-// One function calls another, which calls the kernel, each with a frame on the stack: so where they go on is known to the byte.
+// One function calls another, which calls the kernel, each with a frame on the stack: so where they go on is known to
+// the byte.
 global_asm!(
     ".globl porthole_outer",
     ".type porthole_outer, @function",
@@ -165,7 +167,8 @@ fn root_addresses_of_a_process_have_its_names() {
     }
 }
 
-/// The helper that collects a stack is for many kinds of programs, and not for all: where the checker takes it, the verifier does.
+/// The helper that collects a stack is for many kinds of programs, and not for all: where the checker takes it, the
+/// verifier does.
 #[test]
 fn root_stacks_can_be_had_at_every_kind_of_attach_point() {
     if unless_root() {

@@ -1,4 +1,5 @@
-//! Conditions over what the kernel has, tried in it: each is a probe of its own, and how many events it sends says whether it held.
+//! Conditions over what the kernel has, tried in it: each is a probe of its own, and how many events it sends says
+//! whether it held.
 
 use std::ffi::CString;
 use std::process::Command;

@@ -122,7 +122,8 @@ fn root_an_address_is_a_place_too() {
     assert_eq!(seen.counts.emitted, 20);
 }
 
-/// Each instruction of a function, as a place in it and by its address, in a program that is moved about in memory and in one that is not.
+/// Each instruction of a function, as a place in it and by its address, in a program that is moved about in memory and
+/// in one that is not.
 #[test]
 fn root_each_instruction_of_a_function_is_a_place() {
     if !is_root() {
@@ -280,7 +281,8 @@ extern "C" fn porthole_test_deep(depth: u64) -> u64 {
     if depth == 0 { 0 } else { std::hint::black_box(porthole_test_deep(depth - 1) + 1) }
 }
 
-/// So many, as the documentation says (kernel/events/uprobes.c: MAX_URETPROBE_DEPTH); and all again, when those have returned.
+/// So many, as the documentation says (kernel/events/uprobes.c: MAX_URETPROBE_DEPTH); and all again, when those have
+/// returned.
 #[test]
 fn root_returns_of_calls_within_calls_are_followed_64_deep() {
     if !is_root() {
@@ -335,7 +337,8 @@ extern "C" fn porthole_test_alone(n: u64) -> u64 {
     std::hint::black_box(n + 1)
 }
 
-/// Calls of two processes, and of two threads of one of them: those of the other are filtered, or from Linux 6.12 on no hits at all.
+/// Calls of two processes, and of two threads of one of them: those of the other are filtered, or from Linux 6.12 on no
+/// hits at all.
 #[test]
 fn root_only_the_process_that_is_asked_for_is_hit() {
     if !is_root() {
@@ -473,7 +476,8 @@ fn root_markers_have_their_arguments_at_each_place() {
     assert_eq!(run(&program, 5).split(' ').next(), Some("0"), "nobody looks any more");
 }
 
-/// One of two places lacks the further arguments, so they are read where the names of the marker's other place are cut out of the file.
+/// One of two places lacks the further arguments, so they are read where the names of the marker's other place are cut
+/// out of the file.
 #[test]
 fn root_markers_arguments_are_read_from_wherever_they_are() {
     if !is_root() {

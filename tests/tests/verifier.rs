@@ -1,4 +1,5 @@
-//! What the checker accepts, the verifier accepts: every attach point of this kernel, with every argument that can be read.
+//! What the checker accepts, the verifier accepts: every attach point of this kernel, with every argument that can be
+//! read.
 
 use std::collections::HashSet;
 
@@ -166,7 +167,8 @@ fn root_every_perf_event_loads_with_all_it_has() {
 /// Functions whose programs are loaded; they have all kinds of arguments between them.
 const FUNCTIONS: usize = 400;
 
-/// A kprobe and a kretprobe of functions spread over all there are, with every argument, what it points to, and the result.
+/// A kprobe and a kretprobe of functions spread over all there are, with every argument, what it points to, and the
+/// result.
 #[test]
 fn root_kprobes_load_with_all_they_have() {
     let facts = KernelFacts::running();

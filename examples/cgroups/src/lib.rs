@@ -1,7 +1,9 @@
-//! Cgroups at each tick, with what runs in them and what they have used; and processes, with the cgroup that they belong to.
+//! Cgroups at each tick, with what runs in them and what they have used; and processes, with the cgroup that they
+//! belong to.
 //!
-//! The kernel counts: a walk over a cgroup's threads and one over the cgroups below it, for each cgroup that the iterator comes by. The iterator
-//! comes by a cgroup before those below it, so the handler knows the path that a name continues.
+//! The kernel counts: a walk over a cgroup's threads and one over the cgroups below it, for each cgroup that the
+//! iterator comes by. The iterator comes by a cgroup before those below it, so the handler knows the path that a name
+//! continues.
 
 use std::collections::HashMap;
 
@@ -189,7 +191,8 @@ impl Top {
         }
     }
 
-    /// What holds where the cgroup is the chosen one or lies below it. A plugin has no files: a path is known by its names alone, in the kernel.
+    /// What holds where the cgroup is the chosen one or lies below it. A plugin has no files: a path is known by its
+    /// names alone, in the kernel.
     fn condition(&self, cgroup: &str) -> String {
         let Top::Path(names) = self else { return format!("bpf_cgroup_ancestor({cgroup}, top.level) == top") };
         let (mut condition, mut ancestor) = ("true".to_owned(), "top".to_owned());

@@ -4,8 +4,8 @@
 
 use porthole_guest::prelude::*;
 
-/// A process has begun to run another program. The tracepoint (`sched_process_exec` in the kernel's include/trace/events/sched.h) fires
-/// in the process itself, when the new program's name is set already.
+/// A process has begun to run another program. The tracepoint (`sched_process_exec` in the kernel's
+/// include/trace/events/sched.h) fires in the process itself, when the new program's name is set already.
 #[derive(Event)]
 #[probe(attach = "rawtracepoint:sched_process_exec")]
 struct Exec<'a> {

@@ -1,11 +1,12 @@
 //! Files opened, renamed and removed: what they are to the file system, beside what they are called.
 //!
-//! Unless told otherwise the plugin looks at system calls when they return. An open file is found by its descriptor. Of a file that was renamed or
-//! removed there are the names that the program gave, and the directory where they begin: the registers that the call was entered with are kept until
-//! it has returned, so no entry need be joined with it.
+//! Unless told otherwise the plugin looks at system calls when they return. An open file is found by its descriptor. Of
+//! a file that was renamed or removed there are the names that the program gave, and the directory where they begin:
+//! the registers that the call was entered with are kept until it has returned, so no entry need be joined with it.
 //!
-//! With `--lsm` it looks at hooks of the kernel's security modules instead, before the kernel does what was asked for. There the file itself is passed,
-//! also to what renames and removes it, and kernel functions read its extended attributes.
+//! With `--lsm` it looks at hooks of the kernel's security modules instead, before the kernel does what was asked for.
+//! There the file itself is passed, also to what renames and removes it, and kernel functions read its extended
+//! attributes.
 
 use porthole_guest::prelude::*;
 

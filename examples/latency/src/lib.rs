@@ -1,6 +1,7 @@
 //! How long calls of functions take: a summary for each function, or a row for each call that took long.
 //!
-//! The kernel keeps when a call began, and sends one event when it returns (`duration`). The handler sorts durations into buckets, see [`spread`].
+//! The kernel keeps when a call began, and sends one event when it returns (`duration`). The handler sorts durations
+//! into buckets, see [`spread`].
 
 mod spread;
 

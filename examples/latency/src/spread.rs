@@ -1,6 +1,7 @@
 //! Numbers of any size, sorted into buckets: how many there are, and below which most of them lie.
 //!
-//! A bucket is an eighth of a power of two wide, so what is told of a number is at most an eighth too much, and there are 496 buckets for all that 64 bits hold.
+//! A bucket is an eighth of a power of two wide, so what is told of a number is at most an eighth too much, and there
+//! are 496 buckets for all that 64 bits hold.
 
 /// Parts of a power of two, as bits.
 const PARTS: u32 = 3;

@@ -1,7 +1,8 @@
-//! Processes when they begin a program and when they end: where they come from, what they may do, what they see of the machine.
+//! Processes when they begin a program and when they end: where they come from, what they may do, what they see of the
+//! machine.
 //!
-//! All of it is read at the moment itself, in the kernel. From one ancestor to the next leads a pid, and from the pid to its task a kernel function,
-//! whose result the host gives back; the handler only puts what it is sent into words.
+//! All of it is read at the moment itself, in the kernel. From one ancestor to the next leads a pid, and from the pid
+//! to its task a kernel function, whose result the host gives back; the handler only puts what it is sent into words.
 
 use std::collections::VecDeque;
 use std::fmt::Write;
@@ -11,14 +12,17 @@ use porthole_guest::prelude::*;
 /// Where nothing else is asked for, so many ancestors are told; the struct has as many.
 const LEVELS: usize = 6;
 
-/// A process has begun a program, or its last thread ends. The tracepoints (the kernel's include/trace/events/sched.h) fire in the process itself.
+/// A process has begun a program, or its last thread ends. The tracepoints (the kernel's include/trace/events/sched.h)
+/// fire in the process itself.
 ///
-/// The exit status is that of wait(2) (the kernel's kernel/exit.c: wait_task_zombie): of all threads together where one of them has ended all
-/// (`SIGNAL_GROUP_EXIT`, 4), otherwise that of the first thread.
+/// The exit status is that of wait(2) (the kernel's kernel/exit.c: wait_task_zombie): of all threads together where one
+/// of them has ended all (`SIGNAL_GROUP_EXIT`, 4), otherwise that of the first thread.
 ///
-/// What threads give back when they end is read of this one, `args.p`: it need not be the first, which may have ended before.
+/// What threads give back when they end is read of this one, `args.p`: it need not be the first, which may have ended
+/// before.
 ///
-/// The path is bound in front of the ancestors: the verifier goes through what stands behind them once for each that may not be there, and a path is long.
+/// The path is bound in front of the ancestors: the verifier goes through what stands behind them once for each that
+/// may not be there, and a path is long.
 #[derive(Event)]
 #[probe(
     attach = ["rawtracepoint:sched_process_exec", "rawtracepoint:sched_process_exit"],
@@ -120,7 +124,8 @@ const ENDED: usize = 1024;
 
 struct Lineage {
     levels: usize,
-    /// Processes that have ended of late, by pid and start: several threads at their end may each find that none is left.
+    /// Processes that have ended of late, by pid and start: several threads at their end may each find that none is
+    /// left.
     ended: VecDeque<(u32, u64)>,
 }
 

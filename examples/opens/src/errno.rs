@@ -1,5 +1,5 @@
-//! Names of the errors that opening a file may give, as in open(2). The numbers are those of Linux on all architectures but alpha, mips,
-//! parisc and sparc (include/uapi/asm-generic/errno-base.h and errno.h).
+//! Names of the errors that opening a file may give, as in open(2). The numbers are those of Linux on all architectures
+//! but alpha, mips, parisc and sparc (include/uapi/asm-generic/errno-base.h and errno.h).
 
 /// The error's name, where the result is an error and has one of these.
 pub fn name(result: i64) -> Option<&'static str> {

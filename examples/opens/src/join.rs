@@ -1,25 +1,27 @@
 //! Joins the entry of a system call with its exit, by thread.
 //!
-//! The problem: a thread is in one system call at a time, so its entry and the exit behind it belong together. But batches bring events
-//! in order only per CPU, and a thread may migrate between the two. So the exit may come first, within a batch or even one batch earlier.
+//! The problem: a thread is in one system call at a time, so its entry and the exit behind it belong together. But
+//! batches bring events in order only per CPU, and a thread may migrate between the two. So the exit may come first,
+//! within a batch or even one batch earlier.
 //!
-//! The idea: each batch is handled in the order of time, which settles what came in one batch. An exit without an entry waits until the
-//! end of the next batch, in case the entry comes there. An entry waits for as long as its call takes: a thread may block in `open` (of a
-//! FIFO, over a network) for hours.
+//! The idea: each batch is handled in the order of time, which settles what came in one batch. An exit without an entry
+//! waits until the end of the next batch, in case the entry comes there. An entry waits for as long as its call takes:
+//! a thread may block in `open` (of a FIFO, over a network) for hours.
 //!
-//! Invariants: a thread has at most one half waiting, either an entry or an exit; an exit is joined with an entry of an earlier time only;
-//! each half is joined once or counted as unmatched once. When events were lost, an entry that waits may have lost its exit, and would be
-//! joined with that of a later call: all that waits is dropped. (That leaves the calls within the batch of which some events were lost,
-//! which nothing tells apart.)
+//! Invariants: a thread has at most one half waiting, either an entry or an exit; an exit is joined with an entry of an
+//! earlier time only; each half is joined once or counted as unmatched once. When events were lost, an entry that waits
+//! may have lost its exit, and would be joined with that of a later call: all that waits is dropped. (That leaves the
+//! calls within the batch of which some events were lost, which nothing tells apart.)
 
 use std::collections::HashMap;
 
 use porthole_guest::prelude::Comm;
 
-/// Entries that may wait at a time. Beyond it there are exits that never come, and the older entries make room. With paths of 256 bytes,
-/// the host's default, this is some 25 MiB.
+/// Entries that may wait at a time. Beyond it there are exits that never come, and the older entries make room. With
+/// paths of 256 bytes, the host's default, this is some 25 MiB.
 const MAX_ENTRIES: usize = 64 * 1024;
-/// Exits that may wait at a time. They are few: threads that have just migrated, or were in a call when the probes were attached.
+/// Exits that may wait at a time. They are few: threads that have just migrated, or were in a call when the probes were
+/// attached.
 const MAX_EXITS: usize = 1024;
 
 /// What an entry tells.
@@ -41,7 +43,8 @@ pub struct Joined {
 /// Halves that wait for the other.
 #[derive(Default)]
 pub struct Pending {
-    /// Entries by thread, in two generations: once the young one is full, the old one is dropped and the young one becomes the old one.
+    /// Entries by thread, in two generations: once the young one is full, the old one is dropped and the young one
+    /// becomes the old one.
     young: HashMap<u32, Entered>,
     old: HashMap<u32, Entered>,
     exits: Vec<EarlyExit>,

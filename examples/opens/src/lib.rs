@@ -1,7 +1,7 @@
 //! Files opened, with path and result.
 //!
-//! The path is known where the system call is entered, the result where it returns: two events, which the handler joins by thread. See
-//! [`join`] for how, and for what becomes of events whose other half does not come.
+//! The path is known where the system call is entered, the result where it returns: two events, which the handler joins
+//! by thread. See [`join`] for how, and for what becomes of events whose other half does not come.
 
 mod errno;
 mod join;

@@ -1,6 +1,8 @@
-//! TCP connections that are opened, accepted, closed, or there already; what is sent again; and packets that are dropped, with the kernel's reason.
+//! TCP connections that are opened, accepted, closed, or there already; what is sent again; and packets that are
+//! dropped, with the kernel's reason.
 //!
-//! All of it is read from the kernel's own structures where they change, so each event is a row: the plugin only forwards it.
+//! All of it is read from the kernel's own structures where they change, so each event is a row: the plugin only
+//! forwards it.
 
 #![expect(
     clippy::duplicated_attributes,
@@ -14,8 +16,9 @@ use porthole_guest::prelude::*;
 
 /// Something has happened to a TCP connection, or to a socket that listens; or it is there when the plugin starts.
 ///
-/// `sk` is what all kinds of sockets begin with; `tcp` the whole socket. What is left of a connection for a while when it has been closed, and what is
-/// there of one before it has been made, is smaller than a whole one: then `tcp` is null, and what would be read there absent.
+/// `sk` is what all kinds of sockets begin with; `tcp` the whole socket. What is left of a connection for a while when
+/// it has been closed, and what is there of one before it has been made, is smaller than a whole one: then `tcp` is
+/// null, and what would be read there absent.
 #[derive(Event)]
 #[probe(
     name = "change",

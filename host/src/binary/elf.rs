@@ -1,10 +1,12 @@
 //! An ELF file: its segments, functions and markers.
 //!
-//! The problem: a plugin may ask for the names of any process, and that process decides which files it has mapped. In ELF all is told by numbers of places, so a small file can say
-//! the same bytes many times over: a million symbols whose names are one long text, a thousand sections that are one.
+//! The problem: a plugin may ask for the names of any process, and that process decides which files it has mapped. In
+//! ELF all is told by numbers of places, so a small file can say the same bytes many times over: a million symbols
+//! whose names are one long text, a thousand sections that are one.
 //!
-//! The idea: whatever could be said several times is counted, and all that is read of one kind is at most as long as the file. A file that goes beyond has been made to, and is
-//! taken for damaged. So time and memory follow from the bytes that a file really has.
+//! The idea: whatever could be said several times is counted, and all that is read of one kind is at most as long as
+//! the file. A file that goes beyond has been made to, and is taken for damaged. So time and memory follow from the
+//! bytes that a file really has.
 
 use std::cell::OnceCell;
 use std::collections::HashMap;
@@ -22,11 +24,13 @@ use super::{Binary, BinaryError, Segment};
 type Header = FileHeader64<LittleEndian>;
 type Sections<'a> = SectionTable<'a, Header>;
 
-/// Bytes of a symbol's name at most. The longest that compilers make of templates have some thousand; what has a longer one has none.
+/// Bytes of a symbol's name at most. The longest that compilers make of templates have some thousand; what has a longer
+/// one has none.
 const MAX_NAME: usize = 4096;
 /// Parts of a file that are loaded at most; linkers make a handful. Each symbol is looked for in all of them.
 const MAX_SEGMENTS: usize = 256;
-/// Functions of a file at most, of which each takes some 100 bytes of memory. Browsers with all their symbols have a million.
+/// Functions of a file at most, of which each takes some 100 bytes of memory. Browsers with all their symbols have a
+/// million.
 const MAX_FUNCTIONS: usize = 4 << 20;
 
 /// Reads a program or library for x86-64.
@@ -262,7 +266,8 @@ mod tests {
     /// Where the text of names lies in [`file`]: behind the header, a segment and four sections.
     const TEXT: usize = 64 + 56 + 4 * 64;
 
-    /// A program of one segment and the sections that are given, each as its name's place, type, offset, size and link. The first section is there already.
+    /// A program of one segment and the sections that are given, each as its name's place, type, offset, size and link.
+    /// The first section is there already.
     fn file(contents: &[u8], sections: &[[u64; 5]]) -> Vec<u8> {
         let header = |segments: u16, sections: usize| {
             let mut header = b"\x7fELF\x02\x01\x01".to_vec();

@@ -7,7 +7,8 @@ use std::path::{Path, PathBuf};
 
 use super::BinaryError;
 
-/// Where ld.so looks when its cache does not know a library (ld.so(8)), with the directories of distributions that have several architectures.
+/// Where ld.so looks when its cache does not know a library (ld.so(8)), with the directories of distributions that have
+/// several architectures.
 const LIBRARIES: [&str; 6] =
     ["/lib64", "/usr/lib64", "/lib/x86_64-linux-gnu", "/usr/lib/x86_64-linux-gnu", "/lib", "/usr/lib"];
 /// Where programs are looked for when the environment does not say.

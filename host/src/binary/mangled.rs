@@ -1,15 +1,19 @@
 //! Whether a name in C++'s form can be read in a short time.
 //!
-//! The problem: what reads such names (cpp_demangle) tries one production of the grammar after the other, and what lies inside one that fails is read anew by the next. A name of 90 bytes
-//! with twenty template arguments inside one another takes a second, each more doubles it, and the process that is traced decides what its functions are called.
+//! The problem: what reads such names (cpp_demangle) tries one production of the grammar after the other, and what lies
+//! inside one that fails is read anew by the next. A name of 90 bytes with twenty template arguments inside one another
+//! takes a second, each more doubles it, and the process that is traced decides what its functions are called.
 //!
-//! The idea: to tell whether a name has the form that compilers give to nearly all, a look at the next letter or two is enough, never a step back. Only what has it is read. Where all is well
-//! formed, the first production that is tried beyond a letter or two is the right one, so nothing is read twice.
+//! The idea: to tell whether a name has the form that compilers give to nearly all, a look at the next letter or two is
+//! enough, never a step back. Only what has it is read. Where all is well formed, the first production that is tried
+//! beyond a letter or two is the right one, so nothing is read twice.
 //!
-//! The invariant: this takes a step for each byte at most, and accepts no more than the grammar does (<https://itanium-cxx-abi.github.io/cxx-abi/abi.html#mangling>). It leaves out what few names
-//! have: expressions and `decltype`, and conversions to templates' parameters. Their functions go by the names that the file has.
+//! The invariant: this takes a step for each byte at most, and accepts no more than the grammar does
+//! (<https://itanium-cxx-abi.github.io/cxx-abi/abi.html#mangling>). It leaves out what few names have: expressions and
+//! `decltype`, and conversions to templates' parameters. Their functions go by the names that the file has.
 
-/// How deep types, names and arguments may be inside one another. What reads the name has a bound of its own, and it is lower.
+/// How deep types, names and arguments may be inside one another. What reads the name has a bound of its own, and it is
+/// lower.
 const MAX_DEPTH: u32 = 128;
 
 /// Operators, without conversions and literals (`li`).
@@ -516,7 +520,8 @@ mod tests {
         assert!(is_readable(&format!("_Z1f{}i", "P".repeat(100))));
     }
 
-    /// Names that are changed at random: what is said to be readable is, unless it is too deep, and no time is lost on it.
+    /// Names that are changed at random: what is said to be readable is, unless it is too deep, and no time is lost on
+    /// it.
     #[test]
     fn what_is_readable_is_read() {
         let mut state = 1u64;

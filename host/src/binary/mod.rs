@@ -1,9 +1,11 @@
 //! Programs and libraries of the machine: where probes in user memory can fire.
 //!
-//! [`Binaries`] finds the file that a name stands for, and [`Binary`] is what such a file says of itself: its functions by name, where in the file an
-//! address lies, and its static markers (USDT). Files are read whole and not mapped: another process may shorten one at any time.
+//! [`Binaries`] finds the file that a name stands for, and [`Binary`] is what such a file says of itself: its functions
+//! by name, where in the file an address lies, and its static markers (USDT). Files are read whole and not mapped:
+//! another process may shorten one at any time.
 //!
-//! Planning reaches all this through [`KernelFacts`](crate::kernel::KernelFacts), and so through a directory that stands for the machine in tests.
+//! Planning reaches all this through [`KernelFacts`](crate::kernel::KernelFacts), and so through a directory that
+//! stands for the machine in tests.
 
 mod elf;
 mod find;
@@ -64,7 +66,8 @@ impl Binaries {
         Binaries { root: Root::below(directory), known: Mutex::default() }
     }
 
-    /// What `target` stands for: an absolute path, a library by its name with or without what follows `.so`, or a program by its name.
+    /// What `target` stands for: an absolute path, a library by its name with or without what follows `.so`, or a
+    /// program by its name.
     pub fn get(&self, target: &str) -> Result<Arc<Binary>, BinaryError> {
         // A panic elsewhere cannot leave the map half-written: each insertion is one call.
         let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
@@ -127,7 +130,8 @@ impl Binary {
         self.functions.names()
     }
 
-    /// A name for each of its functions by which [`Binary::function`] finds it and no other, of so many bytes at most; sorted.
+    /// A name for each of its functions by which [`Binary::function`] finds it and no other, of so many bytes at most;
+    /// sorted.
     pub fn findable_names(&self, longest: usize) -> Vec<String> {
         self.functions.findable(longest)
     }

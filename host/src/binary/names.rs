@@ -1,7 +1,8 @@
 //! Functions by name: as the file has it, and as sources in C++ and Rust do.
 //!
-//! A name of a hundred bytes can stand for one of many gigabytes, because it says by a letter what it has said before. So names as sources have them are bounded, each and together, and a
-//! function whose name would be longer goes by the one that the file has: cut it would be no name, and might be another function's.
+//! A name of a hundred bytes can stand for one of many gigabytes, because it says by a letter what it has said before.
+//! So names as sources have them are bounded, each and together, and a function whose name would be longer goes by the
+//! one that the file has: cut it would be no name, and might be another function's.
 
 use std::borrow::Cow;
 use std::collections::{BTreeSet, HashMap};
@@ -30,7 +31,8 @@ pub struct Function {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Found {
     Function(Function),
-    /// A resolver that picks one of several functions when the program starts (STT_GNU_IFUNC): what is called by the name is never there.
+    /// A resolver that picks one of several functions when the program starts (STT_GNU_IFUNC): what is called by the
+    /// name is never there.
     Indirect,
     /// Several functions, each with a name that is its own, or with its address.
     Several(Vec<String>),
@@ -77,8 +79,9 @@ impl Functions {
         decide(&called.collect::<Vec<_>>())
     }
 
-    /// Names by which [`Functions::find`] finds exactly one function: of each function the shortest of those that sources and the file have for it. Sorted. Without
-    /// functions of which no name is theirs alone, and without labels.
+    /// Names by which [`Functions::find`] finds exactly one function: of each function the shortest of those that
+    /// sources and the file have for it. Sorted. Without functions of which no name is theirs alone, and without
+    /// labels.
     pub fn findable(&self, longest: usize) -> Vec<String> {
         let names: Vec<(&Named, Option<&Demangled>)> = self.all().collect();
         let mut raw: HashMap<&str, Owner> = HashMap::new();
@@ -181,7 +184,8 @@ fn decide(found: &[&Named]) -> Found {
 /// A name as the source has it.
 #[derive(Debug)]
 struct Demangled {
-    /// With what the name alone does not tell: C++'s parameters, Rust's hash. As the file has it, where that would be too long.
+    /// With what the name alone does not tell: C++'s parameters, Rust's hash. As the file has it, where that would be
+    /// too long.
     whole: String,
     /// Without it.
     short: String,
@@ -348,7 +352,8 @@ mod tests {
         format!("4PairIiE{}", (1..levels).map(level).collect::<String>())
     }
 
-    /// The same in Rust's form: a tuple of what stands inside, and of that once more, by the place where it begins: a number to the base 62, less one.
+    /// The same in Rust's form: a tuple of what stands inside, and of that once more, by the place where it begins: a
+    /// number to the base 62, less one.
     fn doubled_rust(levels: usize) -> String {
         let digit = |n: usize| char::from(b"0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ"[n]);
         (0..levels).rev().fold("l".to_owned(), |inside, n| format!("T{inside}B{}_E", digit(8 + n)))

@@ -1,4 +1,5 @@
-//! Where the registers of a thread in user mode lie in `struct pt_regs` (arch/x86/include/asm/ptrace.h), the context of programs at user probes.
+//! Where the registers of a thread in user mode lie in `struct pt_regs` (arch/x86/include/asm/ptrace.h), the context of
+//! programs at user probes.
 
 /// Each register by the structure's own name for it, and its offset. Each has 8 bytes.
 pub const PT_REGS: [(&str, u32); 21] = [
@@ -30,7 +31,8 @@ pub fn offset(name: &str) -> Option<u32> {
     PT_REGS.iter().find(|(known, _)| *known == name).map(|(_, offset)| *offset)
 }
 
-/// Offset and bytes of a register by the name that assemblers have for it, or for a part of it: `rax`, `eax`, `ax`, `al`, `ah`, `r8d`, …
+/// Offset and bytes of a register by the name that assemblers have for it, or for a part of it: `rax`, `eax`, `ax`,
+/// `al`, `ah`, `r8d`, …
 pub fn assembler(name: &str) -> Option<(u32, u8)> {
     if let Some(number) = name.strip_prefix('r').filter(|n| n.starts_with(|c: char| c.is_ascii_digit())) {
         let digits = number.trim_end_matches(|c: char| !c.is_ascii_digit());

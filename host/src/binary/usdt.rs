@@ -1,8 +1,8 @@
 //! Static markers (USDT): the notes that `DTRACE_PROBE` leaves in `.note.stapsdt`, and the operands in them.
 //!
-//! A marker is a `nop` and a note that tells its address and where the compiler put each argument, as the assembler writes operands: `-4@%edi`,
-//! `8@$5`, `4@-16(%rbp)`. The number in front is the argument's bytes, negative for a signed one
-//! (<https://sourceware.org/systemtap/wiki/UserSpaceProbeImplementation>).
+//! A marker is a `nop` and a note that tells its address and where the compiler put each argument, as the assembler
+//! writes operands: `-4@%edi`, `8@$5`, `4@-16(%rbp)`. The number in front is the argument's bytes, negative for a
+//! signed one (<https://sourceware.org/systemtap/wiki/UserSpaceProbeImplementation>).
 
 use super::registers;
 
@@ -64,8 +64,8 @@ pub struct Memory {
     pub index: Option<(u32, u8)>,
 }
 
-/// Reads a note's contents. `base` is where the section `.stapsdt.base` is: a tool that moved the program after linking moved that too, and the
-/// note remembers where it was. `symbols` are those of data, which operands may name.
+/// Reads a note's contents. `base` is where the section `.stapsdt.base` is: a tool that moved the program after linking
+/// moved that too, and the note remembers where it was. `symbols` are those of data, which operands may name.
 pub fn marker(contents: &[u8], base: Option<u64>, symbols: &dyn Fn(&str) -> Option<u64>) -> Option<Marker> {
     let word = |n: usize| Some(u64::from_le_bytes(contents.get(n * 8..n * 8 + 8)?.try_into().ok()?));
     let (address, linked_base, semaphore) = (word(0)?, word(1)?, word(2)?);
@@ -129,7 +129,8 @@ fn memory(text: &str, at: u64, symbols: &dyn Fn(&str) -> Option<u64>) -> Option<
         }
         Some(_) => return None,
     };
-    // Relative to the instruction pointer is relative to the next instruction: only by a symbol is it known where that is.
+    // Relative to the instruction pointer is relative to the next instruction: only by a symbol is it known where that
+    // is.
     (symbol.is_some() || (memory.base != ip && (memory.base.is_some() || memory.index.is_some()))).then_some(memory)
 }
 

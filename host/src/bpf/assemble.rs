@@ -26,7 +26,8 @@ pub struct Code {
     pub insns: Vec<RawInsn>,
     /// In the order of their slots.
     pub relocations: Vec<Relocation>,
-    /// The slots where another reason begins, in their order. An instruction without a reason belongs to the reason before it.
+    /// The slots where another reason begins, in their order. An instruction without a reason belongs to the reason
+    /// before it.
     pub lines: Vec<(u32, ReasonId)>,
 }
 

@@ -17,8 +17,8 @@ pub struct Names<'a> {
     pub kfuncs: &'a [&'a str],
 }
 
-/// One line for each instruction, `slot: text`; a line `L1:` before each that is jumped to; a line `; file:line text` before each
-/// run of instructions with the same reason. The same code gives the same text.
+/// One line for each instruction, `slot: text`; a line `L1:` before each that is jumped to; a line `; file:line text`
+/// before each run of instructions with the same reason. The same code gives the same text.
 pub fn disassemble(code: &Code, reasons: &[Reason]) -> String {
     disassemble_named(code, reasons, &Names::default())
 }

@@ -5,8 +5,8 @@ use std::fmt;
 use super::raw::{self, RawInsn};
 use super::reason::ReasonId;
 
-/// A register. Helpers and subprograms take arguments in `R1` to `R5` and answer in `R0`; they keep `R6` to `R9`; `R10` is the
-/// frame pointer and cannot be written.
+/// A register. Helpers and subprograms take arguments in `R1` to `R5` and answer in `R0`; they keep `R6` to `R9`; `R10`
+/// is the frame pointer and cannot be written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Reg {
     R0,
@@ -78,8 +78,8 @@ impl Size {
 
 /// Arithmetic on `dst` and a second operand, with the result in `dst`.
 ///
-/// `Div` and `Mod` are unsigned; by a zero in a register they give 0 and the dividend, by an immediate zero the verifier
-/// refuses them, as it does shifts by an immediate of the width or more.
+/// `Div` and `Mod` are unsigned; by a zero in a register they give 0 and the dividend, by an immediate zero the
+/// verifier refuses them, as it does shifts by an immediate of the width or more.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum AluOp {
     Add,

@@ -9,8 +9,9 @@ pub struct Kfunc {
     pub result: CType,
 }
 
-/// A type of C, as far as libbpf looks at it when it compares prototypes (`bpf_core_types_are_compat`): the sizes of integers and
-/// the names and members of what a pointer points to make no difference, qualifiers and typedefs are looked through.
+/// A type of C, as far as libbpf looks at it when it compares prototypes (`bpf_core_types_are_compat`): the sizes of
+/// integers and the names and members of what a pointer points to make no difference, qualifiers and typedefs are
+/// looked through.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum CType {
     Void,

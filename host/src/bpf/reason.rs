@@ -2,8 +2,8 @@
 
 /// A place in the text that an instruction was made from.
 ///
-/// The disassembly prints it, and BTF line information takes it into the kernel, so that the verifier's log speaks of the
-/// expression instead of a register.
+/// The disassembly prints it, and BTF line information takes it into the kernel, so that the verifier's log speaks of
+/// the expression instead of a register.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Reason {
     /// What holds the text, such as `opens:enter`. The verifier prints only what follows the last `/`.

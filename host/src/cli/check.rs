@@ -161,7 +161,8 @@ fn body(plan: &Plan, probe: usize, point: usize, facts: &KernelFacts) -> Vec<Str
     lines
 }
 
-/// Attach points with the same body: a line for each, or where they are many, what they begin with, and then lines full of the rest.
+/// Attach points with the same body: a line for each, or where they are many, what they begin with, and then lines full
+/// of the rest.
 fn places(all: &[String]) -> Vec<String> {
     if all.len() <= EACH_ON_A_LINE {
         return all.iter().map(|at| format!("  at {at}")).collect();

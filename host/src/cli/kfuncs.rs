@@ -21,7 +21,8 @@ pub struct KfuncsArguments {
     /// Print each as a JSON object on a line of its own
     #[arg(long)]
     json: bool,
-    /// Those to print: a part of the name, with wildcards and lists as declarations have them: `task`, 'bpf_cpumask_*', '{acquire,release}'
+    /// Those to print: a part of the name, with wildcards and lists as declarations have them: `task`, 'bpf_cpumask_*',
+    /// '{acquire,release}'
     pattern: Option<String>,
 }
 

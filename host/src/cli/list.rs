@@ -22,8 +22,9 @@ pub struct ListArguments {
     json: bool,
     /// Those to print: a whole attach point, or a part of one, with wildcards and lists as declarations have them
     ///
-    /// Without a colon it is looked for anywhere: `sched`. With one it is a whole attach point: `tracepoint:sched:*`, `kprobe:vfs_*`. Functions are listed as `func`
-    /// unless another kind is named. Those of a program or library are listed by its name: `uprobe:libc:mem*`, `usdt:/usr/bin/bash:*`
+    /// Without a colon it is looked for anywhere: `sched`. With one it is a whole attach point: `tracepoint:sched:*`,
+    /// `kprobe:vfs_*`. Functions are listed as `func` unless another kind is named. Those of a program or library are
+    /// listed by its name: `uprobe:libc:mem*`, `usdt:/usr/bin/bash:*`
     pattern: Option<String>,
 }
 

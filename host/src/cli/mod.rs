@@ -109,7 +109,8 @@ fn say(line: impl Display) {
     let _ = writeln!(io::stderr(), "{line}");
 }
 
-/// Prints to stdout. Where its reader has gone away nobody wants to read on, as in `porthole check … | head`; any other failure is an error.
+/// Prints to stdout. Where its reader has gone away nobody wants to read on, as in `porthole check … | head`; any other
+/// failure is an error.
 fn print(text: &str) -> anyhow::Result<()> {
     let mut stdout = io::stdout();
     let printed = stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush());

@@ -112,7 +112,8 @@ async fn trace(arguments: &RunArguments, begun: Instant) -> anyhow::Result<(Exit
     let (output, writer) = output::writer(std::io::stdout());
     let ender = tokio::spawn(end(signals, arguments.duration, stopper.clone()));
     let (accounts, leftover, mut failed) = feed_all(running, arguments.format, output, &stop, &asked, start).await;
-    // Before the writer is waited for: some kernels keep a program as long as its event, and a reader may take for ever.
+    // Before the writer is waited for: some kernels keep a program as long as its event, and a reader may take for
+    // ever.
     leftover.leave_behind();
     let written = tokio::task::spawn_blocking(move || writer.join()).await?;
     // Not before: what is left may be more than its reader ever takes.
@@ -143,7 +144,8 @@ async fn attach_all(arguments: &RunArguments, runtime: &Runtime) -> Option<Vec<R
             Err(error) => {
                 failed = true;
                 tell(&stem(path), &error);
-                // Without privileges the declaration may fail for want of facts, before it comes to loading: all that is missing is told at once.
+                // Without privileges the declaration may fail for want of facts, before it comes to loading: all that
+                // is missing is told at once.
                 if let (RunError::Declaration(_), Err(error)) = (&error, check_privileges()) {
                     tell(&stem(path), &error.into());
                 }
@@ -232,7 +234,8 @@ impl Signals {
     }
 }
 
-/// Ends the run at the first signal or when the time is over, and the process at the second signal: then what is attached goes with the descriptors.
+/// Ends the run at the first signal or when the time is over, and the process at the second signal: then what is
+/// attached goes with the descriptors.
 async fn end(mut signals: Signals, duration: Option<Duration>, stopper: Stopper) {
     tokio::select! {
         () = signals.next() => {}

@@ -1,9 +1,10 @@
 //! Which BPF register each virtual register lives in: graph colouring, after Chaitin and Briggs.
 //!
-//! A call overwrites r0 to r5, so what is alive across one has r6 to r9 to live in, and everything else r0 to r9. The former are coloured first. What has fewer
-//! neighbours than there are registers can be coloured whatever the others get, so it is set aside; where nothing such is left, the web that costs least on the
-//! stack is set aside, too, and goes there if indeed nothing is left for it. Then the function is rewritten (`spill`), and all starts again. What has
-//! been made for that lives too shortly to be in the way, and never goes to the stack itself. r10 is the frame.
+//! A call overwrites r0 to r5, so what is alive across one has r6 to r9 to live in, and everything else r0 to r9. The
+//! former are coloured first. What has fewer neighbours than there are registers can be coloured whatever the others
+//! get, so it is set aside; where nothing such is left, the web that costs least on the stack is set aside, too, and
+//! goes there if indeed nothing is left for it. Then the function is rewritten (`spill`), and all starts again. What
+//! has been made for that lives too shortly to be in the way, and never goes to the stack itself. r10 is the frame.
 //!
 //! Invariant: two registers that interfere never share a place.
 
@@ -100,7 +101,8 @@ fn attempt(mut function: Cow<'_, Function>, reuse: bool) -> Option<Allocation> {
     }
 }
 
-/// The function, tidied, and without what instructions cannot do in place: `x = a - x`, and going back to where parameters come in.
+/// The function, tidied, and without what instructions cannot do in place: `x = a - x`, and going back to where
+/// parameters come in.
 fn prepared(mut function: Function) -> Function {
     tidy(&mut function);
     let mut registers = function.registers;

@@ -1,7 +1,8 @@
 //! Operations spelt as instructions, with the registers that `allocate` chose.
 //!
-//! Most operations are one instruction. An instruction that computes works in place, so the left operand is moved to the result's register first; by the graph
-//! of `interference` that is never the right operand's, unless the two can be exchanged.
+//! Most operations are one instruction. An instruction that computes works in place, so the left operand is moved to
+//! the result's register first; by the graph of `interference` that is never the right operand's, unless the two can be
+//! exchanged.
 
 use super::allocate::Allocation;
 use super::interference::{ARGUMENTS, commutes};
@@ -95,7 +96,8 @@ impl Emitter<'_> {
                 let value = self.of(*value);
                 match op {
                     AtomicOp::Add => self.push(Insn::atomic_add(Width::W64, base, offset, value)),
-                    // The instruction puts what was there into the register that it stores, so that must be the result's own.
+                    // The instruction puts what was there into the register that it stores, so that must be the
+                    // result's own.
                     AtomicOp::Exchange if need == Need::Value => {
                         self.mov(self.of(*to), value);
                         self.push(Insn::atomic_exchange(base, offset, self.of(*to)));
@@ -197,7 +199,8 @@ impl Emitter<'_> {
                     self.mov(to, from);
                 }
                 None => {
-                    // Only cycles are left, so all that was wanted of r0 has been fetched: park one source there, and its place becomes free.
+                    // Only cycles are left, so all that was wanted of r0 has been fetched: park one source there, and
+                    // its place becomes free.
                     let (_, parked) = moves[0];
                     self.mov(ANSWER, parked);
                     moves.iter_mut().filter(|(_, from)| *from == parked).for_each(|(_, from)| *from = ANSWER);

@@ -1,11 +1,12 @@
 //! Where on the stack each piece of memory lies: the function's own slots, and those that registers went to.
 //!
-//! One place serves several that are not alive together. A small frame is worth having: from 64 bytes on kernels since 6.13 give a program a stack of its own in memory, and
-//! its register has to be saved around every call.
+//! One place serves several that are not alive together. A small frame is worth having: from 64 bytes on kernels since
+//! 6.13 give a program a stack of its own in memory, and its register has to be saved around every call.
 //!
-//! Everything is alive over an interval of positions, operations being numbered in the order of the blocks. A slot is from where it is named first to where it, or a register
-//! that holds an address in it, is for the last time; and where that touches a loop, over all of it. So no path leads from one use to another but within the interval: paths go
-//! back by loops alone.
+//! Everything is alive over an interval of positions, operations being numbered in the order of the blocks. A slot is
+//! from where it is named first to where it, or a register that holds an address in it, is for the last time; and where
+//! that touches a loop, over all of it. So no path leads from one use to another but within the interval: paths go back
+//! by loops alone.
 //!
 //! Invariant: no helper keeps an address that it is passed. What a kfunc returns may point into what it was passed.
 

@@ -1,7 +1,8 @@
 //! Which virtual registers cannot share a place, and which had better.
 //!
-//! Two registers *interfere* where one is assigned while the other is alive and holds something else. Registers that one copies to the other and that do not interfere
-//! are made one *web*, and the copy goes. What is alive across a call cannot live in a register that calls overwrite.
+//! Two registers *interfere* where one is assigned while the other is alive and holds something else. Registers that
+//! one copies to the other and that do not interfere are made one *web*, and the copy goes. What is alive across a call
+//! cannot live in a register that calls overwrite.
 
 use std::ops::Range;
 
@@ -39,7 +40,8 @@ pub struct Web {
     pub parameter: bool,
     /// The register in which its value is wanted, or comes.
     pub wanted: Option<Reg>,
-    /// What it is computed from or what is computed from it by an instruction that works in place: a copy is saved where both share a register.
+    /// What it is computed from or what is computed from it by an instruction that works in place: a copy is saved
+    /// where both share a register.
     pub akin: Few<2>,
 }
 

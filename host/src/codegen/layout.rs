@@ -2,9 +2,10 @@
 
 use crate::ir::{BlockId, Function, Terminator};
 
-/// The blocks that can be reached, each with the one behind it that it goes to, where that has no place yet: so the straight way needs no jumps, and what a branch's
-/// `then` leaves it for stands behind it. (The order of [`crate::ir::build_order`] puts a block behind all that lead to it, the ways out of the straight one
-/// among them, and would have the straight way jump over these.)
+/// The blocks that can be reached, each with the one behind it that it goes to, where that has no place yet: so the
+/// straight way needs no jumps, and what a branch's `then` leaves it for stands behind it. (The order of
+/// [`crate::ir::build_order`] puts a block behind all that lead to it, the ways out of the straight one among them, and
+/// would have the straight way jump over these.)
 pub fn layout(function: &Function) -> Vec<BlockId> {
     let mut order = Vec::new();
     let mut placed = vec![false; function.blocks.len()];

@@ -1,7 +1,8 @@
 //! Where each virtual register is alive.
 //!
-//! A register is alive from where it is assigned to where it is read for the last time, over all paths. Most registers live and die within one block, so sets
-//! that go from block to block hold only the others, the *global* ones: a function of thousands of registers has few of these.
+//! A register is alive from where it is assigned to where it is read for the last time, over all paths. Most registers
+//! live and die within one block, so sets that go from block to block hold only the others, the *global* ones: a
+//! function of thousands of registers has few of these.
 
 use crate::ir::{BlockId, Function, Operation, OperationKind, Register, build_order};
 
@@ -128,8 +129,9 @@ impl Needs {
     }
 }
 
-/// Analyses a function that [`crate::ir::check`] has accepted, going through its blocks from the last in their order to the first, and through each from its end to its start.
-/// `visit` gets each operation, what it is needed for, and the registers alive behind it, what it assigns among them; `entered`, the registers alive at a block's start.
+/// Analyses a function that [`crate::ir::check`] has accepted, going through its blocks from the last in their order to
+/// the first, and through each from its end to its start. `visit` gets each operation, what it is needed for, and the
+/// registers alive behind it, what it assigns among them; `entered`, the registers alive at a block's start.
 pub fn analyse<'f>(
     function: &'f Function,
     mut visit: impl FnMut(BlockId, usize, &'f Operation, Need, &Alive),
@@ -144,7 +146,8 @@ pub fn analyse<'f>(
     let has_loops = has_loops(function, &order);
     let mut live = Liveness { order, has_loops, live_in, live_out, globals };
     let mut alive = Alive::new(function.registers);
-    // Without loops one round tells all, as what a block leads to comes before it. With some, what is told of one round is what the next finds unchanged.
+    // Without loops one round tells all, as what a block leads to comes before it. With some, what is told of one round
+    // is what the next finds unchanged.
     let mut settled = !has_loops;
     loop {
         let mut changed = false;

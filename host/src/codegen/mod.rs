@@ -1,8 +1,10 @@
 //! IR to BPF.
 //!
-//! Thin layers: what can be said shorter (`tidy`), where each virtual register is alive (`liveness`), which cannot share a place (`interference`), which register each lives in (`allocate`) or what goes
-//! to the stack for it (`spill`), where on the stack everything lies (`frame`), in which order blocks stand (`layout`), how each operation is spelt (`emit`), and bytes (the assembler of
-//! [`crate::bpf`]). Nothing here knows of ELF, or of what the functions are for.
+//! Thin layers: what can be said shorter (`tidy`), where each virtual register is alive (`liveness`), which cannot
+//! share a place (`interference`), which register each lives in (`allocate`) or what goes to the stack for it
+//! (`spill`), where on the stack everything lies (`frame`), in which order blocks stand (`layout`), how each operation
+//! is spelt (`emit`), and bytes (the assembler of [`crate::bpf`]). Nothing here knows of ELF, or of what the functions
+//! are for.
 
 mod allocate;
 mod emit;

@@ -1,6 +1,8 @@
-//! Registers moved to the stack: each use fetches the value just before, into a register of its own, and each assignment stores it just behind.
+//! Registers moved to the stack: each use fetches the value just before, into a register of its own, and each
+//! assignment stores it just behind.
 //!
-//! The result is a function like any other, of registers that live shortly; so nothing after this has to know of the stack.
+//! The result is a function like any other, of registers that live shortly; so nothing after this has to know of the
+//! stack.
 
 use crate::ir::{Address, BlockId, Function, Operand, Operation, OperationKind, ReasonId, Register, Size, SlotId};
 
@@ -15,7 +17,8 @@ pub enum Home {
     Constant(i64),
 }
 
-/// Rewrites the function so that registers which have a home live there instead. Where `reuse` is set, what has been fetched is kept for the next few operations.
+/// Rewrites the function so that registers which have a home live there instead. Where `reuse` is set, what has been
+/// fetched is kept for the next few operations.
 pub fn spill(function: &mut Function, homes: &[Option<Home>], reuse: bool) {
     let blocks = std::mem::take(&mut function.blocks);
     let parameters = function.parameters.clone();

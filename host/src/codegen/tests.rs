@@ -145,7 +145,8 @@ fn random_function(random: &mut Random) -> ir::Function {
     b.finish()
 }
 
-/// The arguments as `Callee::Helper` above: rbpf passes all five registers, so what was not passed is told apart by count.
+/// The arguments as `Callee::Helper` above: rbpf passes all five registers, so what was not passed is told apart by
+/// count.
 fn run(code: &Code, argument: u64) -> u64 {
     // The interpreter passes a pointer to memory in r1; the argument is fetched from it first.
     let mut bytes = crate::bpf::RawInsn { opcode: 0x79, dst: 1, src: 1, off: 0, imm: 0 }.to_bytes().to_vec();

@@ -1,7 +1,8 @@
-//! What front ends need not care for: constants become operands, factors and divisors that are powers of two shifts and masks, and what is extended only to be stored, in as many bytes or fewer, is stored as it was.
+//! What front ends need not care for: constants become operands, factors and divisors that are powers of two shifts and
+//! masks, and what is extended only to be stored, in as many bytes or fewer, is stored as it was.
 //!
-//! Only registers that are assigned once are looked through: such a one holds the same wherever it can be read. What becomes useless by
-//! this is left out later, as it is read nowhere.
+//! Only registers that are assigned once are looked through: such a one holds the same wherever it can be read. What
+//! becomes useless by this is left out later, as it is read nowhere.
 
 use crate::ir::{AluOp, Function, Operand, OperationKind, Register, Size, Terminator, Width};
 

@@ -1,7 +1,7 @@
 //! What a plugin asks of the kernel, as plain data.
 //!
-//! This is the WIT interface `declarations` in Rust, with no kernel and no Wasm in it: it can be made by hand, read from a file, or sent
-//! from one process to another. [`crate::plan`] gives it meaning.
+//! This is the WIT interface `declarations` in Rust, with no kernel and no Wasm in it: it can be made by hand, read
+//! from a file, or sent from one process to another. [`crate::plan`] gives it meaning.
 
 use serde::{Deserialize, Serialize};
 

@@ -1,12 +1,14 @@
 //! Ring buffer to batches.
 //!
-//! A plugin's ring is the only queue between its probes and its handlers: a handler that is slow makes the ring full, and the
-//! kernel counts what finds no room. The kernel wakes the reader only for a record that finds the ring empty. The reader then lingers for
-//! a moment, so that a batch gathers, and takes all there is: at most one wake-up per batch, and none while nothing happens.
+//! A plugin's ring is the only queue between its probes and its handlers: a handler that is slow makes the ring full,
+//! and the kernel counts what finds no room. The kernel wakes the reader only for a record that finds the ring empty.
+//! The reader then lingers for a moment, so that a batch gathers, and takes all there is: at most one wake-up per
+//! batch, and none while nothing happens.
 //!
-//! A program that sends and the reader that has just taken the last record may each see the other's position as it was a moment before: then the ring
-//! is not empty, and nobody is woken (kernel/bpf/ringbuf.c: bpf_ringbuf_commit). So the reader never waits for a wake-up before it has looked
-//! whether there is something already. A ring that is full wakes nobody at all, so to sleep on one would be to sleep for good.
+//! A program that sends and the reader that has just taken the last record may each see the other's position as it was
+//! a moment before: then the ring is not empty, and nobody is woken (kernel/bpf/ringbuf.c: bpf_ringbuf_commit). So the
+//! reader never waits for a wake-up before it has looked whether there is something already. A ring that is full wakes
+//! nobody at all, so to sleep on one would be to sleep for good.
 //!
 //! Names libbpf-rs, as `load` does, and nothing else of the host does.
 
@@ -24,7 +26,8 @@ use tokio::time::Instant;
 
 use crate::plan::layout::{HEADER, LENGTH, MAX_RECORD, SCHEMA, WALK_CUT};
 
-/// How long a batch gathers. Half of the 10 ms that an event waits at most, so that the other half is left for the handler before.
+/// How long a batch gathers. Half of the 10 ms that an event waits at most, so that the other half is left for the
+/// handler before.
 const LINGER: Duration = Duration::from_millis(5);
 /// Bytes of a batch at most.
 pub const MAX_BATCH: usize = 1 << 20;
@@ -85,13 +88,15 @@ impl Ring {
         Ok(Ring { ready, ring, gathers: None, batch })
     }
 
-    /// Waits until there may be records, and a moment longer. Dropped before it is ready, it goes on where it was when it is called again.
+    /// Waits until there may be records, and a moment longer. Dropped before it is ready, it goes on where it was when
+    /// it is called again.
     pub async fn wait(&mut self) -> Result<(), RingError> {
         let until = match self.gathers {
             Some(until) => until,
             None => {
                 if !self.has_records() {
-                    // Cleared before the ring is read: a record that comes later than that finds the ring empty, and wakes again.
+                    // Cleared before the ring is read: a record that comes later than that finds the ring empty, and
+                    // wakes again.
                     self.ready.readable().await?.clear_ready();
                 }
                 *self.gathers.insert(Instant::now() + LINGER)
@@ -106,7 +111,8 @@ impl Ring {
 
     /// Whether there are records now.
     fn has_records(&self) -> bool {
-        // What the reader has taken is told before it is asked what is left; the programs' side does the same the other way round.
+        // What the reader has taken is told before it is asked what is left; the programs' side does the same the other
+        // way round.
         fence(Ordering::SeqCst);
         // SAFETY: the ring buffer manager is `self.ring`'s, and its first and only ring lives as long.
         let bytes = unsafe { ring__avail_data_size(ring_buffer__ring(self.ring.as_libbpf_object().as_ptr(), 0)) };

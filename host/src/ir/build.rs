@@ -5,8 +5,8 @@ use super::{
     ReasonId, Register, Size, Slot, SlotId, Space, Terminator, Width,
 };
 
-/// A function under construction. Operations go to the end of the current block; a block is closed by `jump`, `branch` or `ret`, and the next
-/// is chosen by [`FunctionBuilder::enter`].
+/// A function under construction. Operations go to the end of the current block; a block is closed by `jump`, `branch`
+/// or `ret`, and the next is chosen by [`FunctionBuilder::enter`].
 pub struct FunctionBuilder {
     function: Function,
     open: Vec<Option<Vec<Operation>>>,

@@ -1,4 +1,5 @@
-//! What a module must obey, tested before code is generated from it. A fault found here is one of the front end's, never of a user's.
+//! What a module must obey, tested before code is generated from it. A fault found here is one of the front end's,
+//! never of a user's.
 
 use super::{Address, Base, Callee, Function, Module, OperationKind, Register, Space, build_order};
 
@@ -13,8 +14,8 @@ pub struct CheckError {
     pub message: String,
 }
 
-/// Tests that every index is in bounds, every register assigned on all paths before it is read, every call within 5 arguments, every offset encodable,
-/// and that nothing is written to memory that is read only.
+/// Tests that every index is in bounds, every register assigned on all paths before it is read, every call within 5
+/// arguments, every offset encodable, and that nothing is written to memory that is read only.
 pub fn check(module: &Module) -> Result<(), CheckError> {
     module.functions.iter().try_for_each(|function| {
         Checker { module, function }.run().map_err(|message| CheckError { function: function.name.clone(), message })
@@ -109,7 +110,8 @@ impl Checker<'_> {
     /// Every register read has been assigned on all paths to there.
     fn assigned(&self) -> Result<(), String> {
         let words = (self.function.registers as usize).div_ceil(64);
-        // By block, as bits, what has been assigned on all paths to its start that have been gone; at first that is all.
+        // By block, as bits, what has been assigned on all paths to its start that have been gone; at first that is
+        // all.
         let mut at_entry = vec![u64::MAX; self.function.blocks.len() * words];
         at_entry[..words].fill(0);
         let mut known = vec![0; words];

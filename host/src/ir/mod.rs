@@ -1,12 +1,13 @@
 //! The intermediate representation: what the front ends speak and the code generator reads.
 //!
-//! A [`Module`] is functions, maps and reasons. A [`Function`] is blocks over virtual registers of 64 bits; a register may be assigned more than
-//! once (this is not SSA: a front end that has variables, as a Wasm function has, needs no renaming). Memory is reached through an [`Address`] whose
-//! [`Space`] says what kind of memory it is; memory that may fault (a kernel address found by a walk, user memory) is reached only
-//! by the helpers that may fail, so it has no space here. Every operation can carry the reason why it is there.
+//! A [`Module`] is functions, maps and reasons. A [`Function`] is blocks over virtual registers of 64 bits; a register
+//! may be assigned more than once (this is not SSA: a front end that has variables, as a Wasm function has, needs no
+//! renaming). Memory is reached through an [`Address`] whose [`Space`] says what kind of memory it is; memory that may
+//! fault (a kernel address found by a walk, user memory) is reached only by the helpers that may fail, so it has no
+//! space here. Every operation can carry the reason why it is there.
 //!
-//! Nothing here knows of probes, of declarations, of Wasm, or of how BPF encodes an instruction. What a module must obey is in [`check`]; its
-//! text form is made by [`text`].
+//! Nothing here knows of probes, of declarations, of Wasm, or of how BPF encodes an instruction. What a module must
+//! obey is in [`check`]; its text form is made by [`text`].
 
 mod build;
 mod check;
@@ -99,7 +100,8 @@ pub struct SlotId(pub u32);
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Slot {
     pub bytes: u32,
-    /// What the verifier knows a piece of the stack as (a dynptr, an iterator): nothing else may ever be written to where it is.
+    /// What the verifier knows a piece of the stack as (a dynptr, an iterator): nothing else may ever be written to
+    /// where it is.
     pub object: bool,
 }
 
@@ -129,7 +131,8 @@ pub enum OperationKind {
         to: Register,
         from: Register,
     },
-    /// `to = left op right`. Of 32 bits, the upper half of the result is 0. Division and remainder are unsigned; by zero they give 0 and `left`.
+    /// `to = left op right`. Of 32 bits, the upper half of the result is 0. Division and remainder are unsigned; by
+    /// zero they give 0 and `left`.
     Alu {
         op: AluOp,
         width: Width,

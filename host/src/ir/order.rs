@@ -2,8 +2,8 @@
 
 use super::{BlockId, Function};
 
-/// The blocks that can be reached, in reverse postorder: a block stands behind those that lead to it (loops aside), and where a branch's `otherwise` has
-/// no earlier place, directly behind the branch. So the straight way needs no jumps.
+/// The blocks that can be reached, in reverse postorder: a block stands behind those that lead to it (loops aside), and
+/// where a branch's `otherwise` has no earlier place, directly behind the branch. So the straight way needs no jumps.
 pub fn build_order(function: &Function) -> Vec<BlockId> {
     let mut order = Vec::new();
     let mut seen = vec![false; function.blocks.len()];

@@ -1,7 +1,7 @@
 //! The kernel's types, from its BTF (<https://docs.kernel.org/bpf/btf.html>).
 //!
-//! btf-rs reads the types, out of a mapping of the file; [`NameIndex`] finds them by name. btf-rs's own types stay inside: others see
-//! [`TypeId`] and [`Kind`].
+//! btf-rs reads the types, out of a mapping of the file; [`NameIndex`] finds them by name. btf-rs's own types stay
+//! inside: others see [`TypeId`] and [`Kind`].
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fmt;
@@ -21,8 +21,8 @@ use super::name_index::NameIndex;
 
 /// A type of one [`Btf`], and of no other. 0 is `void`.
 ///
-/// What modules add is numbered from where the kernel's own types end, by each module anew. So the bits above [`TypeId::NUMBER_BITS`] tell whose it is: 0 for the
-/// kernel itself, else which module's, in the order of their names.
+/// What modules add is numbered from where the kernel's own types end, by each module anew. So the bits above
+/// [`TypeId::NUMBER_BITS`] tell whose it is: 0 for the kernel itself, else which module's, in the order of their names.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct TypeId(pub u32);
 
@@ -158,7 +158,8 @@ pub struct Stripped {
     pub tags: Tags,
 }
 
-/// Type tags met on the way (include/linux/compiler_types.h). Only kernels built with clang, or GCC from 16 on, have them in their BTF.
+/// Type tags met on the way (include/linux/compiler_types.h). Only kernels built with clang, or GCC from 16 on, have
+/// them in their BTF.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Tags {
     /// `__user`: the pointer is into user memory.
@@ -179,7 +180,8 @@ const MAX_DEPTH: u32 = 64;
 
 /// A kernel's types. Ids and names that it does not know are answered, never panicked on.
 ///
-/// Those of its modules are among them, each read when it is first asked for. Names are looked up in the kernel's own, unless it is said otherwise.
+/// Those of its modules are among them, each read when it is first asked for. Names are looked up in the kernel's own,
+/// unless it is said otherwise.
 pub struct Btf {
     types: btf_rs::Btf,
     names: NameIndex,
@@ -241,7 +243,8 @@ impl Part<'_> {
     }
 }
 
-/// What has been asked about structs and unions. Walks ask about the same few again and again, and to read one is to read all its members: `task_struct` has 250.
+/// What has been asked about structs and unions. Walks ask about the same few again and again, and to read one is to
+/// read all its members: `task_struct` has 250.
 #[derive(Default)]
 struct Known {
     structures: HashMap<String, TypeId>,
@@ -256,7 +259,8 @@ type Enumerators = BTreeMap<String, Vec<(TypeId, i64)>>;
 type Members = HashMap<String, MemberAt>;
 
 impl Btf {
-    /// Opens a file of stand-alone BTF. About 5 ms for a kernel's: its types are counted and its names indexed, nothing else is read.
+    /// Opens a file of stand-alone BTF. About 5 ms for a kernel's: its types are counted and its names indexed, nothing
+    /// else is read.
     pub fn from_file(path: &Path) -> Result<Btf, FactError> {
         let missing = |source: io::Error| FactError::NoBtf { path: path.to_path_buf(), source: Arc::new(source) };
         match map(&File::open(path).map_err(missing)?) {
@@ -285,7 +289,8 @@ impl Btf {
         self.names.candidates(name).map(TypeId).filter(named).collect()
     }
 
-    /// `struct name`: one with members if there is one, the kernel's own before a module's; else one without or its forward declaration.
+    /// `struct name`: one with members if there is one, the kernel's own before a module's; else one without or its
+    /// forward declaration.
     pub fn structure(&self, name: &str) -> Option<TypeId> {
         if let Some(known) = self.known().structures.get(name) {
             return Some(*known);
@@ -311,8 +316,8 @@ impl Btf {
         self.first_anywhere(name, |ty| matches!(ty, Type::Enum(_) | Type::Enum64(_)))
     }
 
-    /// The enumerations that have a constant of that name, in ascending order, and its value there; those of modules where the kernel itself has none. The first call reads
-    /// all of them (some 10 ms).
+    /// The enumerations that have a constant of that name, in ascending order, and its value there; those of modules
+    /// where the kernel itself has none. The first call reads all of them (some 10 ms).
     pub fn enumerators(&self, name: &str) -> &[(TypeId, i64)] {
         let in_modules = || {
             self.more_enumerators.get_or_init(|| {
@@ -368,7 +373,8 @@ impl Btf {
         self.first(name, |ty| matches!(ty, Type::Func(_)))
     }
 
-    /// What declaration tags of that name stand on, in ascending order: functions, types or variables, not their members or arguments.
+    /// What declaration tags of that name stand on, in ascending order: functions, types or variables, not their
+    /// members or arguments.
     pub(super) fn tagged(&self, tag: &str) -> Vec<TypeId> {
         let mut tagged: Vec<_> = self.find(tag).into_iter().filter_map(|id| self.tagged_by(id, tag)).collect();
         tagged.sort_unstable();
@@ -481,7 +487,8 @@ impl Btf {
         Some((name, declared))
     }
 
-    /// What type this is, exactly: nothing is skipped. The members of a struct or union are asked for one by one, by [`Btf::member`].
+    /// What type this is, exactly: nothing is skipped. The members of a struct or union are asked for one by one, by
+    /// [`Btf::member`].
     pub fn kind(&self, id: TypeId) -> Kind {
         if let Some(known) = self.known().kinds.get(&id) {
             return known.clone();
@@ -537,19 +544,22 @@ impl Btf {
         matches!(self.kind(id), Kind::Struct { .. }).then_some(id)
     }
 
-    /// The type as C writes it without a variable: `struct task_struct *`, `unsigned int`, `char[16]`, `int (*)(struct file *)`.
+    /// The type as C writes it without a variable: `struct task_struct *`, `unsigned int`, `char[16]`,
+    /// `int (*)(struct file *)`.
     pub fn c_name(&self, id: TypeId) -> String {
         self.declare(id, String::new(), 0)
     }
 
-    /// The members of a struct or union by name, in order; those of anonymous members in their place. Empty for other types.
+    /// The members of a struct or union by name, in order; those of anonymous members in their place. Empty for other
+    /// types.
     pub fn member_names(&self, id: TypeId) -> Vec<String> {
         let mut names = Vec::new();
         self.collect_member_names(id, &mut names, 0);
         names
     }
 
-    /// The member `name` of a struct or union (or of a typedef of one), also where it is a member of an anonymous member.
+    /// The member `name` of a struct or union (or of a typedef of one), also where it is a member of an anonymous
+    /// member.
     pub fn member(&self, structure: TypeId, name: &str) -> Option<MemberAt> {
         let id = self.strip(structure).id;
         let found = self.known().members.get(&id).cloned();
@@ -577,11 +587,13 @@ impl Btf {
         None
     }
 
-    /// What follows `prefix` in the names of all typedefs that begin with it, those of modules last. Reads every type (about 10 ms).
+    /// What follows `prefix` in the names of all typedefs that begin with it, those of modules last. Reads every type
+    /// (about 10 ms).
     pub(super) fn typedef_names(&self, prefix: &str) -> Vec<String> {
         let mut names = self.names_where(prefix, |ty| matches!(ty, Type::Typedef(_)));
         for module in self.modules() {
-            // To read a module's types takes some milliseconds, and there may be hundreds. One that cannot be read has none.
+            // To read a module's types takes some milliseconds, and there may be hundreds. One that cannot be read has
+            // none.
             let added =
                 fs::read(&module.path).map(|bytes| self.names.added_typedefs(&bytes, prefix).unwrap_or_default());
             names.extend(added.unwrap_or_default());
@@ -684,8 +696,8 @@ impl Btf {
         }
     }
 
-    /// Adds the members of `id`, which lies at `outer` in the struct that is asked about. Where a name occurs twice, which C does not allow,
-    /// the first counts.
+    /// Adds the members of `id`, which lies at `outer` in the struct that is asked about. Where a name occurs twice,
+    /// which C does not allow, the first counts.
     fn collect_members(&self, id: TypeId, outer: MemberAt, members: &mut Members, depth: u32) {
         if depth > MAX_DEPTH {
             return;
@@ -794,8 +806,8 @@ impl Tags {
 }
 
 fn map(file: &File) -> io::Result<Mmap> {
-    // SAFETY: the mapping is private and read-only. A file that is cut short while it is mapped would end the process; the
-    // kernel's BTF never changes, and other files given here are recordings of one.
+    // SAFETY: the mapping is private and read-only. A file that is cut short while it is mapped would end the process;
+    // the kernel's BTF never changes, and other files given here are recordings of one.
     unsafe { MmapOptions::new().map_copy_read_only(file) }
 }
 
@@ -885,7 +897,8 @@ mod tests {
         Btf::from_file(Path::new(RECORDED)).unwrap()
     }
 
-    /// BTF made of the words of its types; `names` are at offsets 1, and so on, each one byte behind the last one's end.
+    /// BTF made of the words of its types; `names` are at offsets 1, and so on, each one byte behind the last one's
+    /// end.
     fn made(header_bytes: u32, types: &[u32], names: &str) -> Vec<u8> {
         let types_bytes = size(types.len() * 4);
         let mut bytes = vec![0x9f, 0xeb, 1, 0];
@@ -1127,7 +1140,8 @@ mod tests {
         let names = "\0int\0";
         let base =
             Btf::from_bytes(&made(24, &[name_at(names, "int"), info(1, false, 0), 4, 1 << 24 | 32], names)).unwrap();
-        // Its types and names are counted on from the kernel's: 2 is `int *`, 3 the prototype, 4 the function, 5 its tag, and 6 a tag of its parameter.
+        // Its types and names are counted on from the kernel's: 2 is `int *`, 3 the prototype, 4 the function, 5 its
+        // tag, and 6 a tag of its parameter.
         let more = "kf\0n\0bpf_kfunc\0other\0prefix_x\0";
         let at = |name: &str| size(names.len()) + size(more.find(&format!("{name}\0")).unwrap());
         let types = [

@@ -1,12 +1,15 @@
-//! What this kernel and the privileges of this process allow: for `porthole doctor`, and to say what is missing when a load fails.
+//! What this kernel and the privileges of this process allow: for `porthole doctor`, and to say what is missing when a
+//! load fails.
 //!
-//! Versions and configurations tell little about a kernel with backports, lockdown or a seccomp filter around it. So each feature
-//! is tried: a map is made, a program of two instructions is loaded, an event is opened, and let go at once. Nothing is attached.
+//! Versions and configurations tell little about a kernel with backports, lockdown or a seccomp filter around it. So
+//! each feature is tried: a map is made, a program of two instructions is loaded, an event is opened, and let go at
+//! once. Nothing is attached.
 //!
-//! A trial can fail for want of privileges, of memory or for a reason nobody thought of; hence the three answers of [`Answer`].
+//! A trial can fail for want of privileges, of memory or for a reason nobody thought of; hence the three answers of
+//! [`Answer`].
 //!
-//! Trials need no object file, so they call libbpf's lowest layer directly. This is the one place outside of `load` and `events` that
-//! names libbpf, and the one in `kernel` that calls C: all of it in [`trial`].
+//! Trials need no object file, so they call libbpf's lowest layer directly. This is the one place outside of `load` and
+//! `events` that names libbpf, and the one in `kernel` that calls C: all of it in [`trial`].
 
 use std::fmt;
 use std::fs;
@@ -31,8 +34,8 @@ pub enum Answer {
 pub struct Check {
     pub name: &'static str,
     pub answer: Answer,
-    /// What to do about it; none where the answer is yes or says it, and where nothing is to be done, as for a kind of probe that this
-    /// kernel lacks.
+    /// What to do about it; none where the answer is yes or says it, and where nothing is to be done, as for a kind of
+    /// probe that this kernel lacks.
     pub advice: Option<String>,
 }
 
@@ -134,8 +137,8 @@ pub(super) fn offered(feature: Feature, facts: &KernelFacts) -> Answer {
     }
 }
 
-/// Links of one program to many places. Tried on a function that there is not, or a directory: what a kernel says that has no such links comes before what is wrong
-/// with those.
+/// Links of one program to many places. Tried on a function that there is not, or a directory: what a kernel says that
+/// has no such links comes before what is wrong with those.
 fn links(machine: &Machine, attach_type: libbpf_sys::bpf_attach_type, since: &str) -> Answer {
     match trial::link_to_nothing(attach_type) {
         Err(error) if matches!(error.raw_os_error(), Some(libc::ESRCH | libc::ENOENT | libc::EBADF)) => Answer::Yes,
@@ -143,7 +146,8 @@ fn links(machine: &Machine, attach_type: libbpf_sys::bpf_attach_type, since: &st
     }
 }
 
-/// The kernel finds out how a function's arguments are passed when a program is attached: so one is, which does nothing, for a moment.
+/// The kernel finds out how a function's arguments are passed when a program is attached: so one is, which does
+/// nothing, for a moment.
 fn fentry_on_stack(machine: &Machine, facts: &KernelFacts) -> Answer {
     const MANY_ARGUMENTS: &str = "do_mmap";
     match facts.function(MANY_ARGUMENTS) {
@@ -164,7 +168,8 @@ fn fsession(machine: &Machine, facts: &KernelFacts) -> Answer {
     }
 }
 
-/// Whether a program can be bound to this function of the kernel or a module, as `fentry` or `fexit` or to the hook that it stands for: a program that does nothing is.
+/// Whether a program can be bound to this function of the kernel or a module, as `fentry` or `fexit` or to the hook
+/// that it stands for: a program that does nothing is.
 pub fn binds(feature: Feature, exit: bool, function: TypeId, module: Option<&str>) -> io::Result<()> {
     let (program_type, attach_type) = match (feature, exit) {
         (Feature::Lsm, _) => (libbpf_sys::BPF_PROG_TYPE_LSM, libbpf_sys::BPF_LSM_MAC),
@@ -187,7 +192,8 @@ pub(super) struct Trial {
 }
 
 impl Trial {
-    /// The same, of a program that is bound to a function of this module or calls a kfunc of it; none: of the kernel itself.
+    /// The same, of a program that is bound to a function of this module or calls a kfunc of it; none: of the kernel
+    /// itself.
     pub fn calling(self, module: Option<&str>) -> io::Result<Trial> {
         Ok(Trial { module: module.map(trial::types_of_module).transpose()?, ..self })
     }
@@ -203,8 +209,8 @@ pub(super) fn running_version() -> Option<(u32, u32)> {
     Machine::this().version
 }
 
-/// What the kernel may be told by on this boot and with these privileges: trials of another boot, kernel or capabilities tell nothing.
-/// None where some of it cannot be read.
+/// What the kernel may be told by on this boot and with these privileges: trials of another boot, kernel or
+/// capabilities tell nothing. None where some of it cannot be read.
 pub(super) fn trials_hold_for() -> Option<String> {
     let machine = Machine::this();
     let boot = fs::read_to_string("/proc/sys/kernel/random/boot_id").ok()?;
@@ -212,7 +218,8 @@ pub(super) fn trials_hold_for() -> Option<String> {
     Some(format!("{} {} {:x}", boot.trim(), machine.release, machine.capabilities?))
 }
 
-/// Hooks call BPF only where BPF is among the security modules that the kernel was started with; else programs load and never fire.
+/// Hooks call BPF only where BPF is among the security modules that the kernel was started with; else programs load and
+/// never fire.
 fn lsm_is_active() -> Answer {
     match security_file("lsm") {
         Ok(list) if list.trim().split(',').any(|module| module == "bpf") => Answer::Yes,
@@ -249,15 +256,17 @@ pub fn checks(facts: &KernelFacts) -> Vec<Check> {
     checks
 }
 
-/// The capabilities that this process lacks to load and attach programs (capabilities(7)); empty where it has all. CAP_SYS_ADMIN stands for both.
-/// What tracefs asks for is not among them: not every plugin needs it, and where it cannot be read the error says so.
+/// The capabilities that this process lacks to load and attach programs (capabilities(7)); empty where it has all.
+/// CAP_SYS_ADMIN stands for both. What tracefs asks for is not among them: not every plugin needs it, and where it
+/// cannot be read the error says so.
 pub fn missing_privileges() -> Vec<&'static str> {
     let machine = Machine::this();
     TRACING.iter().filter(|capability| !machine.may(capability)).map(|capability| capability.name).collect()
 }
 
 impl Check {
-    /// A check whose advice holds where the answer is no. Where it could not be told, the answer says what stood in the way.
+    /// A check whose advice holds where the answer is no. Where it could not be told, the answer says what stood in the
+    /// way.
     fn new(name: &'static str, answer: Answer, advice: impl Into<String>) -> Check {
         let advice = matches!(answer, Answer::No(_)).then(|| advice.into());
         Check { name, answer, advice }
@@ -294,7 +303,8 @@ const CAP_DAC_READ_SEARCH: Capability = Capability {
 const TRACING: [Capability; 2] = [CAP_BPF, CAP_PERFMON];
 const NAMED: [Capability; 4] = [CAP_BPF, CAP_PERFMON, CAP_SYS_ADMIN, CAP_DAC_READ_SEARCH];
 
-/// The kernel's own number for what is not supported, which it is not to tell processes and does (include/linux/errno.h).
+/// The kernel's own number for what is not supported, which it is not to tell processes and does
+/// (include/linux/errno.h).
 const ENOTSUPP: i32 = 524;
 
 /// The running kernel's version and what this process may do on it.
@@ -318,7 +328,8 @@ impl Machine {
         self.capabilities.is_some_and(|set| set & (1 << capability.bit) != 0)
     }
 
-    /// Whether this process may do what the capability is for: CAP_SYS_ADMIN still implies the two that 5.8 split off it.
+    /// Whether this process may do what the capability is for: CAP_SYS_ADMIN still implies the two that 5.8 split off
+    /// it.
     fn may(&self, capability: &Capability) -> bool {
         self.has(capability) || TRACING.contains(capability) && self.has(&CAP_SYS_ADMIN)
     }
@@ -684,7 +695,8 @@ mod trial {
             fd_array: if trial.module.is_some() { types.as_ptr() } else { ptr::null() },
             ..Default::default()
         };
-        // SAFETY: the instructions, the licence and the options with what they point to outlive the call, which keeps none of them.
+        // SAFETY: the instructions, the licence and the options with what they point to outlive the call, which keeps
+        // none of them.
         let result = unsafe {
             libbpf_sys::bpf_prog_load(
                 trial.program_type,
@@ -722,7 +734,8 @@ mod trial {
                 ..Default::default()
             };
             let mut bytes = size_of_val(&info) as u32;
-            // SAFETY: the kernel writes `bytes` bytes of the information, and as many of the name as are there; both outlive the call.
+            // SAFETY: the kernel writes `bytes` bytes of the information, and as many of the name as are there; both
+            // outlive the call.
             let result = unsafe {
                 libbpf_sys::bpf_obj_get_info_by_fd(types.as_raw_fd(), (&raw mut info).cast(), &raw mut bytes)
             };

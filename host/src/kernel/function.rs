@@ -1,9 +1,11 @@
-//! Functions of the kernel: their prototypes from BTF, and from the kernel's lists which of them are there and can be traced.
+//! Functions of the kernel: their prototypes from BTF, and from the kernel's lists which of them are there and can be
+//! traced.
 //!
-//! BTF, /proc/kallsyms and ftrace's list do not name the same functions. BTF has prototypes, also of functions that the compiler has put into their callers
-//! everywhere (inlined) or of which it made variants (`name.isra.0`); kallsyms has every function that is there, those of modules and of BPF
-//! programs too, and some names twice; ftrace's list has those that begin with a call that a tracer can be put into. The lists are read when first asked for,
-//! and where one cannot be read nothing is known, which refuses nothing.
+//! BTF, /proc/kallsyms and ftrace's list do not name the same functions. BTF has prototypes, also of functions that the
+//! compiler has put into their callers everywhere (inlined) or of which it made variants (`name.isra.0`); kallsyms has
+//! every function that is there, those of modules and of BPF programs too, and some names twice; ftrace's list has
+//! those that begin with a call that a tracer can be put into. The lists are read when first asked for, and where one
+//! cannot be read nothing is known, which refuses nothing.
 
 use std::collections::{BTreeMap, HashMap};
 use std::ops::Range;
@@ -23,7 +25,8 @@ pub struct Function {
 }
 
 impl KernelFacts {
-    /// The function `name` of the kernel's own BTF. Parameters that have no name there are `arg0`, `arg1`, … by their position.
+    /// The function `name` of the kernel's own BTF. Parameters that have no name there are `arg0`, `arg1`, … by their
+    /// position.
     pub fn function(&self, name: &str) -> Result<Option<Function>, FactError> {
         let btf = self.btf()?;
         let Some(id) = btf.function(name) else { return Ok(None) };
@@ -39,8 +42,8 @@ impl KernelFacts {
         Ok(Function::new(btf, id, proto))
     }
 
-    /// Every function of BTF by its name, with its type and its prototype. Of several of one name it is the first, as [`KernelFacts::function`] has it.
-    /// Reads all types (about 10 ms).
+    /// Every function of BTF by its name, with its type and its prototype. Of several of one name it is the first, as
+    /// [`KernelFacts::function`] has it. Reads all types (about 10 ms).
     pub fn functions(&self) -> Result<BTreeMap<String, (TypeId, TypeId)>, FactError> {
         let mut all = self.btf()?.functions();
         // The last of a name is the one that stays.
@@ -48,7 +51,8 @@ impl KernelFacts {
         Ok(all.into_iter().map(|(name, id, proto)| (name, (id, proto))).collect())
     }
 
-    /// The name of every function of BTF that begins with `prefix`, without it: for suggestions. Reads all types (about 10 ms).
+    /// The name of every function of BTF that begins with `prefix`, without it: for suggestions. Reads all types (about
+    /// 10 ms).
     pub fn function_names(&self, prefix: &str) -> Result<Vec<String>, FactError> {
         Ok(self.btf()?.function_names(prefix))
     }
@@ -197,7 +201,8 @@ impl Symbols {
         variants.filter(|entry| !entry.contains('\t') && !entry.ends_with(".cold")).collect()
     }
 
-    /// Whether the function ran at boot and its memory has been given away since (`__init`); false where addresses are hidden.
+    /// Whether the function ran at boot and its memory has been given away since (`__init`); false where addresses are
+    /// hidden.
     pub fn is_gone(&self, name: &str) -> bool {
         let read = || Some(self.address_of("_sinittext")?..self.address_of("_einittext")?);
         let Some(at_boot) = self.at_boot.get_or_init(read) else { return false };
@@ -221,7 +226,8 @@ impl Symbols {
         rest.take_while(move |entry| entry.starts_with(with))
     }
 
-    /// The addresses that a name of the kernel itself stands for: static functions and variables of several files may share it.
+    /// The addresses that a name of the kernel itself stands for: static functions and variables of several files may
+    /// share it.
     pub fn addresses(&self, name: &str) -> Vec<u64> {
         let all = self.all();
         let first = all.partition_point(|range| &self.text[range.clone()] < name);

@@ -1,10 +1,12 @@
 //! Facts of the running kernel, as one value.
 //!
-//! Everything that planning may know of a kernel comes through [`KernelFacts`]: its types ([`Btf`]), the formats of its tracepoints
-//! ([`TracepointFormat`]) and the arguments of its raw tracepoints ([`RawTracepoint`]). The stages behind it do no I/O; give them the
-//! facts of a directory ([`KernelFacts::from_dir`]) and they plan for that kernel without root.
+//! Everything that planning may know of a kernel comes through [`KernelFacts`]: its types ([`Btf`]), the formats of its
+//! tracepoints ([`TracepointFormat`]) and the arguments of its raw tracepoints ([`RawTracepoint`]). The stages behind
+//! it do no I/O; give them the facts of a directory ([`KernelFacts::from_dir`]) and they plan for that kernel without
+//! root.
 //!
-//! Facts are read on first use and remembered for the life of the value: a plugin pays for what it asks, and asks twice for nothing.
+//! Facts are read on first use and remembered for the life of the value: a plugin pays for what it asks, and asks twice
+//! for nothing.
 //!
 //! [`features`] is apart from that: it tries things out and says what this kernel and these privileges allow.
 //!
@@ -100,15 +102,18 @@ impl KernelFacts {
         KernelFacts::new(PathBuf::from("/sys/kernel/btf/vmlinux"), None, Binaries::running())
     }
 
-    /// Keeps in that folder, until the next boot, what had to be tried out on the running kernel ([`KernelFacts::may_call`]); none: nowhere.
+    /// Keeps in that folder, until the next boot, what had to be tried out on the running kernel
+    /// ([`KernelFacts::may_call`]); none: nowhere.
     pub fn remembering_in(self, folder: Option<PathBuf>) -> KernelFacts {
         KernelFacts { kfuncs: kfunc::State::new(folder), ..self }
     }
 
-    /// The facts of a kernel kept in a directory: `btf/vmlinux` and `events/SYSTEM/NAME/format`, as below /sys/kernel and in tracefs; `kallsyms` and
-    /// `available_filter_functions`, as in /proc and in tracefs; `kprobes/blacklist`, as in debugfs; `possible`, which CPUs there may be, as in /sys/devices/system/cpu; and `features`, which names the [`Feature`]s that it offers, one on a line. Without
-    /// that file it offers all, and without the lists of functions nothing more is known of them than BTF tells. `kfuncs` tells the kernel's version (`kernel 6.18`) and which kinds
-    /// of programs may call its kfuncs (`bpf_task_from_pid: tracepoint tracing`, by [`ProgramKind::code`]).
+    /// The facts of a kernel kept in a directory: `btf/vmlinux` and `events/SYSTEM/NAME/format`, as below /sys/kernel
+    /// and in tracefs; `kallsyms` and `available_filter_functions`, as in /proc and in tracefs; `kprobes/blacklist`, as
+    /// in debugfs; `possible`, which CPUs there may be, as in /sys/devices/system/cpu; and `features`, which names the
+    /// [`Feature`]s that it offers, one on a line. Without that file it offers all, and without the lists of functions
+    /// nothing more is known of them than BTF tells. `kfuncs` tells the kernel's version (`kernel 6.18`) and which
+    /// kinds of programs may call its kfuncs (`bpf_task_from_pid: tracepoint tracing`, by [`ProgramKind::code`]).
     /// `root/` holds the machine's programs and libraries.
     pub fn from_dir(path: &Path) -> KernelFacts {
         KernelFacts::new(path.join("btf/vmlinux"), Some(path.to_path_buf()), Binaries::below(path.join("root")))
@@ -165,7 +170,8 @@ impl KernelFacts {
 
     /// Every tracepoint as (system, name), sorted. Walks some 2,000 directories: for suggestions and wildcards.
     ///
-    /// Without events that have formats as tracepoints do, and to which no program can be attached: those of ftrace itself, and what users have made.
+    /// Without events that have formats as tracepoints do, and to which no program can be attached: those of ftrace
+    /// itself, and what users have made.
     pub fn tracepoint_names(&self) -> Result<Vec<(String, String)>, FactError> {
         let events = self.events()?;
         let made = events.made();
@@ -182,11 +188,12 @@ impl KernelFacts {
         self.events()?.systems()
     }
 
-    /// The raw tracepoint `name` with the names and types of its arguments; none where neither the kernel itself nor a module has it.
+    /// The raw tracepoint `name` with the names and types of its arguments; none where neither the kernel itself nor a
+    /// module has it.
     ///
-    /// `tp_btf` programs attach to the typedef `btf_trace_NAME`, so a tracepoint exists if that does (bpf_check_attach_target in
-    /// kernel/bpf/verifier.c). Its prototype names no argument; those of the functions that the tracepoint macros
-    /// make beside it do (include/linux/tracepoint.h).
+    /// `tp_btf` programs attach to the typedef `btf_trace_NAME`, so a tracepoint exists if that does
+    /// (bpf_check_attach_target in kernel/bpf/verifier.c). Its prototype names no argument; those of the functions that
+    /// the tracepoint macros make beside it do (include/linux/tracepoint.h).
     pub fn raw_tracepoint(&self, name: &str) -> Result<Option<RawTracepoint>, FactError> {
         let btf = self.btf()?;
         let Some(typedef) = btf.typedef(&format!("{RAW_TRACEPOINT_TYPEDEF}{name}")) else { return Ok(None) };
@@ -247,7 +254,8 @@ impl KernelFacts {
 
 const RAW_TRACEPOINT_TYPEDEF: &str = "btf_trace_";
 
-/// Functions whose prototypes are the raw tracepoint's with names, best first: the compiler may have dropped one or the other.
+/// Functions whose prototypes are the raw tracepoint's with names, best first: the compiler may have dropped one or the
+/// other.
 const NAMED_PROTOTYPES: [&str; 3] = ["__traceiter_", "__probestub_", "__bpf_trace_"];
 
 /// Names for parameters that have none. The leading `__data` is not counted.

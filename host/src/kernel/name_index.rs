@@ -1,10 +1,10 @@
 //! Type ids by name, over all of a kernel's BTF.
 //!
-//! The problem: BTF has no index of its names, and btf-rs's memory-mapped backend reads all 126,690 types for each name asked
-//! (1 ms), while its other backend parses everything first (200 ms). A plugin asks dozens of names.
+//! The problem: BTF has no index of its names, and btf-rs's memory-mapped backend reads all 126,690 types for each name
+//! asked (1 ms), while its other backend parses everything first (200 ms). A plugin asks dozens of names.
 //!
-//! The idea: one pass over the raw types that keeps only (hash of the name, type id), sorted into buckets by counting. It costs
-//! 2 ms and 1.5 MiB for a kernel's 71,000 named types, after which a name costs a microsecond.
+//! The idea: one pass over the raw types that keeps only (hash of the name, type id), sorted into buckets by counting.
+//! It costs 2 ms and 1.5 MiB for a kernel's 71,000 named types, after which a name costs a microsecond.
 //!
 //! The index answers with candidates: two names may share a hash, so who asks compares the names.
 //!
@@ -39,7 +39,8 @@ struct Entry {
 }
 
 impl NameIndex {
-    /// Indexes the names of a stand-alone BTF of this machine's byte order. The error says what is wrong with the bytes.
+    /// Indexes the names of a stand-alone BTF of this machine's byte order. The error says what is wrong with the
+    /// bytes.
     pub(super) fn new(btf: &[u8]) -> Result<NameIndex, &'static str> {
         let (types, strings) = sections(btf)?;
         let (named, enumerations) = named_types(types, strings)?;
@@ -156,7 +157,8 @@ fn span(header: usize, offset: usize, bytes: usize) -> Option<Range<usize>> {
     Some(start..start.checked_add(bytes)?)
 }
 
-/// The bytes that a type takes, from its `info` word: bits 0–15 count what follows `struct btf_type`, bits 24–28 are the kind.
+/// The bytes that a type takes, from its `info` word: bits 0–15 count what follows `struct btf_type`, bits 24–28 are
+/// the kind.
 fn type_bytes(info: u32) -> Option<usize> {
     let count = (info & 0xffff) as usize;
     let tail = match kind(info) {
@@ -179,8 +181,8 @@ fn word(bytes: &[u8], offset: usize) -> Option<u32> {
     Some(u32::from_ne_bytes(*bytes.get(offset..)?.first_chunk()?))
 }
 
-/// The hash of a name that ends at the first NUL, or with the bytes. Eight bytes at a time: the search for the end and the hash are
-/// one loop, which halves the time of the index. Rotate, xor, multiply, as in FxHash.
+/// The hash of a name that ends at the first NUL, or with the bytes. Eight bytes at a time: the search for the end and
+/// the hash are one loop, which halves the time of the index. Rotate, xor, multiply, as in FxHash.
 fn hash(mut name: &[u8]) -> u32 {
     let mut state = 0_u64;
     let mut mix = |word: u64| state = (state.rotate_left(5) ^ word).wrapping_mul(0x517c_c1b7_2722_0a95);

@@ -1,7 +1,8 @@
 //! The directory `events` of a tracefs: one that is mounted, or a private mount of it.
 //!
-//! Machines that nobody traces often have no tracefs mounted. Then it is mounted *detached*: a mount that has no place in the tree of
-//! files, is reached through its descriptor only, and goes away with it. So nothing on the system changes.
+//! Machines that nobody traces often have no tracefs mounted. Then it is mounted *detached*: a mount that has no place
+//! in the tree of files, is reached through its descriptor only, and goes away with it. So nothing on the system
+//! changes.
 
 use std::fs::{self, File};
 use std::io::{self, Read};
@@ -125,8 +126,8 @@ impl Events {
 
 const DIRECTORY: OFlags = OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::CLOEXEC);
 
-/// Mounts a file system of the kernel's own, read-only, at no place: the descriptor is its root directory and its only owner.
-/// Needs CAP_SYS_ADMIN (fsopen(2), fsmount(2)).
+/// Mounts a file system of the kernel's own, read-only, at no place: the descriptor is its root directory and its only
+/// owner. Needs CAP_SYS_ADMIN (fsopen(2), fsmount(2)).
 pub(super) fn mount_detached(file_system: &str) -> rustix::io::Result<OwnedFd> {
     let context = fsopen(file_system, FsOpenFlags::FSOPEN_CLOEXEC)?;
     fsconfig_create(&context)?;
@@ -144,7 +145,8 @@ pub(super) fn kprobes_blacklist() -> io::Result<String> {
     io::read_to_string(File::from(file))
 }
 
-/// Where tracefs may be found, from the text of /proc/self/mounts: its own mounts first, then those that debugfs makes on access.
+/// Where tracefs may be found, from the text of /proc/self/mounts: its own mounts first, then those that debugfs makes
+/// on access.
 fn tracefs_mounts(mounts: &str) -> Vec<PathBuf> {
     let of_type = |wanted: &'static str| {
         mounts.lines().filter_map(move |line| {
@@ -156,7 +158,8 @@ fn tracefs_mounts(mounts: &str) -> Vec<PathBuf> {
     of_type("tracefs").chain(of_type("debugfs").map(|path| path.join("tracing"))).collect()
 }
 
-/// A path of /proc/self/mounts, in which blanks and backslashes are three octal digits behind a backslash (proc_pid_mounts(5)).
+/// A path of /proc/self/mounts, in which blanks and backslashes are three octal digits behind a backslash
+/// (proc_pid_mounts(5)).
 fn unescaped(path: &str) -> String {
     [(r"\040", " "), (r"\011", "\t"), (r"\012", "\n"), (r"\134", r"\")]
         .iter()

@@ -17,8 +17,8 @@ pub struct TracepointFormat {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TracepointField {
     pub name: String,
-    /// The C type of the value, or of one element for arrays: `const char *`, `char`, `u8`. Spelled as the tracepoint's source does, so
-    /// it may be a typedef, and its name need not be in BTF.
+    /// The C type of the value, or of one element for arrays: `const char *`, `char`, `u8`. Spelled as the tracepoint's
+    /// source does, so it may be a typedef, and its name need not be in BTF.
     pub c_type: String,
     /// Bytes from the start of the record.
     pub offset: u32,
@@ -35,8 +35,8 @@ pub struct TracepointField {
 pub enum FieldLocation {
     /// At the field's offset.
     Fixed,
-    /// Variable length: at the field's offset is a `u32`, its low half the bytes' offset from the start of the record, its high half
-    /// their number.
+    /// Variable length: at the field's offset is a `u32`, its low half the bytes' offset from the start of the record,
+    /// its high half their number.
     DataLoc,
     /// As `DataLoc`, with the offset counted from the end of that `u32`.
     RelLoc,

@@ -1,7 +1,8 @@
 //! Variables of the kernel: their types from BTF, and where those lie of which each CPU has its own.
 //!
-//! Most kernels' BTF has the latter only. Each CPU's copies lie together, in the same order: BTF has the distance of each from where they begin, and the kernel
-//! the distances of the copies from one another (its array `__per_cpu_offset`).
+//! Most kernels' BTF has the latter only. Each CPU's copies lie together, in the same order: BTF has the distance of
+//! each from where they begin, and the kernel the distances of the copies from one another (its array
+//! `__per_cpu_offset`).
 
 use std::collections::BTreeMap;
 

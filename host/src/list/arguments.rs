@@ -107,7 +107,8 @@ fn of_format(format: &TracepointFormat) -> Vec<(String, String)> {
     fields.map(|field| (format!("args.{}", field.name), declared(format, field))).collect()
 }
 
-/// The type as the format has it. What system calls are passed points into the process's memory, which formats do not say.
+/// The type as the format has it. What system calls are passed points into the process's memory, which formats do not
+/// say.
 fn declared(format: &TracepointFormat, field: &TracepointField) -> String {
     let of = match field.c_type.strip_suffix('*') {
         Some(target) if format.system == "syscalls" => format!("{}__user *", spaced(target)),

@@ -1,8 +1,10 @@
-//! The attach points that there are, as a declaration writes them, and the arguments of each, as expressions do: what `porthole list` prints.
+//! The attach points that there are, as a declaration writes them, and the arguments of each, as expressions do: what
+//! `porthole list` prints.
 //!
-//! What is listed is what planning takes. Names come from the same facts, and whether an argument is printed as an expression is asked of the checker,
-//! so that all of it can be pasted. Without a pattern each thing is listed once: functions as `func`, which is the best that the kernel
-//! offers, and not as each of the five kinds that there are at functions; and programs and libraries, of which there are too many, when they are named.
+//! What is listed is what planning takes. Names come from the same facts, and whether an argument is printed as an
+//! expression is asked of the checker, so that all of it can be pasted. Without a pattern each thing is listed once:
+//! functions as `func`, which is the best that the kernel offers, and not as each of the five kinds that there are at
+//! functions; and programs and libraries, of which there are too many, when they are named.
 
 mod arguments;
 mod kfuncs;

@@ -13,8 +13,8 @@ use libbpf_sys::{
 use super::LoadError;
 use crate::plan::Iter;
 
-/// What the kernel keeps of what is printed in one `read` is 32 KiB; a program that prints more is called again for the same object
-/// (kernel/bpf/bpf_iter.c: bpf_seq_read). Half of it leaves room for all that one object can print.
+/// What the kernel keeps of what is printed in one `read` is 32 KiB; a program that prints more is called again for the
+/// same object (kernel/bpf/bpf_iter.c: bpf_seq_read). Half of it leaves room for all that one object can print.
 const MOST: usize = 16 * 1024;
 
 /// A program that is called for each object when a walk goes over them.
@@ -68,8 +68,8 @@ fn made(result: i32) -> io::Result<OwnedFd> {
 }
 
 impl Walk {
-    /// Goes on until there are as many events as the ring has room for, or very many objects have given none; false where the last object
-    /// has been passed. Blocks for as long as that takes.
+    /// Goes on until there are as many events as the ring has room for, or very many objects have given none; false
+    /// where the last object has been passed. Blocks for as long as that takes.
     pub fn go_on(&mut self) -> Result<bool, LoadError> {
         match self.iterator.read(&mut self.buffer) {
             Ok(printed) => Ok(printed > 0),

@@ -1,6 +1,7 @@
 //! Links of one program to the entries or returns of many of the kernel's functions, by their names.
 //!
-//! The kernel makes such a link to all or to none and does not tell which it does not take, so where it refuses, halves are tried.
+//! The kernel makes such a link to all or to none and does not tell which it does not take, so where it refuses, halves
+//! are tried.
 
 use std::ffi::{CString, c_char};
 use std::io;
@@ -11,7 +12,8 @@ use libbpf_sys as sys;
 
 use crate::plan::{FunctionKind, KernelFunction, PointPlan};
 
-/// Functions of one program that may be refused: each takes some tries, and each try has the kernel look through all its names.
+/// Functions of one program that may be refused: each takes some tries, and each try has the kernel look through all
+/// its names.
 const MOST_REFUSED: usize = 64;
 
 /// Where functions call a program.
@@ -38,7 +40,8 @@ pub struct Refused<'a> {
     pub source: io::Error,
 }
 
-/// Attaches a program to all of these functions that take it; the others are refused. With each goes a number that the program can ask for.
+/// Attaches a program to all of these functions that take it; the others are refused. With each goes a number that the
+/// program can ask for.
 pub fn attach_to_all<'a>(
     program: &ProgramMut<'_>,
     functions: &[(&'a KernelFunction, i64)],

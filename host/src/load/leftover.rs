@@ -1,12 +1,15 @@
 //! What is left of attach points whose programs are gone: perf events that do nothing any more.
 //!
-//! The problem: when the last perf event of a tracepoint is closed, the kernel waits for two grace periods, some 30 ms, and holds a mutex of all trace
-//! events meanwhile (kernel/trace/trace_event_perf.c: perf_trace_event_unreg). So a hundred tracepoints take seconds, however many threads close them.
+//! The problem: when the last perf event of a tracepoint is closed, the kernel waits for two grace periods, some 30 ms,
+//! and holds a mutex of all trace events meanwhile (kernel/trace/trace_event_perf.c: perf_trace_event_unreg). So a
+//! hundred tracepoints take seconds, however many threads close them.
 //!
-//! The idea: a program is taken off its event in microseconds, and from then on nothing fires; nobody need wait for the rest. When all plugins have ended, the events
-//! are left to a child, which closes them by ending. Where there can be no child they are closed here, one after the other.
+//! The idea: a program is taken off its event in microseconds, and from then on nothing fires; nobody need wait for the
+//! rest. When all plugins have ended, the events are left to a child, which closes them by ending. Where there can be
+//! no child they are closed here, one after the other.
 //!
-//! Linux 7.2 keeps the program, which no longer fires, until the event is closed; so nothing that may take long comes between the end of the plugins and that child.
+//! Linux 7.2 keeps the program, which no longer fires, until the event is closed; so nothing that may take long comes
+//! between the end of the plugins and that child.
 
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 
@@ -24,14 +27,16 @@ impl Leftover {
         self.0.append(&mut other.0);
     }
 
-    /// Leaves them to a child process that ends by itself once they are closed. For when this process has little left to do: nobody waits for the child.
+    /// Leaves them to a child process that ends by itself once they are closed. For when this process has little left
+    /// to do: nobody waits for the child.
     pub fn leave_behind(self) {
         if self.0.is_empty() {
             return;
         }
         let mut kept: Vec<RawFd> = self.0.iter().map(AsRawFd::as_raw_fd).collect();
         kept.sort_unstable();
-        // SAFETY: the child makes nothing but system calls, which is all that a child of a process with threads may do, and never returns.
+        // SAFETY: the child makes nothing but system calls, which is all that a child of a process with threads may do,
+        // and never returns.
         unsafe {
             if libc::fork() == 0 {
                 close_all_but(&kept);

@@ -58,13 +58,15 @@ impl<'a> VerifierLog<'a> {
         Some(VerifierLog { program, text: &text[..end] })
     }
 
-    /// The slot of the instruction that was refused: the last that was looked at, or, of what is found without a walk, the one that is named.
+    /// The slot of the instruction that was refused: the last that was looked at, or, of what is found without a walk,
+    /// the one that is named.
     pub fn slot(&self) -> Option<usize> {
         let mut lines = self.text.lines().rev();
         lines.clone().find_map(visited).or_else(|| lines.find_map(named))
     }
 
-    /// The text of the last line of source in the log, and from 6.8 on the file and the line that it is from (`opens:enter:1`).
+    /// The text of the last line of source in the log, and from 6.8 on the file and the line that it is from
+    /// (`opens:enter:1`).
     pub fn source(&self) -> Option<(&'a str, Option<&'a str>)> {
         let line = self.text.lines().rev().find_map(|line| line.strip_prefix("; "))?;
         Some(match line.rsplit_once(" @ ") {

@@ -1,7 +1,8 @@
 //! libbpf: open, load, attach, detach.
 //!
-//! [`load`] makes the kernel check the programs and create the maps; [`Loaded::attach`] makes them fire; dropping what either returns undoes it. Everything is held
-//! by file descriptors and nothing is pinned, so nothing outlives the process, however it ends.
+//! [`load`] makes the kernel check the programs and create the maps; [`Loaded::attach`] makes them fire; dropping what
+//! either returns undoes it. Everything is held by file descriptors and nothing is pinned, so nothing outlives the
+//! process, however it ends.
 //!
 //! A program that the verifier refuses is a fault of Porthole: what the checker accepts, the verifier accepts.
 
@@ -110,7 +111,8 @@ pub struct Attached {
     left_out: Vec<LoadError>,
 }
 
-/// What became of a probe's hits, all its programs and CPUs together. While no program runs, `hits = filtered + emitted + lost`.
+/// What became of a probe's hits, all its programs and CPUs together. While no program runs,
+/// `hits = filtered + emitted + lost`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Counts {
     /// How often it fired.
@@ -123,8 +125,8 @@ pub struct Counts {
     pub lost: u64,
     /// Reads that failed.
     pub faults: u64,
-    /// How often the kernel skipped the program because it, or one like it, ran already on that CPU; and calls whose return it could not follow, where it tells
-    /// them. Not among the hits.
+    /// How often the kernel skipped the program because it, or one like it, ran already on that CPU; and calls whose
+    /// return it could not follow, where it tells them. Not among the hits.
     pub missed: u64,
 }
 
@@ -163,7 +165,8 @@ pub fn load(compiled: &Compiled) -> Result<Loaded, LoadError> {
     }
 }
 
-/// Why the kernel has refused. Where that lies in an attach point, it refuses any program there, and that is found out by trying.
+/// Why the kernel has refused. Where that lies in an attach point, it refuses any program there, and that is found out
+/// by trying.
 fn refused(compiled: &Compiled, source: libbpf_rs::Error, log: &str) -> LoadError {
     if let Some(error) = offered::why_not_loaded(&compiled.points) {
         return error;
@@ -379,8 +382,9 @@ fn unfollowed(links: &[(Link, usize)]) -> impl Iterator<Item = (u64, usize)> {
 
 /// The counters of one program, all CPUs together, such that they add up.
 ///
-/// A program counts its hit first and what became of it last, so where a CPU's counters add up, none was between the two there; they are read again until
-/// they do. A CPU on which the program never rests long enough keeps what was read last.
+/// A program counts its hit first and what became of it last, so where a CPU's counters add up, none was between the
+/// two there; they are read again until they do. A CPU on which the program never rests long enough keeps what was read
+/// last.
 fn settled(counters: &impl MapCore, number: u32) -> Result<Counts, LoadError> {
     let mut cpus = per_cpu(counters, number)?;
     for _ in 0..READS {

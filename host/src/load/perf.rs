@@ -14,8 +14,8 @@ const MEMBARRIER_CMD_GLOBAL: libc::c_int = 1;
 /// Longer than any RCU grace period of a machine that is well, for kernels without membarrier(2).
 const GRACE: Duration = Duration::from_millis(200);
 
-/// A perf event of a tracepoint, not enabled. It is opened here and not by libbpf, which reads the number from tracefs by itself and finds
-/// none where that is not mounted.
+/// A perf event of a tracepoint, not enabled. It is opened here and not by libbpf, which reads the number from tracefs
+/// by itself and finds none where that is not mounted.
 pub fn open_tracepoint(id: u64) -> io::Result<OwnedFd> {
     let attributes = perf_event_attr {
         type_: PERF_TYPE_TRACEPOINT,
@@ -28,10 +28,12 @@ pub fn open_tracepoint(id: u64) -> io::Result<OwnedFd> {
 
 /// Where the kernel tells the number of its events of kprobes.
 const KPROBE_TYPE: &str = "/sys/bus/event_source/devices/kprobe/type";
-/// The bit of `config` that asks for an event at the function's return (kernel/events/core.c: PERF_PROBE_CONFIG_IS_RETPROBE).
+/// The bit of `config` that asks for an event at the function's return (kernel/events/core.c:
+/// PERF_PROBE_CONFIG_IS_RETPROBE).
 const AT_RETURN: u64 = 1;
 
-/// A perf event of a function's entry (or of `offset` bytes behind it) or of its return, not enabled. It needs no tracefs, and goes with its descriptor.
+/// A perf event of a function's entry (or of `offset` bytes behind it) or of its return, not enabled. It needs no
+/// tracefs, and goes with its descriptor.
 pub fn open_kprobe(function: &str, offset: u64, at_return: bool) -> io::Result<OwnedFd> {
     let number = fs::read_to_string(KPROBE_TYPE)?;
     let number = number.trim().parse().map_err(|_| io::Error::other(format!("{KPROBE_TYPE} holds no number")))?;
@@ -47,7 +49,8 @@ pub fn open_kprobe(function: &str, offset: u64, at_return: bool) -> io::Result<O
     open_everywhere(&attributes).map_err(|error| explained(error, offset))
 }
 
-/// What the kernel means by an error of a kprobe (kernel/kprobes.c: check_kprobe_address_safe; kernel/trace/trace_kprobe.c).
+/// What the kernel means by an error of a kprobe (kernel/kprobes.c: check_kprobe_address_safe;
+/// kernel/trace/trace_kprobe.c).
 fn explained(error: io::Error, offset: u64) -> io::Error {
     let meant = match error.raw_os_error() {
         Some(libc::ENOENT) => "the kernel has no such function, or not so many bytes of it",
@@ -59,7 +62,8 @@ fn explained(error: io::Error, offset: u64) -> io::Error {
     io::Error::new(error.kind(), format!("{meant} ({error})"))
 }
 
-/// Opens an event for all processes. A BPF program of a tracepoint's or a kprobe's event fires on every CPU, whatever CPU the event is opened for.
+/// Opens an event for all processes. A BPF program of a tracepoint's or a kprobe's event fires on every CPU, whatever
+/// CPU the event is opened for.
 pub fn open_everywhere(attributes: &perf_event_attr) -> io::Result<OwnedFd> {
     let (any_process, first_cpu) = (-1, 0);
     open(attributes, any_process, first_cpu)
@@ -69,7 +73,8 @@ pub fn open_everywhere(attributes: &perf_event_attr) -> io::Result<OwnedFd> {
 pub fn open(attributes: &perf_event_attr, thread: libc::pid_t, cpu: libc::c_int) -> io::Result<OwnedFd> {
     const NO_GROUP: libc::c_int = -1;
     let flags = libc::c_ulong::from(PERF_FLAG_FD_CLOEXEC);
-    // SAFETY: perf_event_open(2) reads `size` bytes of the attributes and what they point to, all of which outlive the call.
+    // SAFETY: perf_event_open(2) reads `size` bytes of the attributes and what they point to, all of which outlive the
+    // call.
     let fd = unsafe {
         libc::syscall(libc::SYS_perf_event_open, std::ptr::from_ref(attributes), thread, cpu, NO_GROUP, flags)
     };
@@ -81,8 +86,8 @@ pub fn open(attributes: &perf_event_attr, thread: libc::pid_t, cpu: libc::c_int)
     Ok(unsafe { OwnedFd::from_raw_fd(fd as libc::c_int) })
 }
 
-/// How much of perf's events the kernel keeps from those without privileges. Debian's and Android's kernels know a level more, 3, at which they keep all of it from all but
-/// CAP_SYS_ADMIN, be there CAP_PERFMON or not.
+/// How much of perf's events the kernel keeps from those without privileges. Debian's and Android's kernels know a
+/// level more, 3, at which they keep all of it from all but CAP_SYS_ADMIN, be there CAP_PERFMON or not.
 const PARANOID: &str = "/proc/sys/kernel/perf_event_paranoid";
 const FROM_ALL: i32 = 3;
 
@@ -105,10 +110,12 @@ pub fn recursion_misses(program: BorrowedFd<'_>) -> io::Result<u64> {
     if result < 0 { Err(io::Error::from_raw_os_error(-result)) } else { Ok(info.recursion_misses) }
 }
 
-/// How many calls of functions the kernel has not followed, by what it tells of this link: for want of a place to keep their returns (kernel/kprobes.c,
-/// kernel/trace/fprobe.c: nmissed), or as they were in another kprobe. None where it does not tell, as before Linux 6.7.
+/// How many calls of functions the kernel has not followed, by what it tells of this link: for want of a place to keep
+/// their returns (kernel/kprobes.c, kernel/trace/fprobe.c: nmissed), or as they were in another kprobe. None where it
+/// does not tell, as before Linux 6.7.
 pub fn link_misses(link: BorrowedFd<'_>) -> io::Result<Option<u64>> {
-    /// Bytes of the structure on kernels that tell. (What they tell of multi links ends before, where older ones have other things.)
+    /// Bytes of the structure on kernels that tell. (What they tell of multi links ends before, where older ones have
+    /// other things.)
     const TOLD: usize = offset_of!(bpf_link_info, __bindgen_anon_1) + 40;
     // SAFETY: the structure is integers only, and all zeroes asks for no arrays.
     let mut info: bpf_link_info = unsafe { zeroed() };
@@ -136,8 +143,8 @@ pub fn link_misses(link: BorrowedFd<'_>) -> io::Result<Option<u64>> {
     }))
 }
 
-/// Waits until every program that ran when this was called has ended. Closing the link of a raw tracepoint does not wait for that;
-/// membarrier(2) does, as its global command is an RCU grace period (kernel/sched/membarrier.c).
+/// Waits until every program that ran when this was called has ended. Closing the link of a raw tracepoint does not
+/// wait for that; membarrier(2) does, as its global command is an RCU grace period (kernel/sched/membarrier.c).
 pub fn wait_for_programs() {
     // SAFETY: the command has no further arguments, and touches no memory.
     let result = unsafe { libc::syscall(libc::SYS_membarrier, MEMBARRIER_CMD_GLOBAL, 0, 0) };

@@ -1,16 +1,19 @@
 //! Whether a probe can be attached to one process alone.
 //!
-//! The kernel takes a process's number as that of a multi link for user memory (kernel/trace/bpf_trace.c: bpf_uprobe_multi_link_attach). What it made of it has changed: until 6.9 it was
-//! one thread, in 6.10 and 6.11 all that share the memory of a first thread that is still there, and from 6.12 on the process. So only that is used.
+//! The kernel takes a process's number as that of a multi link for user memory (kernel/trace/bpf_trace.c:
+//! bpf_uprobe_multi_link_attach). What it made of it has changed: until 6.9 it was one thread, in 6.10 and 6.11 all
+//! that share the memory of a first thread that is still there, and from 6.12 on the process. So only that is used.
 
 use std::fs;
 
-/// The inode of the first pid namespace (include/linux/proc_ns.h: PROC_PID_INIT_INO). In every other the same number is another process.
+/// The inode of the first pid namespace (include/linux/proc_ns.h: PROC_PID_INIT_INO). In every other the same number is
+/// another process.
 const FIRST_NAMESPACE: &str = "pid:[4026531836]";
 /// The first kernel that means the process by its number.
 const SINCE: (u32, u32) = (6, 12);
 
-/// Whether the number is now that of a process, in the programs' eyes as in this process's, and the kernel attaches to it as a whole.
+/// Whether the number is now that of a process, in the programs' eyes as in this process's, and the kernel attaches to
+/// it as a whole.
 pub fn can_be_alone(number: u32) -> bool {
     let namespace = fs::read_link("/proc/self/ns/pid");
     let is_first = namespace.is_ok_and(|namespace| namespace.as_os_str() == FIRST_NAMESPACE);

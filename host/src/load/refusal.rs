@@ -1,7 +1,8 @@
 //! A program that the verifier refused, as Porthole's user is told of it and as it is reported.
 //!
-//! The user needs to know that it is no fault of the declaration, and which expression to leave out meanwhile; who mends it needs the declaration, the program,
-//! the kernel and the whole log. The first fits a message, the second a file, which is written where nobody else can read it.
+//! The user needs to know that it is no fault of the declaration, and which expression to leave out meanwhile; who
+//! mends it needs the declaration, the program, the kernel and the whole log. The first fits a message, the second a
+//! file, which is written where nobody else can read it.
 
 use std::fmt::{self, Write as _};
 use std::fs::{self, DirBuilder, OpenOptions};
@@ -105,8 +106,8 @@ impl Refusal {
         text
     }
 
-    /// Writes the report into the first of these directories that takes it, and gives its path. A file that is there is never changed: of a program that
-    /// was refused before there is one already.
+    /// Writes the report into the first of these directories that takes it, and gives its path. A file that is there is
+    /// never changed: of a program that was refused before there is one already.
     pub fn save(&self, declaration: &Declaration, directories: &[PathBuf]) -> io::Result<PathBuf> {
         let report = self.report(declaration);
         let mut failed = io::Error::other("there is no place for it");
@@ -181,8 +182,9 @@ impl fmt::Display for Refusal {
     }
 }
 
-/// Where reports are kept: `$XDG_STATE_HOME/porthole`, else `~/.local/state/porthole` (XDG Base Directory Specification), else, for root without a home,
-/// `/var/lib/porthole`; and where that cannot be written, where temporary files are.
+/// Where reports are kept: `$XDG_STATE_HOME/porthole`, else `~/.local/state/porthole` (XDG Base Directory
+/// Specification), else, for root without a home, `/var/lib/porthole`; and where that cannot be written, where
+/// temporary files are.
 pub fn report_directories() -> Vec<PathBuf> {
     let variable = |name| env::var_os(name).map(PathBuf::from).filter(|path| path.is_absolute());
     let state = variable("XDG_STATE_HOME")

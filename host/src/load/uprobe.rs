@@ -1,11 +1,11 @@
 //! Links to places in programs and libraries.
 //!
-//! A perf event for each place works on every kernel, but closing one waits for the kernel, and they wait for one another: 17 s for a hundred. A multi link
-//! (Linux 6.6) has all places of a program in one link, and links are closed side by side: 0.2 s. So that is taken where it is there. A program must be loaded for
-//! the one or the other.
+//! A perf event for each place works on every kernel, but closing one waits for the kernel, and they wait for one
+//! another: 17 s for a hundred. A multi link (Linux 6.6) has all places of a program in one link, and links are closed
+//! side by side: 0.2 s. So that is taken where it is there. A program must be loaded for the one or the other.
 //!
-//! A multi link can be one of a single process: its places are then left alone in all others, which pay nothing. (A perf event can be, too, but is closed to a process's threads when the first of
-//! them ends.)
+//! A multi link can be one of a single process: its places are then left alone in all others, which pay nothing. (A
+//! perf event can be, too, but is closed to a process's threads when the first of them ends.)
 
 use std::ffi::CString;
 use std::fs;
@@ -37,7 +37,8 @@ pub fn prepare(program: &mut OpenProgramMut<'_>) {
     }
 }
 
-/// Attaches a program to all places of a point: of all processes, or of the one that it asks for, where it is certain that no hit there is lost by that.
+/// Attaches a program to all places of a point: of all processes, or of the one that it asks for, where it is certain
+/// that no hit there is lost by that.
 pub fn attach(program: &ProgramMut<'_>, point: &UserPoint, body: &PointPlan) -> io::Result<Vec<Link>> {
     let session = body.session.is_some();
     if session || matches!(program.attach_type(), ProgramAttachType::TraceUprobeMulti) {
@@ -70,7 +71,8 @@ fn attach_multi(program: &ProgramMut<'_>, point: &UserPoint, process: i32, sessi
     program.attach_uprobe_multi_with_opts(process, &point.file, "", options).map_err(io::Error::other)
 }
 
-/// The kind of perf event for such places: a number that the kernel gives out at boot, and how it takes what it must know of them.
+/// The kind of perf event for such places: a number that the kernel gives out at boot, and how it takes what it must
+/// know of them.
 struct Events {
     type_: u32,
     return_bit: u32,
@@ -96,7 +98,8 @@ impl Events {
         })
     }
 
-    /// A perf event of one place in all processes, not enabled. While it is open the marker's semaphore counts one more.
+    /// A perf event of one place in all processes, not enabled. While it is open the marker's semaphore counts one
+    /// more.
     fn open(&self, point: &UserPoint, location: Location) -> io::Result<OwnedFd> {
         let path = CString::new(point.file.as_os_str().as_bytes())?;
         let size = size_of::<perf_event_attr>() as u32;

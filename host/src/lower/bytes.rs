@@ -1,7 +1,8 @@
 //! Bytes that are sent as they are, and addresses of networks, which are more than a register holds.
 //!
-//! Bytes (`buf`) are put where a text would be, and have a length as texts do; so all that is done with texts is done with them. Addresses have as many bytes as their kind
-//! says. They are put where they are wanted at once: in the record, in the scratch where a `bind` step keeps one, or on the stack to be compared. Where one is absent nothing
+//! Bytes (`buf`) are put where a text would be, and have a length as texts do; so all that is done with texts is done
+//! with them. Addresses have as many bytes as their kind says. They are put where they are wanted at once: in the
+//! record, in the scratch where a `bind` step keeps one, or on the stack to be compared. Where one is absent nothing
 //! can be relied on there, so who wants it writes zeros on that way.
 //!
 //! What is written to the stack is made of the unknown zero, for the verifier remembers constants there, too.
@@ -239,7 +240,8 @@ impl Lower<'_> {
         self.octets_used = before;
     }
 
-    /// A place on the stack for an address that is compared, until `octets_used` is what it was before: what decides between two addresses may compare others.
+    /// A place on the stack for an address that is compared, until `octets_used` is what it was before: what decides
+    /// between two addresses may compare others.
     fn take_octets(&mut self, ty: &Type) -> Octets {
         let slot = match self.octets.get(self.octets_used) {
             Some(slot) => *slot,

@@ -1,8 +1,8 @@
 //! The `emit` step: a record put together and sent.
 //!
-//! A record without texts but the thread's name is small and of fixed size: it is put together on the stack. Every other one is put together in the program's scratch,
-//! its texts one behind the other, and sent with its true length. Either way one helper copies it into the ring, and wakes the
-//! consumer only where that has caught up.
+//! A record without texts but the thread's name is small and of fixed size: it is put together on the stack. Every
+//! other one is put together in the program's scratch, its texts one behind the other, and sent with its true length.
+//! Either way one helper copies it into the ring, and wakes the consumer only where that has caught up.
 
 use super::bytes::{Octets, Place};
 use super::held::Exit;
@@ -138,8 +138,9 @@ impl Lower<'_> {
         self.send(place, length, presence);
     }
 
-    /// Writes 0 to where the field is: in words of the stack one that the verifier does not know. Before Linux 6.8 it remembers of those in which bounds they are, and takes a path
-    /// on which a field is there, and one on which it is not, for two from there on.
+    /// Writes 0 to where the field is: in words of the stack one that the verifier does not know. Before Linux 6.8 it
+    /// remembers of those in which bounds they are, and takes a path on which a field is there, and one on which it is
+    /// not, for two from there on.
     fn clear(&mut self, place: Place, field: &FieldLayout) {
         let (size, align) = field.kind.size_align();
         let unit = Size::from_bytes(align).unwrap_or(Size::B8);
@@ -234,7 +235,8 @@ impl Lower<'_> {
     }
 }
 
-/// Whether verifiers before 6.8 would tell two paths apart by what is on the stack of such a value: its bounds or, where there is none, a 0; or numbers that are chosen from.
+/// Whether verifiers before 6.8 would tell two paths apart by what is on the stack of such a value: its bounds or,
+/// where there is none, a 0; or numbers that are chosen from.
 pub fn tells_paths_apart(node: &Node, may_be_absent: bool) -> bool {
     node.ty.is_number() && (may_be_absent && !is_any(node) || chooses(node))
 }
@@ -248,7 +250,8 @@ fn chooses(node: &Node) -> bool {
     }
 }
 
-/// Whether the verifier knows nothing of such a value anyway: 8 bytes that are read, a helper's answer, or what has been bound and may be absent.
+/// Whether the verifier knows nothing of such a value anyway: 8 bytes that are read, a helper's answer, or what has
+/// been bound and may be absent.
 fn is_any(node: &Node) -> bool {
     let is_wide = matches!(node.ty, Type::Integer { bytes: 8, .. } | Type::Pointer { .. });
     match node.kind {

@@ -1,10 +1,11 @@
 //! Reads that fail, and the count of them.
 //!
-//! The problem: a helper says that a read has failed, and not why. Null is no fault, it is how lists end, and yet it is tested nowhere: an address near it
-//! reads as badly as any other, so the way on which all goes well need not ask.
+//! The problem: a helper says that a read has failed, and not why. Null is no fault, it is how lists end, and yet it is
+//! tested nowhere: an address near it reads as badly as any other, so the way on which all goes well need not ask.
 //!
-//! The idea: what has failed is looked at where that costs nothing, behind the jump. There the pointer is fetched once more from where it came from: the word that it
-//! was read into (so what is read through it goes to another word), or the program's context. Only a pointer that came from neither stays in its register meanwhile.
+//! The idea: what has failed is looked at where that costs nothing, behind the jump. There the pointer is fetched once
+//! more from where it came from: the word that it was read into (so what is read through it goes to another word), or
+//! the program's context. Only a pointer that came from neither stays in its register meanwhile.
 
 use super::held::Exit;
 use super::value::is_number;
@@ -30,7 +31,8 @@ pub enum Root {
 pub struct Faults(Vec<(BlockId, BlockId)>);
 
 impl Lower<'_> {
-    /// Where a pointer came from that is `value`. `guarded`: null has been tested, unless it is a plain number to the verifier.
+    /// Where a pointer came from that is `value`. `guarded`: null has been tested, unless it is a plain number to the
+    /// verifier.
     pub fn root(&self, pointer: &Node, value: Register, guarded: bool) -> Root {
         self.root_behind(pointer, value, 0, guarded)
     }
@@ -39,7 +41,8 @@ impl Lower<'_> {
         match &pointer.kind {
             NodeKind::Address { base, offset: more } => self.root_behind(base, value, offset + more, true),
             _ if guarded && !is_number(pointer) => Root::Sound,
-            // An integer that was loaded directly is in no word; of a pointer that is no base, `value` makes a number by a helper.
+            // An integer that was loaded directly is in no word; of a pointer that is no base, `value` makes a number
+            // by a helper.
             NodeKind::Load { access: Access::Direct, .. } if !matches!(pointer.ty, Type::Pointer { .. }) => {
                 Root::Register { register: value, offset: offset as i32, fresh: false }
             }

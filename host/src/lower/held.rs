@@ -1,13 +1,16 @@
 //! What a program must give back to the kernel, on every way out.
 //!
-//! The problem: a value that a kfunc has acquired must be released exactly once on each path, and an iterator that was begun must be destroyed; the verifier refuses a
-//! program that forgets it on one. Expressions leave in the middle, wherever something is absent, and a plugin knows nothing of it.
+//! The problem: a value that a kfunc has acquired must be released exactly once on each path, and an iterator that was
+//! begun must be destroyed; the verifier refuses a program that forgets it on one. Expressions leave in the middle,
+//! wherever something is absent, and a plugin knows nothing of it.
 //!
-//! The idea: what is held stands on a stack, in the order in which it was acquired. An [`Exit`] remembers how much was held where it was made. Who jumps to
-//! it from where more is held goes through blocks that release the rest, the last first, one block for each held value and place to go to: so paths that leave from the same
-//! depth share them. They are written behind all else.
+//! The idea: what is held stands on a stack, in the order in which it was acquired. An [`Exit`] remembers how much was
+//! held where it was made. Who jumps to it from where more is held goes through blocks that release the rest, the last
+//! first, one block for each held value and place to go to: so paths that leave from the same depth share them. They
+//! are written behind all else.
 //!
-//! Invariant: a block that is jumped to by way of [`Lower::leave`] or [`Lower::releasing`] finds held just what was held where it was made.
+//! Invariant: a block that is jumped to by way of [`Lower::leave`] or [`Lower::releasing`] finds held just what was
+//! held where it was made.
 
 use std::cell::RefCell;
 
@@ -34,7 +37,8 @@ impl Exit {
         self.depth
     }
 
-    /// The block, for a jump to it from where this is known: for [`Lower::leave`] alone, as a jump right there would forget what is held.
+    /// The block, for a jump to it from where this is known: for [`Lower::leave`] alone, as a jump right there would
+    /// forget what is held.
     fn take(&self, known: &Known) -> BlockId {
         let mut on_all = self.known.borrow_mut();
         *on_all = Some(on_all.take().map_or_else(|| known.clone(), |others| others.common(known)));
@@ -152,8 +156,9 @@ impl Lower<'_> {
         to
     }
 
-    /// Counts what has been written since it was counted last, as often as the bound values that may be null make the verifier go through it. Loops over texts that are compared, and
-    /// over the names of a path, are gone through again and again.
+    /// Counts what has been written since it was counted last, as often as the bound values that may be null make the
+    /// verifier go through it. Loops over texts that are compared, and over the names of a path, are gone through again
+    /// and again.
     pub fn count_paths(&mut self) {
         let written = self.b.operations() + self.compared as usize * 8;
         let since = written - self.holding.counted;
@@ -172,7 +177,8 @@ impl Lower<'_> {
         self.push_held(What::Iterator(slot), by);
     }
 
-    /// Opens an RCU section, where the program may sleep and the expression needs one. All other programs run in one anyhow.
+    /// Opens an RCU section, where the program may sleep and the expression needs one. All other programs run in one
+    /// anyhow.
     pub fn open_section(&mut self, node: &Node) {
         if self.body.sleeps && node.needs_rcu() {
             let [open, close] = ["bpf_rcu_read_lock", "bpf_rcu_read_unlock"].map(|name| Kfunc {
@@ -200,7 +206,8 @@ impl Lower<'_> {
         self.holding.held.push(Held { number, what, by, reason });
     }
 
-    /// What is held above this depth is one value that a `bind` step keeps: from here on in this register, and 0 there where it is absent.
+    /// What is held above this depth is one value that a `bind` step keeps: from here on in this register, and 0 there
+    /// where it is absent.
     pub fn keep_held(&mut self, depth: usize, register: Register, may_be_absent: bool) {
         self.holding.numbers += 1;
         if let Some(Held { number, what: What::Pointer { register: of, may_be_null }, .. }) =

@@ -1,8 +1,9 @@
 //! What programs of iterators do that no others do.
 //!
-//! An iterator runs as fast as the kernel can walk, and the ring is read by the very task that has the walk go on. So a walk must pause before
-//! the ring is full, and the kernel has it pause when the program has *printed* as much as the reader asked for in one `read` (kernel/bpf/bpf_iter.c:
-//! bpf_seq_read). Each event therefore prints one byte, which nobody looks at, and the reader asks for as many as the ring has room for.
+//! An iterator runs as fast as the kernel can walk, and the ring is read by the very task that has the walk go on. So a
+//! walk must pause before the ring is full, and the kernel has it pause when the program has *printed* as much as the
+//! reader asked for in one `read` (kernel/bpf/bpf_iter.c: bpf_seq_read). Each event therefore prints one byte, which
+//! nobody looks at, and the reader asks for as many as the ring has room for.
 
 use super::{Lower, helper};
 use crate::ir::{Address, Cond, Size, Space};

@@ -1,10 +1,13 @@
 //! Calls of kernel functions, and walks by the kernel's iterators.
 //!
-//! What a call acquires is held until nothing of the expression needs it any more (`held`), or, where a `bind` step names it, until the program ends.
+//! What a call acquires is held until nothing of the expression needs it any more (`held`), or, where a `bind` step
+//! names it, until the program ends.
 //!
-//! **Walks.** An open-coded iterator lives on the stack between `new` and `destroy`, and the verifier follows the loop round its `next` until a round teaches it
-//! nothing new. So what grows in the loop begins as a number that it does not know (a zero of its own, for of what shares one a test of the one tells of the other), and no test in the loop
-//! teaches it a bound of what lives on: each step begins with the zero anew. How long a walk may take is bounded by our own count of steps, for all walks of a hit together: what is beyond is left out, and marked in the record.
+//! **Walks.** An open-coded iterator lives on the stack between `new` and `destroy`, and the verifier follows the loop
+//! round its `next` until a round teaches it nothing new. So what grows in the loop begins as a number that it does not
+//! know (a zero of its own, for of what shares one a test of the one tells of the other), and no test in the loop
+//! teaches it a bound of what lives on: each step begins with the zero anew. How long a walk may take is bounded by our
+//! own count of steps, for all walks of a hit together: what is beyond is left out, and marked in the record.
 
 use super::fault::Root;
 use super::held::Exit;
@@ -45,7 +48,8 @@ impl Lower<'_> {
         }
     }
 
-    /// Ends the program by a kfunc, when all that is held has been given back and the hit is counted. Nothing comes behind.
+    /// Ends the program by a kfunc, when all that is held has been given back and the hit is counted. Nothing comes
+    /// behind.
     fn thrown(&mut self, call: &Call, node: &Node, exit: &Exit) -> Register {
         let arguments: Vec<Operand> =
             call.arguments.iter().map(|argument| self.number_or_pointer(argument, exit)).collect();
@@ -86,7 +90,8 @@ impl Lower<'_> {
         text::Found { length: self.settled(length), cut }
     }
 
-    /// Calls a kfunc; what it returns. What was held for its arguments is given back. `written` is where it writes, and how much of that counts.
+    /// Calls a kfunc; what it returns. What was held for its arguments is given back. `written` is where it writes, and
+    /// how much of that counts.
     fn called(&mut self, call: &Call, node: &Node, written: Option<(Register, u32)>, exit: &Exit) -> Register {
         let (depth, used) = (self.depth(), self.scratch.used);
         let mut slots = Vec::new();
@@ -280,8 +285,9 @@ impl Lower<'_> {
         self.b.leave_if(Cond::Eq, seen, 0, absent);
     }
 
-    /// Does `body` for each object for which the walk's condition holds, or does not, where the walk asks whether it holds for all. The blocks that it is passed are where the
-    /// next step begins, and where the walk ends; the exit is for values that are absent, and leads to the next step.
+    /// Does `body` for each object for which the walk's condition holds, or does not, where the walk asks whether it
+    /// holds for all. The blocks that it is passed are where the next step begins, and where the walk ends; the exit is
+    /// for values that are absent, and leads to the next step.
     fn each(&mut self, walk: &Walk, node: &Node, exit: &Exit, body: impl FnOnce(&mut Self, (BlockId, BlockId), &Exit)) {
         let depth = self.depth();
         let done = self.b.block();
@@ -358,8 +364,8 @@ impl Lower<'_> {
         self.b.jump(next);
     }
 
-    /// Begins a walk, and stands in it with the next object at hand, which is the last of `items`; the block to jump to for the next step. `done` is where
-    /// it ends, with the iterator still held.
+    /// Begins a walk, and stands in it with the next object at hand, which is the last of `items`; the block to jump to
+    /// for the next step. `done` is where it ends, with the iterator still held.
     fn walked_step(&mut self, over: &Over, node: &Node, done: BlockId, exit: &Exit) -> (BlockId, (u32, SlotId)) {
         let (used, steps) = (self.scratch.used, self.walked);
         let (bytes, slot) = self.take_slot(over.bytes.next_multiple_of(8));

@@ -1,11 +1,13 @@
 //! Programs that may be interrupted by themselves.
 //!
-//! The problem: at a place in a user's program the kernel runs ours in the thread that came by, and lets another thread take the CPU meanwhile, which may come
-//! by the same place (kernel/trace/trace_uprobe.c, bpf_uprobe_multi_link_attach; there is no guard against recursion there). Then the program runs twice on one
-//! CPU, and what is per CPU is not its own.
+//! The problem: at a place in a user's program the kernel runs ours in the thread that came by, and lets another thread
+//! take the CPU meanwhile, which may come by the same place (kernel/trace/trace_uprobe.c, bpf_uprobe_multi_link_attach;
+//! there is no guard against recursion there). Then the program runs twice on one CPU, and what is per CPU is not its
+//! own.
 //!
-//! The idea: counters are added to by one instruction. The scratch has some *lanes* of each program, and the program takes one that is free before it does
-//! anything else, and gives it back on each way out. Where none is free, because so many threads were put aside half-way on this CPU, the hit is lost, and counted.
+//! The idea: counters are added to by one instruction. The scratch has some *lanes* of each program, and the program
+//! takes one that is free before it does anything else, and gives it back on each way out. Where none is free, because
+//! so many threads were put aside half-way on this CPU, the hit is lost, and counted.
 
 use super::{COUNTERS_END, Counter, Lower, SCRATCH, emit, text};
 use crate::ir::{Address, AluOp, AtomicOp, Cond, Register, Size, Space};

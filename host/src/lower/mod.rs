@@ -1,18 +1,21 @@
 //! A plan to IR: one function for each attach point of each probe.
 //!
-//! A program counts a hit, goes through its steps, and leaves by exactly one of three ways, each of which counts: *filtered* (a `when` was false or
-//! absent), *emitted* (the record is in the ring), *lost* (the ring was full). So hits = filtered + emitted + lost holds at any time at which no
-//! program runs. Reads that fail are counted beside that (`fault`): a hit may meet several, and be any of the three.
+//! A program counts a hit, goes through its steps, and leaves by exactly one of three ways, each of which counts:
+//! *filtered* (a `when` was false or absent), *emitted* (the record is in the ring), *lost* (the ring was full). So
+//! hits = filtered + emitted + lost holds at any time at which no program runs. Reads that fail are counted beside that
+//! (`fault`): a hit may meet several, and be any of the three.
 //!
-//! A program keeps its counters in an entry of its own of a per-CPU map. The kernel never runs a program while the same one runs on the same CPU
-//! (kernel/trace/bpf_trace.c: bpf_trace_run, trace_call_bpf; it counts what it skips for that as recursion misses), so plain additions lose nothing.
-//! For the same reason the scratch in which long records are put together is safe. Programs at places in user memory are another matter (`lanes`).
+//! A program keeps its counters in an entry of its own of a per-CPU map. The kernel never runs a program while the same
+//! one runs on the same CPU (kernel/trace/bpf_trace.c: bpf_trace_run, trace_call_bpf; it counts what it skips for that
+//! as recursion misses), so plain additions lose nothing. For the same reason the scratch in which long records are put
+//! together is safe. Programs at places in user memory are another matter (`lanes`).
 //!
-//! The verifier follows every path, and takes two paths that meet for one only where what it knows of the registers agrees. A value that is a known 1 on one path and
-//! a known 0 on the other would double its work, and again at the next such value. So where paths meet, such values are made of an *unknown zero*, read from
-//! memory that always holds 0, and a pointer never meets a 0 in one register. For the same reason nothing is learned of what lives on: a test of a bound
-//! value, or of what a call has given once and for all, is a test of a *fresh* copy, the value plus the unknown zero. Without it twenty values that may be absent,
-//! each used twice, were a million paths.
+//! The verifier follows every path, and takes two paths that meet for one only where what it knows of the registers
+//! agrees. A value that is a known 1 on one path and a known 0 on the other would double its work, and again at the
+//! next such value. So where paths meet, such values are made of an *unknown zero*, read from memory that always holds
+//! 0, and a pointer never meets a 0 in one register. For the same reason nothing is learned of what lives on: a test of
+//! a bound value, or of what a call has given once and for all, is a test of a *fresh* copy, the value plus the unknown
+//! zero. Without it twenty values that may be absent, each used twice, were a million paths.
 
 mod bytes;
 mod emit;
@@ -54,14 +57,18 @@ const SCRATCH: MapId = MapId(2);
 /// Bytes of scratch of one program at most (kernel/bpf/arraymap.c: PCPU_MIN_UNIT_SIZE).
 pub const MAX_SCRATCH: u32 = 32 * 1024;
 
-/// Bytes of texts that a program compares with one another at most; of two, those of the shorter, and of a path [`path::COMPARED`]. See [`MAX_OPERATIONS`].
+/// Bytes of texts that a program compares with one another at most; of two, those of the shorter, and of a path
+/// [`path::COMPARED`]. See [`MAX_OPERATIONS`].
 pub const MAX_COMPARED: u32 = 16 * 1024;
-/// Operations of a program at most, so that the verifier can follow each: it keeps in mind at most 8192 branches that it has still to look at
-/// (kernel/bpf/verifier.c: BPF_COMPLEXITY_LIMIT_JMP_SEQ). An operation is one branch at most, and a comparison two for each 8 bytes. Most operations
-/// become one to three instructions, none many more, so jumps, which reach 32767 instructions far, reach all of a program.
+/// Operations of a program at most, so that the verifier can follow each: it keeps in mind at most 8192 branches that
+/// it has still to look at (kernel/bpf/verifier.c: BPF_COMPLEXITY_LIMIT_JMP_SEQ). An operation is one branch at most,
+/// and a comparison two for each 8 bytes. Most operations become one to three instructions, none many more, so jumps,
+/// which reach 32767 instructions far, reach all of a program.
 pub const MAX_OPERATIONS: usize = 4096;
-/// Paths that the verifier follows at most, times the operations of a program, those of loops over texts and directories as often as it goes through them. What a kfunc has
-/// given and a `bind` step keeps may be null on some paths and not on others, and owned on these alone, so the verifier takes them for one nowhere: each such value doubles them.
+/// Paths that the verifier follows at most, times the operations of a program, those of loops over texts and
+/// directories as often as it goes through them. What a kfunc has given and a `bind` step keeps may be null on some
+/// paths and not on others, and owned on these alone, so the verifier takes them for one nowhere: each such value
+/// doubles them.
 pub const MAX_PATHS: usize = 1 << 18;
 /// Operations of all programs at most: what one plugin may keep the compiler busy with.
 pub const MAX_ALL_OPERATIONS: usize = 1 << 18;
@@ -125,7 +132,8 @@ pub struct ProgramOf {
     pub point: usize,
 }
 
-/// A probe asks for more than a program can hold, or all of them for more than is compiled in reasonable time, although each part is within bounds.
+/// A probe asks for more than a program can hold, or all of them for more than is compiled in reasonable time, although
+/// each part is within bounds.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum LowerError {
     #[error(
@@ -151,7 +159,8 @@ pub enum LowerError {
     AllOperations,
 }
 
-/// Makes IR of a plan. `plugin` names the plugin in reasons; `ring` is the ring buffer's bytes: a power of two, and a multiple of the page size.
+/// Makes IR of a plan. `plugin` names the plugin in reasons; `ring` is the ring buffer's bytes: a power of two, and a
+/// multiple of the page size.
 pub fn lower(plan: &Plan, plugin: &str, ring: u32) -> Result<Ir, LowerError> {
     let mut module = Module::default();
     let mut programs = Vec::new();
@@ -162,7 +171,8 @@ pub fn lower(plan: &Plan, plugin: &str, ring: u32) -> Result<Ir, LowerError> {
                 number: programs.len() as u32,
                 scratch: scratch_entries,
                 name: format!("{}_{point}", p.name),
-                // Nobody has checked a file's name, nor what control characters an expression holds: reasons are for terminals and the kernel's log.
+                // Nobody has checked a file's name, nor what control characters an expression holds: reasons are for
+                // terminals and the kernel's log.
                 file: format!("{}:{}", Shown(plugin), p.name),
             };
             let schema = &plan.schemas[usize::from(p.schema)];
@@ -295,7 +305,8 @@ struct Lower<'a> {
 /// What a `bind` step has left.
 #[derive(Clone, Copy)]
 enum Local {
-    /// `present`: a register that is 0 where the value is absent; none: it never is. `plain`: it is a number to the verifier, whatever it is to us.
+    /// `present`: a register that is 0 where the value is absent; none: it never is. `plain`: it is a number to the
+    /// verifier, whatever it is to us.
     Value {
         value: Register,
         present: Option<Register>,
@@ -480,7 +491,8 @@ impl<'a> Lower<'a> {
             self.b.enter(exit.block());
             self.b.copy(present, self.zero);
             match kept {
-                // As a field that is cleared: before Linux 6.8, the bounds of what is kept on the stack tell the two paths apart for good.
+                // As a field that is cleared: before Linux 6.8, the bounds of what is kept on the stack tell the two
+                // paths apart for good.
                 None if ty.is_number() => self.b.copy(result, self.zero),
                 _ => self.b.set(result, 0),
             }
@@ -575,7 +587,8 @@ impl<'a> Lower<'a> {
         self.b.load(Address::at(self.counters, Space::MapValue, ZERO_AT), Size::B8)
     }
 
-    /// What the verifier has learned of the zero it has not learned of this one. What is a copy of the zero, or a number more, is a way to learn of it.
+    /// What the verifier has learned of the zero it has not learned of this one. What is a copy of the zero, or a
+    /// number more, is a way to learn of it.
     fn renew_zero(&mut self) {
         let zero = self.unknown_zero();
         self.b.copy(self.zero, zero);

@@ -1,14 +1,17 @@
 //! Paths of files.
 //!
-//! The problem: a path is read from its end. Each dentry knows its name and the directory that it is in, and where a file system ends, the mount knows where it is mounted. The
-//! kernel has a helper for it (bpf_d_path), which few programs may call: those at some dozen functions, and those that may sleep.
+//! The problem: a path is read from its end. Each dentry knows its name and the directory that it is in, and where a
+//! file system ends, the mount knows where it is mounted. The kernel has a helper for it (bpf_d_path), which few
+//! programs may call: those at some dozen functions, and those that may sleep.
 //!
-//! The idea: the way up only collects dentries, in the scratch, which is one read for each; the way back writes their names, in their order, to where the text is wanted. So
-//! a path that is too long is cut at its end, as other texts are.
+//! The idea: the way up only collects dentries, in the scratch, which is one read for each; the way back writes their
+//! names, in their order, to where the text is wanted. So a path that is too long is cut at its end, as other texts
+//! are.
 //!
-//! What the way up has reached is kept in memory, whose contents the verifier does not keep in mind: it goes through each step of both loops once, whatever way
-//! it has come. No lock is held: of a file that is moved meanwhile the path may be made of both its places. Names are read up to their 0, not by their lengths, so
-//! that what is read of one that changes is a name all the same.
+//! What the way up has reached is kept in memory, whose contents the verifier does not keep in mind: it goes through
+//! each step of both loops once, whatever way it has come. No lock is held: of a file that is moved meanwhile the path
+//! may be made of both its places. Names are read up to their 0, not by their lengths, so that what is read of one that
+//! changes is a name all the same.
 
 use super::fault::Root;
 use super::held::Exit;
@@ -25,7 +28,8 @@ const NAME: u32 = 256;
 /// Branches that the verifier keeps in mind for a path, as bytes of compared texts, of which 8 are two.
 pub const COMPARED: u32 = 6 * STEPS as u32 * 4;
 
-/// Dentries that have been collected: more than there are steps, and a power of two, so that a number of one is bounded by its bits.
+/// Dentries that have been collected: more than there are steps, and a power of two, so that a number of one is bounded
+/// by its bits.
 const COLLECTED: u32 = 64;
 /// Behind them, u64 each: how many they are, the dentry that has been reached, its mount, and that mount's root.
 const COUNT: i32 = 8 * COLLECTED as i32;

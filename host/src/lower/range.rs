@@ -1,7 +1,8 @@
 //! Between which bounds a value lies, as far as its expression tells.
 //!
-//! Division is unsigned in the instruction set, and that of signed values takes seven instructions more, unless neither side can be negative. Much of what is divided cannot
-//! be, without its type saying so: arithmetic gives signed values of 64 bits, made of ids, sizes and differences of these.
+//! Division is unsigned in the instruction set, and that of signed values takes seven instructions more, unless neither
+//! side can be negative. Much of what is divided cannot be, without its type saying so: arithmetic gives signed values
+//! of 64 bits, made of ids, sizes and differences of these.
 
 use super::{Local, Lower};
 use crate::plan::arithmetic::Op;

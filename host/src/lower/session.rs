@@ -1,8 +1,9 @@
 //! Programs that are called at both the entry and the return of a function.
 //!
-//! The kernel leaves out a program where it must not run, and counts that (`missed`). An entry that was left out has kept no time. From Linux 6.14 on its return is left out, too; before, and at
-//! fexit, it comes, and finds a 0: whoever takes the time leaves one, as the kernel may use the place again without clearing it (kernel/trace/bpf_trace.c: kprobe_multi_link_prog_run). Then it is
-//! no hit, as it is none on later kernels.
+//! The kernel leaves out a program where it must not run, and counts that (`missed`). An entry that was left out has
+//! kept no time. From Linux 6.14 on its return is left out, too; before, and at fexit, it comes, and finds a 0: whoever
+//! takes the time leaves one, as the kernel may use the place again without clearing it (kernel/trace/bpf_trace.c:
+//! kprobe_multi_link_prog_run). Then it is no hit, as it is none on later kernels.
 
 use super::held::Exit;
 use super::known::Known;

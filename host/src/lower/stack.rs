@@ -1,7 +1,8 @@
 //! Call stacks: the addresses themselves, put where a text would be.
 //!
-//! The kernel would keep stacks for us and give a number for each (bpf_get_stackid). Two stacks may then share a number, and one is lost; nobody knows when a stack is wanted no
-//! more; and who reads the number must ask for the stack later. A record with the addresses in it is longer, and whole.
+//! The kernel would keep stacks for us and give a number for each (bpf_get_stackid). Two stacks may then share a
+//! number, and one is lost; nobody knows when a stack is wanted no more; and who reads the number must ask for the
+//! stack later. A record with the addresses in it is longer, and whole.
 
 use super::held::Exit;
 use super::text::Found;
@@ -16,8 +17,9 @@ pub const FRAME: u32 = 8;
 const USER: i32 = 1 << 8;
 
 impl Lower<'_> {
-    /// Writes the addresses to `to`, where there is room for one more than are wanted: so a stack that is longer is told from one that just fits. The kernel stops at
-    /// [`FRAMES`], and does not tell whether there were more: of so many, there were.
+    /// Writes the addresses to `to`, where there is room for one more than are wanted: so a stack that is longer is
+    /// told from one that just fits. The kernel stops at [`FRAMES`], and does not tell whether there were more: of so
+    /// many, there were.
     pub fn stack_into(&mut self, of: Memory, to: Register, frames: u32, exit: &Exit) -> Found {
         let asked = (frames + 1).min(FRAMES) * FRAME;
         let flags = if of == Memory::User { USER } else { 0 };

@@ -30,7 +30,8 @@ pub fn max(node: &Node) -> u32 {
     node.ty.tail().unwrap_or(0)
 }
 
-/// Bytes that reading a text may write: its terminating 0, and one more byte to see whether it was cut; of a path a whole name more. Or those of an address.
+/// Bytes that reading a text may write: its terminating 0, and one more byte to see whether it was cut; of a path a
+/// whole name more. Or those of an address.
 pub fn room(node: &Node) -> u32 {
     match &node.kind {
         NodeKind::Path { .. } => path::room(max(node)),
@@ -179,8 +180,8 @@ impl Lower<'_> {
         Found { length: self.b.constant(length), cut: self.b.constant(0) }
     }
 
-    /// What is there in full or not at all. Were its length a number that the verifier knows, what comes behind it in the record were at another known place for each set of
-    /// fields that are absent, and each set a path of its own.
+    /// What is there in full or not at all. Were its length a number that the verifier knows, what comes behind it in
+    /// the record were at another known place for each set of fields that are absent, and each set a path of its own.
     pub fn all(&mut self, max: u32) -> Found {
         let length = self.b.constant(max.into());
         Found { length: self.bounded(length, max), cut: self.b.constant(0) }
@@ -195,8 +196,9 @@ impl Lower<'_> {
         }
     }
 
-    /// `from` is read up to its first 0 byte. One byte more than wanted is asked for, and one for the 0 that the helper puts at the end: so a text that was longer is
-    /// told from one that just fits. Of an array nothing lies behind its last byte that would belong to it.
+    /// `from` is read up to its first 0 byte. One byte more than wanted is asked for, and one for the 0 that the helper
+    /// puts at the end: so a text that was longer is told from one that just fits. Of an array nothing lies behind its
+    /// last byte that would belong to it.
     fn str_into(
         &mut self,
         to: Register,
@@ -209,7 +211,8 @@ impl Lower<'_> {
         let id = if access == Access::User { helper::PROBE_READ_USER_STR } else { helper::PROBE_READ_KERNEL_STR };
         let asked = max as i32 + if array { 1 } else { 2 };
         let read = self.helper(id, &[to.into(), asked.into(), from.into()]);
-        // For an empty text of user memory, older kernels (6.12) answer 0 and not 1: the length is then -1, and becomes 0 without a branch.
+        // For an empty text of user memory, older kernels (6.12) answer 0 and not 1: the length is then -1, and becomes
+        // 0 without a branch.
         let user = access == Access::User;
         self.leave_if_failed(Cond::Slt, read, i32::from(!user), root, exit);
         let length = self.b.register();
@@ -232,7 +235,8 @@ impl Lower<'_> {
 
     /// Makes a length one of at most `max`, and marks what was longer as cut.
     pub fn cut_to(&mut self, length: Register, cut: Register, max: u32) {
-        // The verifier goes on behind a branch first, and what it has seen with a length of 0 to `max` it need not see again with one of `max`.
+        // The verifier goes on behind a branch first, and what it has seen with a length of 0 to `max` it need not see
+        // again with one of `max`.
         let (long, fits, join) = (self.b.block(), self.b.block(), self.b.block());
         self.b.branch(Cond::Gt, length, max as i32, long, fits);
         self.b.enter(fits);
@@ -253,8 +257,8 @@ impl Lower<'_> {
         self.settled(length)
     }
 
-    /// The value in a register of its own, made behind what has been learned of it: one that has been put to the stack before that is as unknown as it was, to verifiers
-    /// before 6.8, when it comes back.
+    /// The value in a register of its own, made behind what has been learned of it: one that has been put to the stack
+    /// before that is as unknown as it was, to verifiers before 6.8, when it comes back.
     pub fn settled(&mut self, value: Register) -> Register {
         self.b.alu(AluOp::Add, value, 0)
     }
@@ -284,7 +288,8 @@ impl Lower<'_> {
         let count = self.b.alu(AluOp::And, count, 7);
         let mut length = self.b.alu(AluOp::Add, count, before);
         if space != Space::Stack {
-            // What stands behind it is found by it. Below 8 on one path and above on the other, the verifier would keep apart all that, and again with each name.
+            // What stands behind it is found by it. Below 8 on one path and above on the other, the verifier would keep
+            // apart all that, and again with each name.
             length = self.bounded(length, COMM - 1);
         }
         Found { length, cut: self.b.constant(0) }
@@ -410,7 +415,8 @@ impl Lower<'_> {
         self.b.branch(Cond::Lt, last, index, no, body);
         self.b.enter(body);
         let from = self.b.alu(AluOp::Add, to, index);
-        // The first piece tells nearly always. Behind it all are looked at together: with a way on for each, the verifier has so many to follow that it forgets which it has been, and follows them all.
+        // The first piece tells nearly always. Behind it all are looked at together: with a way on for each, the
+        // verifier has so many to follow that it forgets which it has been, and follows them all.
         let mut pieces = pieces.into_iter();
         if let Some((chunk, _)) = pieces.next() {
             self.leave_unless_equal(Address::at(from, Space::MapValue, 0), chunk, next);
@@ -475,7 +481,8 @@ impl Lower<'_> {
         }
     }
 
-    /// Two texts that are known only when the probe fires: their lengths, then 8 bytes at a time, with zeros behind each text.
+    /// Two texts that are known only when the probe fires: their lengths, then 8 bytes at a time, with zeros behind
+    /// each text.
     fn same_bytes(&mut self, left: &Node, right: &Node, yes: BlockId, no: BlockId, exit: &Exit) {
         let before = self.scratch.used;
         let (left_at, right_at) = (self.reserve(room(left) + 8), self.reserve(room(right) + 8));
@@ -497,7 +504,8 @@ impl Lower<'_> {
         let index = self.b.constant(0);
         self.b.jump(head);
         self.b.enter(head);
-        // Verifiers before 6.8 know where this leads only if what they know for certain, the index, stands on the right.
+        // Verifiers before 6.8 know where this leads only if what they know for certain, the index, stands on the
+        // right.
         self.b.branch(Cond::Le, length, index, yes, body);
         self.b.enter(body);
         let [left_word, right_word] = [left_to, right_to].map(|to| {

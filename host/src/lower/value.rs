@@ -11,7 +11,8 @@ use crate::plan::kfunc::Gives;
 use crate::plan::{Access, Builtin, Node, NodeKind, Origin, Type};
 
 impl Lower<'_> {
-    /// The node's value in 64 bits; goes to `exit` where it is absent. What had to be held for it is released, unless the value is a pointer to that.
+    /// The node's value in 64 bits; goes to `exit` where it is absent. What had to be held for it is released, unless
+    /// the value is a pointer to that.
     pub fn value(&mut self, node: &Node, exit: &Exit) -> Register {
         let depth = self.depth();
         let value = self.computed(node, exit);
@@ -202,8 +203,9 @@ impl Lower<'_> {
         number
     }
 
-    /// Whether the node's register, or one that the verifier knows to be as far from it as a constant says, is used again. Pointers that the verifier
-    /// keeps an eye on are left out: it must learn whether they are null, and adds no unknown number to them.
+    /// Whether the node's register, or one that the verifier knows to be as far from it as a constant says, is used
+    /// again. Pointers that the verifier keeps an eye on are left out: it must learn whether they are null, and adds no
+    /// unknown number to them.
     pub fn lives_on(&self, node: &Node) -> bool {
         match &node.kind {
             NodeKind::Local(_) => self.is_plain(node),
@@ -247,7 +249,8 @@ impl Lower<'_> {
         }
     }
 
-    /// The node's value as a plain number to the verifier: what it takes for a pointer goes through memory, whose contents it does not keep in mind.
+    /// The node's value as a plain number to the verifier: what it takes for a pointer goes through memory, whose
+    /// contents it does not keep in mind.
     pub fn plain(&mut self, node: &Node, exit: &Exit) -> Register {
         let depth = self.depth();
         let value = self.value(node, exit);
@@ -262,8 +265,9 @@ impl Lower<'_> {
     /// The pointer as a number that the verifier knows nothing of.
     pub fn forgotten(&mut self, pointer: Register) -> Register {
         if lanes::is_reentered(self.body) {
-            // What is per CPU another thread may write to in between: by way of the thread's own stack, of which a helper reads numbers. It puts them where the pointer was: left
-            // there, one into a dynptr would make each step of a walk a new one to the verifier.
+            // What is per CPU another thread may write to in between: by way of the thread's own stack, of which a
+            // helper reads numbers. It puts them where the pointer was: left there, one into a dynptr would make each
+            // step of a walk a new one to the verifier.
             let (bytes, slot) = self.take_slot(8);
             self.b.store(Address::slot(slot, 0), pointer, Size::B8);
             let (into, from) = (self.b.address_of(slot, 0), self.b.address_of(slot, 0));
@@ -395,7 +399,8 @@ impl Lower<'_> {
         }
     }
 
-    /// What the traced function was passed, or returns, out of the verifier's sight. The helpers fail at no program that the checker lets use them.
+    /// What the traced function was passed, or returns, out of the verifier's sight. The helpers fail at no program
+    /// that the checker lets use them.
     fn fetched(&mut self, argument: Option<u32>) -> Register {
         // Verifiers before 6.3 want memory that a helper writes to have been written to.
         self.b.store(Address::slot(self.word, 0), 0, Size::B8);
@@ -408,8 +413,8 @@ impl Lower<'_> {
         self.b.load(Address::slot(self.word, 0), Size::B8)
     }
 
-    /// Words of the context that are to be read as if they stood side by side. They are put there each time: it costs less than to know whether they are
-    /// there already.
+    /// Words of the context that are to be read as if they stood side by side. They are put there each time: it costs
+    /// less than to know whether they are there already.
     fn gathered(&mut self, offsets: [u32; 2]) -> Register {
         let slot = *self.gathered.entry(offsets).or_insert_with(|| self.b.slot(16));
         for (offset, at) in offsets.into_iter().zip([0, 8]) {
@@ -469,8 +474,8 @@ impl Lower<'_> {
         self.leave_if_failed(Cond::Ne, failed, 0, root, exit);
     }
 
-    /// A pointer that may be added to. The verifier forbids that with one that may be null, and knows of each pointer that came from the context
-    /// or by a direct load whether it may.
+    /// A pointer that may be added to. The verifier forbids that with one that may be null, and knows of each pointer
+    /// that came from the context or by a direct load whether it may.
     pub fn guarded(&mut self, pointer: &Node, exit: &Exit) -> Register {
         let value = match &pointer.kind {
             NodeKind::Load { base, offset, bytes, access: Access::Direct, .. } => {
@@ -610,7 +615,8 @@ fn never_null(pointer: &Node) -> bool {
     )
 }
 
-/// What the pointer's value is where a null was followed on the way to it; none where that cannot be, or has been tested.
+/// What the pointer's value is where a null was followed on the way to it; none where that cannot be, or has been
+/// tested.
 fn null_at(pointer: &Node) -> Option<u32> {
     match &pointer.kind {
         NodeKind::Address { base, offset } => Some(null_at(base).filter(|_| is_number(base))? + offset),

@@ -146,7 +146,8 @@ impl Btf {
         let id = added(id, || "a prototype".to_owned())?;
         for &(parameter, ty) in parameters {
             let parameter = c_string(parameter)?;
-            // SAFETY: as above; libbpf copies the name, and the last type added is the prototype that it becomes part of.
+            // SAFETY: as above; libbpf copies the name, and the last type added is the prototype that it becomes part
+            // of.
             let status = unsafe { sys::btf__add_func_param(self.0.as_ptr(), parameter.as_ptr(), ty.0) };
             succeeded(status, || format!("parameter {parameter:?}"))?;
         }
@@ -201,7 +202,8 @@ impl Btf {
         if data.is_null() {
             return Err(BtfError { what: "a header".to_owned(), source: io::Error::last_os_error() });
         }
-        // SAFETY: libbpf gave `size` bytes at `data`, which stay until the BTF is changed or freed; we hold it till then.
+        // SAFETY: libbpf gave `size` bytes at `data`, which stay until the BTF is changed or freed; we hold it till
+        // then.
         Ok(unsafe { std::slice::from_raw_parts(data.cast::<u8>(), size as usize) }.to_vec())
     }
 }

@@ -60,7 +60,8 @@ fn check_names(object: &Object) -> Result<(), WriteError> {
     Ok(())
 }
 
-/// The kernel's rule for names of BTF functions (`btf_name_valid_identifier` in kernel/bpf/btf.c), with the length of before 6.1.
+/// The kernel's rule for names of BTF functions (`btf_name_valid_identifier` in kernel/bpf/btf.c), with the length of
+/// before 6.1.
 fn is_identifier(name: &str) -> bool {
     let starts_well = name.starts_with(|c: char| c.is_ascii_alphabetic() || c == '_');
     starts_well && name.len() <= 127 && name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_')

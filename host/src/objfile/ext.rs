@@ -1,7 +1,7 @@
 //! The section `.BTF.ext`: which function and which line each instruction belongs to.
 //!
-//! A header, then the two tables. Each table is the size of its records, then for each executable section its name, the number of
-//! records, and the records in the order of their offsets (Documentation/bpf/btf.rst, ".BTF.ext section").
+//! A header, then the two tables. Each table is the size of its records, then for each executable section its name, the
+//! number of records, and the records in the order of their offsets (Documentation/bpf/btf.rst, ".BTF.ext section").
 
 /// Where a function begins.
 pub(super) struct FuncInfo {
@@ -40,7 +40,8 @@ pub(super) fn encode(sections: &[SectionInfo]) -> Vec<u8> {
     bytes.extend(MAGIC.to_le_bytes());
     bytes.extend([VERSION, NO_FLAGS]);
     let (functions_size, lines_size) = (functions.len() as u32, lines.len() as u32);
-    // The header's size; then where each table starts after the header, and its size. The third, of CO-RE relocations, is empty.
+    // The header's size; then where each table starts after the header, and its size. The third, of CO-RE relocations,
+    // is empty.
     for word in [HEADER_SIZE, 0, functions_size, functions_size, lines_size, functions_size + lines_size, 0] {
         bytes.extend(word.to_le_bytes());
     }

@@ -1,10 +1,10 @@
 //! Functions and maps to an object file that libbpf opens.
 //!
-//! An object file is a relocatable ELF: each function in the section that says what kind of program it is, subprograms in `.text`,
-//! maps as variables of `.maps`, and relocations where instructions refer to either. `.BTF` gives the types, `.BTF.ext` tells
-//! which function and which line of source each instruction belongs to; the lines are the instructions' [`Reason`]s, and the
-//! verifier's log quotes them. The form is that of `clang -target bpf -g`, as libbpf's `libbpf.c` and the kernel's
-//! Documentation/bpf/btf.rst describe it.
+//! An object file is a relocatable ELF: each function in the section that says what kind of program it is, subprograms
+//! in `.text`, maps as variables of `.maps`, and relocations where instructions refer to either. `.BTF` gives the
+//! types, `.BTF.ext` tells which function and which line of source each instruction belongs to; the lines are the
+//! instructions' [`Reason`]s, and the verifier's log quotes them. The form is that of `clang -target bpf -g`, as
+//! libbpf's `libbpf.c` and the kernel's Documentation/bpf/btf.rst describe it.
 //!
 //! Nothing here knows of probes. The same object gives the same bytes.
 
@@ -52,8 +52,8 @@ pub struct Function {
 pub enum Role {
     /// The kernel, with the context's address in `r1`.
     Entry {
-        /// Tells libbpf the program type and where to attach, such as `tracepoint/syscalls/sys_enter_openat`. Several functions
-        /// can be in one section.
+        /// Tells libbpf the program type and where to attach, such as `tracepoint/syscalls/sys_enter_openat`. Several
+        /// functions can be in one section.
         section: String,
     },
     /// Other functions of the object, with `parameters` (at most 5) 64-bit integers in `r1` to `r5`.
@@ -120,8 +120,9 @@ pub fn write(object: &Object) -> Result<Vec<u8>, WriteError> {
     elf::write(object, &layout, &types)
 }
 
-/// The name under which an object lists a kfunc. libbpf leaves out what follows the last `___` of one, which marks a program's own variant (bpf_core_essential_name_len), and
-/// there are kfuncs whose names have that: `scx_bpf_reenqueue_local___v2`.
+/// The name under which an object lists a kfunc. libbpf leaves out what follows the last `___` of one, which marks a
+/// program's own variant (bpf_core_essential_name_len), and there are kfuncs whose names have that:
+/// `scx_bpf_reenqueue_local___v2`.
 fn extern_name(kfunc: &str) -> Cow<'_, str> {
     if kfunc.contains("___") { Cow::Owned(format!("{kfunc}___kfunc")) } else { Cow::Borrowed(kfunc) }
 }

@@ -286,7 +286,8 @@ fn says_why(log: &str, text: &str, place: &str) {
     assert!(log.contains(&expected), "{log}");
 }
 
-/// Attaches a program to the tracepoint that its section names. libbpf would ask a tracefs that is mounted, and none need be.
+/// Attaches a program to the tracepoint that its section names. libbpf would ask a tracefs that is mounted, and none
+/// need be.
 fn attach(program: &libbpf_rs::ProgramMut<'_>) -> libbpf_rs::Link {
     let name = program.section().to_string_lossy().rsplit_once('/').unwrap().1.to_owned();
     let format = KernelFacts::running().tracepoint("syscalls", &name).unwrap().unwrap();

@@ -50,7 +50,8 @@ impl<'a> Builder<'a> {
         Ok(Self { object, btf, int, u8, u64, c_types: HashMap::new(), lines: vec![None; object.reasons.len()] })
     }
 
-    /// Describes the maps as libbpf reads them, each by a variable of a struct type; gives the variables' offsets and sizes.
+    /// Describes the maps as libbpf reads them, each by a variable of a struct type; gives the variables' offsets and
+    /// sizes.
     fn maps(&mut self) -> Result<Vec<(u32, u32)>, BtfError> {
         let object = self.object;
         let mut placements = Vec::new();
@@ -66,8 +67,8 @@ impl<'a> Builder<'a> {
         Ok(placements.iter().map(|placement| (placement.offset, placement.size)).collect())
     }
 
-    /// libbpf takes a number from the length of the array that a member points to, and the absence of a member as 0. The array
-    /// is one of bytes, because the kernel refuses arrays of 4 GiB.
+    /// libbpf takes a number from the length of the array that a member points to, and the absence of a member as 0.
+    /// The array is one of bytes, because the kernel refuses arrays of 4 GiB.
     fn map(&mut self, map: &MapDef) -> Result<(TypeId, u32), BtfError> {
         let numbers = [
             ("type", map.kind.number()),
@@ -162,8 +163,8 @@ impl<'a> Builder<'a> {
         Ok(info)
     }
 
-    /// The kernel wants a line for the first instruction of every function (`check_btf_line` in kernel/bpf/verifier.c), so one
-    /// that begins without a reason gets its own name for a line.
+    /// The kernel wants a line for the first instruction of every function (`check_btf_line` in kernel/bpf/verifier.c),
+    /// so one that begins without a reason gets its own name for a line.
     fn push_lines(&mut self, lines: &mut Vec<LineInfo>, placed: Placed) -> Result<(), BtfError> {
         let object = self.object;
         let function = &object.functions[placed.function];

@@ -4,7 +4,8 @@ use std::fmt::Write;
 
 use crate::plan::is_unsafe;
 
-/// Text for a terminal: control characters, and those that change the direction of text, escaped; a backslash stays as it is.
+/// Text for a terminal: control characters, and those that change the direction of text, escaped; a backslash stays as
+/// it is.
 pub fn terminal(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     for c in text.chars() {

@@ -1,8 +1,9 @@
 //! A row as a JSON object on a line of its own: `{"plugin":…,"event":…,"time_ns":…,"fields":{…}}`.
 //!
-//! Integers are exact, absent is null, floats that JSON has no number for are strings, and text and bytes that are not UTF-8 are `{"escaped":"…"}`: backslashes
-//! doubled and every byte that is not UTF-8 as `\xNN`. Addresses are strings, and flags a list of names, behind which what has none is a hexadecimal number in a string. A column name that comes twice gets a number behind its second coming. Characters that a
-//! terminal obeys are written as JSON's `\uNNNN`.
+//! Integers are exact, absent is null, floats that JSON has no number for are strings, and text and bytes that are not
+//! UTF-8 are `{"escaped":"…"}`: backslashes doubled and every byte that is not UTF-8 as `\xNN`. Addresses are strings,
+//! and flags a list of names, behind which what has none is a hexadecimal number in a string. A column name that comes
+//! twice gets a number behind its second coming. Characters that a terminal obeys are written as JSON's `\uNNNN`.
 
 use std::collections::HashMap;
 use std::io;

@@ -1,9 +1,11 @@
 //! Sinks: rows rendered and written.
 //!
-//! Each plugin's task renders its own rows and hands the bytes to one writer. The way there holds few of them: where stdout is read slowly, the
-//! plugins wait, their rings fill, and the kernel counts what is lost. So nothing is dropped between a handler and the reader of the output.
+//! Each plugin's task renders its own rows and hands the bytes to one writer. The way there holds few of them: where
+//! stdout is read slowly, the plugins wait, their rings fill, and the kernel counts what is lost. So nothing is dropped
+//! between a handler and the reader of the output.
 //!
-//! What a handler has sent can become far more bytes than it was, and take long to be named: it is rendered piece by piece, and between two of them others have their turn.
+//! What a handler has sent can become far more bytes than it was, and take long to be named: it is rendered piece by
+//! piece, and between two of them others have their turn.
 
 mod escape;
 mod json;
@@ -123,8 +125,8 @@ pub struct Renderer {
 }
 
 impl Renderer {
-    /// `several`: whether rows of other plugins come between, so that each must name its plugin. `start` is when the run began, in nanoseconds
-    /// since boot.
+    /// `several`: whether rows of other plugins come between, so that each must name its plugin. `start` is when the
+    /// run began, in nanoseconds since boot.
     pub fn new(plugin: &str, format: Format, schemas: Vec<Schema>, several: bool, start: u64) -> Renderer {
         let sink = match format {
             Format::Text => Sink::Text(text::Table::new(several.then(|| escape_terminal(plugin)), start)),

@@ -1,6 +1,7 @@
 //! Records as rows, by their schemas.
 //!
-//! The records have been checked: whole, of these schemas, with slots inside them. Rows that plugins send of their events' fields look as records would.
+//! The records have been checked: whole, of these schemas, with slots inside them. Rows that plugins send of their
+//! events' fields look as records would.
 
 use std::collections::HashMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -86,7 +87,8 @@ impl Named {
         Named { fields }
     }
 
-    /// Shows the numbers of a row that has the name of an event by their names, in columns that have the names of its fields.
+    /// Shows the numbers of a row that has the name of an event by their names, in columns that have the names of its
+    /// fields.
     pub fn show(&self, row: &mut Row, schemas: &[Schema]) {
         let Some(fields) = self.fields.get(&row.name) else { return };
         for (column, value) in &mut row.columns {

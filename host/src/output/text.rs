@@ -1,7 +1,7 @@
 //! Rows as columns under a heading.
 //!
-//! A heading is printed whenever the row is not like the one before it. Columns are as wide as the widest value that they have held, up to a bound,
-//! so that most lines stand under each other without any row being held back.
+//! A heading is printed whenever the row is not like the one before it. Columns are as wide as the widest value that
+//! they have held, up to a bound, so that most lines stand under each other without any row being held back.
 
 use std::collections::HashMap;
 use std::fmt::Write;
@@ -24,7 +24,8 @@ pub struct Table {
 }
 
 impl Table {
-    /// `plugin`: named in each row, where rows of several plugins mix. Times count from `start`, nanoseconds since boot.
+    /// `plugin`: named in each row, where rows of several plugins mix. Times count from `start`, nanoseconds since
+    /// boot.
     pub fn new(plugin: Option<String>, start: u64) -> Table {
         Table { plugin, start, last: None, widths: HashMap::new() }
     }
@@ -41,7 +42,8 @@ impl Table {
         for ((width, name), value) in widths.iter_mut().zip(&names).zip(&values) {
             *width = (*width).max(name.chars().count()).max(value.chars().count()).min(WIDEST);
         }
-        // The rows of several plugins come from several tables, so there the heading would stand over others' rows: names go into the row.
+        // The rows of several plugins come from several tables, so there the heading would stand over others' rows:
+        // names go into the row.
         let mut line = String::new();
         if let Some(plugin) = &self.plugin {
             let pairs = names.iter().zip(&values).map(|(n, v)| format!("{}={v}", escape_terminal(n)));

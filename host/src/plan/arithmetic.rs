@@ -1,9 +1,10 @@
-//! What the operators mean: the one definition that the checker folds constants with, that the tests compare generated code with, and that
-//! docs/expressions.md tells in words.
+//! What the operators mean: the one definition that the checker folds constants with, that the tests compare generated
+//! code with, and that docs/expressions.md tells in words.
 //!
-//! All values are 64 bits. An operation is *unsigned* where an operand is an unsigned 64-bit value; anything narrower fits a signed 64-bit value
-//! and is computed as one. Sums, differences and products wrap. A shift's count is taken modulo 64; `>>` of an unsigned value brings in zeroes, of a
-//! signed one copies of its sign. Division truncates towards zero; by zero it is absent; the smallest value by -1 wraps to itself, remainder 0.
+//! All values are 64 bits. An operation is *unsigned* where an operand is an unsigned 64-bit value; anything narrower
+//! fits a signed 64-bit value and is computed as one. Sums, differences and products wrap. A shift's count is taken
+//! modulo 64; `>>` of an unsigned value brings in zeroes, of a signed one copies of its sign. Division truncates
+//! towards zero; by zero it is absent; the smallest value by -1 wraps to itself, remainder 0.
 
 /// A binary operation on integers. Comparisons give 0 or 1.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -1,10 +1,11 @@
 //! Names of bits: what `flags(x, "O_")` has shown.
 //!
-//! The problem: names of flags are not all one bit each. `O_RDONLY` is 0, and meant where the two bits of `O_ACCMODE` are; `O_SYNC` is `O_DSYNC` and one bit more; `S_IRWXU` only
-//! sums up three others; and one bit may have two names.
+//! The problem: names of flags are not all one bit each. `O_RDONLY` is 0, and meant where the two bits of `O_ACCMODE`
+//! are; `O_SYNC` is `O_DSYNC` and one bit more; `S_IRWXU` only sums up three others; and one bit may have two names.
 //!
-//! The idea: each name says which bits it speaks of (its mask) and what they are where it is meant (its value). The reader of a record goes through the names in their order, so
-//! the order decides: what contains another name stands before it. What sums up others is left out.
+//! The idea: each name says which bits it speaks of (its mask) and what they are where it is meant (its value). The
+//! reader of a record goes through the names in their order, so the order decides: what contains another name stands
+//! before it. What sums up others is left out.
 
 use std::cmp::Reverse;
 use std::collections::HashSet;
@@ -22,10 +23,12 @@ pub enum FlagNames {
     Of(TypeId),
 }
 
-/// Different beginnings of names that `flags` takes at most: for each, all constants that there are may be gone through.
+/// Different beginnings of names that `flags` takes at most: for each, all constants that there are may be gone
+/// through.
 pub const MAX_BEGINNINGS: usize = 8;
 
-/// Macros that are the mask of a number of several bits, which has one value of several; and the enumeration that names those, where they are no macros.
+/// Macros that are the mask of a number of several bits, which has one value of several; and the enumeration that names
+/// those, where they are no macros.
 const MASKS: [(&str, Option<&str>); 4] =
     [("MAP_TYPE", None), ("O_ACCMODE", None), ("SOCK_TYPE_MASK", Some("sock_type")), ("S_IFMT", None)];
 
@@ -33,7 +36,8 @@ const MASKS: [(&str, Option<&str>); 4] =
 const SECOND: [&str; 7] = ["AT_EACCESS", "MS_ASYNC", "MS_INVALIDATE", "MS_SYNC", "MSG_EOF", "O_NDELAY", "O_RSYNC"];
 
 impl FlagNames {
-    /// Of constants that begin with what stands between `|`. The error is how many beginnings there are, where they are too many.
+    /// Of constants that begin with what stands between `|`. The error is how many beginnings there are, where they are
+    /// too many.
     pub fn beginning(text: &str) -> Result<FlagNames, usize> {
         let mut seen = HashSet::new();
         let parts = text.split('|').map(str::trim).filter(|part| !part.is_empty() && seen.insert(*part));

@@ -1,12 +1,13 @@
 //! Expressions typed against one attach point.
 //!
-//! The problem: `args.p.real_parent.tgid` names things of three kinds (an argument, a pointer in a structure, an integer in another), and only BTF
-//! and the tracepoint's format tell which. The idea: while a path is walked it is a *place*, an address with a type (`base + offset`); it becomes a
-//! *value* only where one is needed, and there the type decides how it is read (an integer is loaded, an array of characters is a
-//! text, a structure as a whole is a fault). So a walk through embedded structures costs no instruction, and each pointer on
-//! the way is one read.
+//! The problem: `args.p.real_parent.tgid` names things of three kinds (an argument, a pointer in a structure, an
+//! integer in another), and only BTF and the tracepoint's format tell which. The idea: while a path is walked it is a
+//! *place*, an address with a type (`base + offset`); it becomes a *value* only where one is needed, and there the type
+//! decides how it is read (an integer is loaded, an array of characters is a text, a structure as a whole is a fault).
+//! So a walk through embedded structures costs no instruction, and each pointer on the way is one read.
 //!
-//! Invariants: a [`Node`] that leaves here has operands of the types its kind asks for. Constants are folded. Every fault names what would work.
+//! Invariants: a [`Node`] that leaves here has operands of the types its kind asks for. Constants are folded. Every
+//! fault names what would work.
 
 mod bytes;
 mod calls;
@@ -44,7 +45,8 @@ pub use walk::MAX_NESTED_WALKS;
 /// The structure behind `task`.
 const TASK: &str = "task_struct";
 
-/// Names that a `bind` step cannot take. Not `path` or `flags`: what is read of an argument is often called so, and what stands in front of parentheses is a function anyway.
+/// Names that a `bind` step cannot take. Not `path` or `flags`: what is read of an argument is often called so, and
+/// what stands in front of parentheses is a function anyway.
 #[rustfmt::skip]
 pub const RESERVED: &[&str] = &[
     "pid", "tid", "uid", "gid", "comm", "cpu", "nsecs", "cgroup", "task", "args", "str", "retval", "duration", "probe", "func",
@@ -189,7 +191,8 @@ impl<'a> Checker<'a> {
         Err(one(fault.help("a `bind` step for one of the two, and an expression of its own for the other")))
     }
 
-    /// Whether what RCU protects can be used here: in programs that may sleep it takes sections of their own, which not all kernels have.
+    /// Whether what RCU protects can be used here: in programs that may sleep it takes sections of their own, which not
+    /// all kernels have.
     pub fn has_sections(&self) -> Result<(), Fault> {
         if !self.sleeps.get() || self.facts.kfunc("bpf_rcu_read_lock").is_ok_and(|found| found.is_some()) {
             return Ok(());
@@ -315,7 +318,8 @@ impl<'a> Checker<'a> {
         self.registers_are_told(span)
     }
 
-    /// Programs at both entry and return of the kernel's functions are called by ftrace, which does not save all registers.
+    /// Programs at both entry and return of the kernel's functions are called by ftrace, which does not save all
+    /// registers.
     fn registers_are_told(&self, span: Span) -> Checked<()> {
         let is_by_ftrace = matches!(self.attach, AttachPoint::Function(_)) && self.measures.get();
         if !(is_by_ftrace && self.reads_registers.get()) {

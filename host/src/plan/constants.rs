@@ -1,8 +1,9 @@
-//! Constants that the kernel's BTF lacks, because they are macros in its headers: as x86-64 has them (include/uapi/asm-generic, arch/x86/include/uapi/asm,
-//! include/uapi/linux).
+//! Constants that the kernel's BTF lacks, because they are macros in its headers: as x86-64 has them
+//! (include/uapi/asm-generic, arch/x86/include/uapi/asm, include/uapi/linux).
 //!
-//! Error numbers are positive, as in C: `args.ret == -ENOENT`. From 512 on they are the kernel's own (include/linux/errno.h). Names that are enumerators in every kernel (`SOCK_STREAM`, `IPPROTO_TCP`) are not here: BTF has
-//! them, with their enumeration.
+//! Error numbers are positive, as in C: `args.ret == -ENOENT`. From 512 on they are the kernel's own
+//! (include/linux/errno.h). Names that are enumerators in every kernel (`SOCK_STREAM`, `IPPROTO_TCP`) are not here: BTF
+//! has them, with their enumeration.
 
 /// The value of the constant.
 pub fn value(name: &str) -> Option<i64> {

@@ -1,5 +1,5 @@
-//! Faults of a declaration, as data: what, where, why, and what would work. Rendering is separate from finding, and all faults of one
-//! declaration are reported together.
+//! Faults of a declaration, as data: what, where, why, and what would work. Rendering is separate from finding, and all
+//! faults of one declaration are reported together.
 
 use std::fmt::{self, Write};
 
@@ -87,7 +87,8 @@ pub struct Diagnostic {
 }
 
 impl fmt::Display for Diagnostic {
-    /// Several lines, without a final line break. Control characters of the plugin's text are escaped, so that it cannot speak to the terminal.
+    /// Several lines, without a final line break. Control characters of the plugin's text are escaped, so that it
+    /// cannot speak to the terminal.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if let Some(probe) = &self.probe {
             write!(f, "probe `{}`, ", Shown(probe))?;
@@ -112,13 +113,15 @@ impl fmt::Display for Diagnostic {
     }
 }
 
-/// All faults of one declaration, probe by probe: first names and form, then what cannot be read, then what means nothing. Never empty.
+/// All faults of one declaration, probe by probe: first names and form, then what cannot be read, then what means
+/// nothing. Never empty.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub struct Diagnostics(pub Vec<Diagnostic>);
 
 /// Faults printed at most: a declaration of 10,000 faulty probes needs no 10,000 messages.
 const SHOWN: usize = 50;
-/// Where so many have been found, no more are looked for: each takes a search for what would work, and a declaration can hold 200,000 faults.
+/// Where so many have been found, no more are looked for: each takes a search for what would work, and a declaration
+/// can hold 200,000 faults.
 pub const FOUND: usize = 1000;
 
 impl fmt::Display for Diagnostics {
@@ -214,8 +217,9 @@ fn floor(text: &str, at: usize) -> usize {
     at
 }
 
-/// The candidates nearest to `name` by edit distance, nearest first, at most three; none that is farther than a third of the name's length. The same name with
-/// other capitals is meant alone. Where none is near, those that hold the name as a part, shortest first.
+/// The candidates nearest to `name` by edit distance, nearest first, at most three; none that is farther than a third
+/// of the name's length. The same name with other capitals is meant alone. Where none is near, those that hold the name
+/// as a part, shortest first.
 pub fn nearest<'a>(name: &str, candidates: impl IntoIterator<Item = &'a str>) -> Vec<&'a str> {
     /// Bytes of a name that is looked for in others at least.
     const PART: usize = 4;

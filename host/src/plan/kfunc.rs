@@ -66,7 +66,8 @@ pub enum Gives {
     Nothing,
     /// What it returns, extended as the node's type says.
     Number,
-    /// A pointer that is the program's own until this function releases it. `may_be_null`: or null, and then nothing is owned.
+    /// A pointer that is the program's own until this function releases it. `may_be_null`: or null, and then nothing is
+    /// owned.
     Owned { release: Arc<Kfunc>, may_be_null: bool },
     /// An address, of which the verifier vouches for nothing.
     Address,
@@ -87,8 +88,8 @@ pub enum Length {
     Terminated,
 }
 
-/// A pointer that the verifier does not vouch for, made one that it does: what the kernel has by the number that lies behind it is acquired, and is
-/// absent where that is something else by now.
+/// A pointer that the verifier does not vouch for, made one that it does: what the kernel has by the number that lies
+/// behind it is acquired, and is absent where that is something else by now.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Found {
     pub pointer: Node,
@@ -125,7 +126,8 @@ pub struct Over {
     pub rcu: bool,
     /// What `new` is passed behind the iterator.
     pub arguments: Vec<Argument>,
-    /// Offset of the pointer in an object that must be to where the walk began (what `new` is passed first): others are passed over.
+    /// Offset of the pointer in an object that must be to where the walk began (what `new` is passed first): others are
+    /// passed over.
     pub below: Option<u32>,
     /// Bytes of an integer that `next` points to; none: what it returns is the object itself.
     pub number: Option<(u8, bool)>,

@@ -22,7 +22,8 @@ pub const PRESENCE: u32 = 16;
 pub const MAX_FIELDS: usize = 64;
 /// The bit of a slot's length that tells that the value was cut.
 pub const CUT: u16 = 0x8000;
-/// Bytes of one record at most: it is put together in a value of a per-CPU map, which has 32 KiB at most (kernel/bpf/arraymap.c: PCPU_MIN_UNIT_SIZE).
+/// Bytes of one record at most: it is put together in a value of a per-CPU map, which has 32 KiB at most
+/// (kernel/bpf/arraymap.c: PCPU_MIN_UNIT_SIZE).
 pub const MAX_RECORD: u32 = 20 * 1024;
 
 /// How records of one event are laid out: `schema` of the WIT interface `events`.
@@ -86,7 +87,8 @@ pub const V6: u8 = 6;
 
 /// The names of the bits that are set, and the bits that have none.
 ///
-/// A name is told where its bits are as it says and have not been told by one before: so `O_SYNC` hides `O_DSYNC`, which is a part of it.
+/// A name is told where its bits are as it says and have not been told by one before: so `O_SYNC` hides `O_DSYNC`,
+/// which is a part of it.
 pub fn told(flags: &[Flag], value: u64) -> (Vec<&str>, u64) {
     let mut rest = value;
     let mut names = Vec::new();

@@ -1,10 +1,10 @@
 //! A declaration given meaning: parsed, resolved against the kernel's facts, type-checked, and laid out.
 //!
-//! A [`Plan`] is checked by being one: [`plan`] is the only way to make it, and what it accepts the later stages compile without a fault of the
-//! plugin's and the verifier loads. All faults of a declaration are found in one go.
+//! A [`Plan`] is checked by being one: [`plan`] is the only way to make it, and what it accepts the later stages
+//! compile without a fault of the plugin's and the verifier loads. All faults of a declaration are found in one go.
 //!
-//! The steps: the declaration's bounds and names (`validate`), each attach point (`attach`), each expression for each attach point of its
-//! probe (`probe`, `check`), and the layout that all attach points of a probe share (`layout`).
+//! The steps: the declaration's bounds and names (`validate`), each attach point (`attach`), each expression for each
+//! attach point of its probe (`probe`, `check`), and the layout that all attach points of a probe share (`layout`).
 
 pub mod arithmetic;
 mod attach;
@@ -72,7 +72,8 @@ pub fn type_of(expression: &str, attach: &AttachPoint, facts: &KernelFacts) -> R
     Ok(check::Checker::new(facts, attach, &points, 0, &uses).value(&expression)?.ty)
 }
 
-/// A declaration that has been checked. What it says can be compiled and loaded on the kernel whose facts it was checked against.
+/// A declaration that has been checked. What it says can be compiled and loaded on the kernel whose facts it was
+/// checked against.
 #[derive(Clone, Debug)]
 pub struct Plan {
     pub probes: Vec<ProbePlan>,
@@ -142,14 +143,16 @@ pub struct PointPlan {
     pub sleeps: bool,
     /// Whether it walks over objects of the kernel's.
     pub walks: bool,
-    /// The attach point of the same probe whose program serves this one, too, which is for several functions; the first of those that share one names itself.
+    /// The attach point of the same probe whose program serves this one, too, which is for several functions; the first
+    /// of those that share one names itself.
     pub shares: Option<usize>,
     /// Where its program is called at the entry, too.
     pub session: Option<Session>,
 }
 
 impl PointPlan {
-    /// The process that alone is asked for, where the first step asks for one by its number: `when pid == 4711`, or that and more.
+    /// The process that alone is asked for, where the first step asks for one by its number: `when pid == 4711`, or
+    /// that and more.
     pub fn process(&self) -> Option<u32> {
         match self.steps.first()? {
             PlanStep::When(condition) => condition.node.process(),

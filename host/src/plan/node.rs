@@ -7,8 +7,9 @@ use super::named::Names;
 use super::{PointName, Span};
 use crate::kernel::TypeId;
 
-/// A typed expression. Integers, booleans and pointers are 64 bits wide while they are computed with, whatever their type says; they are
-/// sign- or zero-extended when they are read. Any node may be absent, which makes each node that uses it absent.
+/// A typed expression. Integers, booleans and pointers are 64 bits wide while they are computed with, whatever their
+/// type says; they are sign- or zero-extended when they are read. Any node may be absent, which makes each node that
+/// uses it absent.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Node {
     pub kind: NodeKind,
@@ -25,13 +26,15 @@ pub enum NodeKind {
         offset: u32,
         bytes: u8,
     },
-    /// A pointer or integer argument of a program whose context is arguments (tp_btf, fentry, fexit, lsm): always read as 8 bytes, then narrowed as the
-    /// type says. `access` is how it is read from among the arguments, not how what it points to is.
+    /// A pointer or integer argument of a program whose context is arguments (tp_btf, fentry, fexit, lsm): always read
+    /// as 8 bytes, then narrowed as the type says. `access` is how it is read from among the arguments, not how what it
+    /// points to is.
     Argument {
         index: u32,
         access: Access,
     },
-    /// An argument of the traced function by its slot (none: what it returns), as a helper gives it: a pointer that is a plain number to the verifier.
+    /// An argument of the traced function by its slot (none: what it returns), as a helper gives it: a pointer that is
+    /// a plain number to the verifier.
     Fetched {
         argument: Option<u32>,
     },
@@ -120,14 +123,15 @@ pub enum NodeKind {
     Literal(Vec<u8>),
     /// The thread's name.
     Comm,
-    /// The text behind a pointer, up to the first 0 byte and at most as the type says. `array`: an array that may be full and then has no 0 byte, so
-    /// reaching its end does not cut it.
+    /// The text behind a pointer, up to the first 0 byte and at most as the type says. `array`: an array that may be
+    /// full and then has no 0 byte, so reaching its end does not cut it.
     Str {
         pointer: Box<Node>,
         access: Access,
         array: bool,
     },
-    /// The path of a file: at most as many bytes as the type says. `at` is where a `struct path` lies, or a `struct dentry`.
+    /// The path of a file: at most as many bytes as the type says. `at` is where a `struct path` lies, or a
+    /// `struct dentry`.
     Path {
         at: Box<Node>,
         way: Directories,
@@ -138,7 +142,8 @@ pub enum NodeKind {
     ContextText {
         offset: u32,
     },
-    /// A text that a u32 of the context locates: its low 16 bits are the offset, from the context's start or (`relative`) from behind the u32.
+    /// A text that a u32 of the context locates: its low 16 bits are the offset, from the context's start or
+    /// (`relative`) from behind the u32.
     LocatedText {
         offset: u32,
         relative: bool,
@@ -173,7 +178,8 @@ pub enum Form {
 }
 
 impl Node {
-    /// The process without which this is not true: the number that `pid` is compared with, here or in what must be true as well.
+    /// The process without which this is not true: the number that `pid` is compared with, here or in what must be true
+    /// as well.
     pub(super) fn process(&self) -> Option<u32> {
         const PID: NodeKind = NodeKind::Builtin(Builtin::Pid);
         let number = match &self.kind {
@@ -279,7 +285,8 @@ impl Node {
         self.any(&|node| matches!(&node.kind, NodeKind::Kfunc(call) if call.sleeps))
     }
 
-    /// Whether it uses what only RCU protects: what some members lead to, what some walks give, and kfuncs that ask for it.
+    /// Whether it uses what only RCU protects: what some members lead to, what some walks give, and kfuncs that ask for
+    /// it.
     pub fn needs_rcu(&self) -> bool {
         self.any(&|node| match &node.kind {
             NodeKind::Walk(walk) => walk.over.rcu,

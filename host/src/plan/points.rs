@@ -1,8 +1,9 @@
 //! The attach points of one probe by their numbers, which is what `probe` and `func` are in a record.
 //!
-//! A name takes up to 256 bytes and is known before anything runs, so a program sends its attach point's number (8 bytes, one store), and the schema says
-//! once which name each number has. What a name is compared with is known too: `starts_with(probe, "…")` is whether the number is among those
-//! of the names that begin so, and is decided while compiling, as long as a program serves one attach point.
+//! A name takes up to 256 bytes and is known before anything runs, so a program sends its attach point's number (8
+//! bytes, one store), and the schema says once which name each number has. What a name is compared with is known too:
+//! `starts_with(probe, "…")` is whether the number is among those of the names that begin so, and is decided while
+//! compiling, as long as a program serves one attach point.
 
 use std::cell::RefCell;
 use std::collections::HashMap;

@@ -16,13 +16,15 @@ use crate::declare::{Probe, Step};
 /// Names of all enumerations of all fields at most.
 pub const MAX_ALL_VALUE_NAMES: usize = 1 << 16;
 
-/// Faults at all attach points of a probe, after which no further attach point is looked at: at most attach points there can be, each may have some.
+/// Faults at all attach points of a probe, after which no further attach point is looked at: at most attach points
+/// there can be, each may have some.
 const FOUND_AT_ALL: usize = 16 * FOUND;
 
 /// A probe whose expressions have been read.
 pub(super) struct Parsed<'a> {
     probe: &'a Probe,
-    /// Its attach points as they are written, lists resolved, and what each stands for: none where that could not be told.
+    /// Its attach points as they are written, lists resolved, and what each stands for: none where that could not be
+    /// told.
     attach: Vec<(String, Option<Meant>)>,
     steps: Vec<ParsedStep<'a>>,
     /// Whether each expression could be read.
@@ -74,7 +76,8 @@ impl<'a> Parsed<'a> {
         Parsed { probe, attach: Vec::new(), steps, whole: faults.len() == before }
     }
 
-    /// Tells what its attach points stand for, `room` of them at most; how many there are, which is more than `room` where that ended it.
+    /// Tells what its attach points stand for, `room` of them at most; how many there are, which is more than `room`
+    /// where that ended it.
     pub(super) fn expand(&mut self, search: &Search<'_>, room: usize, faults: &mut Vec<Diagnostic>) -> usize {
         let mut points = 0;
         for text in self.probe.attach.iter().flat_map(|text| attach::members(text)) {

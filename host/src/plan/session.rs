@@ -1,13 +1,17 @@
-//! Programs that the kernel calls at both the entry and the return of a function (sessions), for probes that ask by `duration` how long it took.
+//! Programs that the kernel calls at both the entry and the return of a function (sessions), for probes that ask by
+//! `duration` how long it took.
 //!
-//! The problem: when a function returns, nobody knows any more when it was entered. Two probes and a handler find out, by two events for each call.
+//! The problem: when a function returns, nobody knows any more when it was entered. Two probes and a handler find out,
+//! by two events for each call.
 //!
-//! The idea: for a program that is called at both, the kernel keeps 8 bytes for each call under way, as long as that is. At the entry the program puts the time there,
-//! and at the return `duration` is what has passed since. Where its first step is about the process alone and does not hold, the program tells the kernel so at the entry,
-//! and that return never comes; it is counted as a hit that was filtered, as it would be at the return. What else the entry may do, it does not: hits, faults and records are
-//! the return's.
+//! The idea: for a program that is called at both, the kernel keeps 8 bytes for each call under way, as long as that
+//! is. At the entry the program puts the time there, and at the return `duration` is what has passed since. Where its
+//! first step is about the process alone and does not hold, the program tells the kernel so at the entry, and that
+//! return never comes; it is counted as a hit that was filtered, as it would be at the return. What else the entry may
+//! do, it does not: hits, faults and records are the return's.
 //!
-//! Other probes at returns have programs that are called there alone: to ask for their filters at the entry was measured, and gains nothing (ARCHITECTURE.md).
+//! Other probes at returns have programs that are called there alone: to ask for their filters at the entry was
+//! measured, and gains nothing (ARCHITECTURE.md).
 
 use std::sync::Arc;
 
@@ -94,7 +98,8 @@ pub(super) fn offered(attach: &AttachPoint, facts: &KernelFacts, span: Span) -> 
     Err(fault.help(format!("a handler can subtract the `nsecs` of an event at `{entry}` from those of one at `{end}`")))
 }
 
-/// Whether the name alone does not tell the function, of a module: the kernel looks for it in itself first, and then in all modules.
+/// Whether the name alone does not tell the function, of a module: the kernel looks for it in itself first, and then in
+/// all modules.
 fn is_one_of_many(function: &KernelFunction, facts: &KernelFacts) -> bool {
     let all = |symbols: &Symbols| symbols.count(&function.name) + symbols.modules(&function.name).count();
     function.module.is_some() && facts.symbols().is_none_or(|symbols| all(symbols) != 1)

@@ -1,19 +1,22 @@
 //! Programs that serve many functions.
 //!
-//! Where the kernel has links of one program to many functions (kprobe.multi), the attach points of a probe at which its body is the same share a program: a pattern
-//! that matches a thousand functions is then a few programs and links, and comes and goes in a fraction of a second; with a perf event for each, closing alone takes
-//! tens of milliseconds each.
+//! Where the kernel has links of one program to many functions (kprobe.multi), the attach points of a probe at which
+//! its body is the same share a program: a pattern that matches a thousand functions is then a few programs and links,
+//! and comes and goes in a fraction of a second; with a perf event for each, closing alone takes tens of milliseconds
+//! each.
 //!
-//! Such a program is called by ftrace, which from Linux 6.14 on saves no more registers than a function's arguments and results are in. So a body that reads
-//! registers by their names stays with perf events, which save all.
+//! Such a program is called by ftrace, which from Linux 6.14 on saves no more registers than a function's arguments and
+//! results are in. So a body that reads registers by their names stays with perf events, which save all.
 //!
-//! Programs at both entry and return (`session.rs`) have such links alone, also at one function. So have, from that version on, those at returns: the kernel notes the calls that it follows on a
-//! stack of each task, while for perf events it has room for 10 at once or two for each CPU, and loses the returns of others.
+//! Programs at both entry and return (`session.rs`) have such links alone, also at one function. So have, from that
+//! version on, those at returns: the kernel notes the calls that it follows on a stack of each task, while for perf
+//! events it has room for 10 at once or two for each CPU, and loses the returns of others.
 
 use super::{AttachPoint, Builtin, FunctionKind, KernelFunction, NodeKind, PlanStep, PointPlan, ProbePlan, Type};
 use crate::kernel::{Answer, Feature, KernelFacts};
 
-/// Lets attach points of one probe share programs, where that can be, and there are several or such a link is better for one, too.
+/// Lets attach points of one probe share programs, where that can be, and there are several or such a link is better
+/// for one, too.
 pub fn share(points: &mut [PointPlan], facts: &KernelFacts) {
     let mut several: Vec<usize> = (0..points.len()).filter(|&at| can_share(&points[at])).collect();
     if several.is_empty() {
@@ -36,7 +39,8 @@ pub fn share(points: &mut [PointPlan], facts: &KernelFacts) {
     }
 }
 
-/// Whether such a link follows all calls, which a perf event does not. Where it is not known that ftrace reaches the function, a perf event may be all that there is.
+/// Whether such a link follows all calls, which a perf event does not. Where it is not known that ftrace reaches the
+/// function, a perf event may be all that there is.
 fn loses_no_return(point: &PointPlan, facts: &KernelFacts) -> bool {
     let Some(function) = probed(point).filter(|function| function.kind == FunctionKind::Kretprobe) else {
         return false;
@@ -49,7 +53,8 @@ fn loses_no_return(point: &PointPlan, facts: &KernelFacts) -> bool {
     on_stack() == Some(true) && facts.is_traceable(&function.name) == Some(true)
 }
 
-/// Where a field is the attach point's name, its number is asked for when the program runs: the link keeps it for each function (a cookie).
+/// Where a field is the attach point's name, its number is asked for when the program runs: the link keeps it for each
+/// function (a cookie).
 fn fetch_number(point: &mut PointPlan) {
     for step in &mut point.steps {
         let PlanStep::Emit(fields) = step else { continue };

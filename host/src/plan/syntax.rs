@@ -1,12 +1,14 @@
 //! The text of an expression to its tree.
 //!
-//! The grammar is C's, without assignment: from the loosest, `?:`, `||`, `&&`, `|`, `^`, `&`, `== !=`, `< <= > >=` and `in`, `<< >>`,
-//! `+ -`, `* / %`, unary `! ~ - + * &` and casts, and behind a value `.name`, `->name`, `[index]`, `(arguments)`.
+//! The grammar is C's, without assignment: from the loosest, `?:`, `||`, `&&`, `|`, `^`, `&`, `== !=`, `< <= > >=` and
+//! `in`, `<< >>`, `+ -`, `* / %`, unary `! ~ - + * &` and casts, and behind a value `.name`, `->name`, `[index]`,
+//! `(arguments)`.
 //!
-//! C's `(a)(b)` and `(a) - b` are casts or not by what `a` is declared as. Here the text alone decides: [`types`] tells how.
+//! C's `(a)(b)` and `(a) - b` are casts or not by what `a` is declared as. Here the text alone decides: [`types`] tells
+//! how.
 //!
-//! The text comes from a plugin, so it is hostile: length, nesting and the tree's height are bounded, and nothing here recurses deeper than
-//! [`MAX_NESTING`] levels of the text.
+//! The text comes from a plugin, so it is hostile: length, nesting and the tree's height are bounded, and nothing here
+//! recurses deeper than [`MAX_NESTING`] levels of the text.
 
 mod token;
 mod types;

@@ -1,4 +1,5 @@
-//! The system calls of x86-64 by their numbers, as arch/x86/entry/syscalls/syscall_64.tbl has them up to 7.2. Those of 32-bit programs, and of x32 from 512 on, are not here.
+//! The system calls of x86-64 by their numbers, as arch/x86/entry/syscalls/syscall_64.tbl has them up to 7.2. Those of
+//! 32-bit programs, and of x32 from 512 on, are not here.
 
 /// A name for each number that has one.
 pub fn names() -> impl Iterator<Item = (i64, &'static str)> {

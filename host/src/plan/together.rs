@@ -1,7 +1,8 @@
-//! What the attach points of a probe have in common: the types of its fields; and faults, each told once, with the attach points where it is one.
+//! What the attach points of a probe have in common: the types of its fields; and faults, each told once, with the
+//! attach points where it is one.
 //!
-//! A pattern may match hundreds of attach points, and an expression that is wrong at some of them is one mistake, not hundreds. Nor need anyone know more than a
-//! few of them by name, how many there are, and how many are right.
+//! A pattern may match hundreds of attach points, and an expression that is wrong at some of them is one mistake, not
+//! hundreds. Nor need anyone know more than a few of them by name, how many there are, and how many are right.
 
 use std::cell::RefCell;
 use std::collections::HashMap;

@@ -1,7 +1,8 @@
 //! The kfuncs that a declaration lists, found on this kernel.
 //!
-//! BTF tells how a function is called, and the host's table what it does with ownership; of a function that the table does not know, the plugin's claim says so. Each is
-//! looked at once, whatever calls it: what is wrong with one is told where it is listed, and calls of it say nothing more.
+//! BTF tells how a function is called, and the host's table what it does with ownership; of a function that the table
+//! does not know, the plugin's claim says so. Each is looked at once, whatever calls it: what is wrong with one is told
+//! where it is listed, and calls of it say nothing more.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;

@@ -51,7 +51,8 @@ fn too_much_text(bytes: usize) -> String {
     format!("its expressions, counted once for each attach point, have {bytes} bytes, and {MAX_TEXT} is the most")
 }
 
-/// The bounds that hold with all that patterns match. `points` are those of each probe, up to where they were too many; `text` is that of each.
+/// The bounds that hold with all that patterns match. `points` are those of each probe, up to where they were too many;
+/// `text` is that of each.
 pub fn expanded(declaration: &Declaration, points: &[usize], text: impl Iterator<Item = usize>) -> Option<Diagnostic> {
     if points.iter().sum::<usize>() > MAX_ATTACH_POINTS {
         let message = format!(

@@ -1,10 +1,11 @@
 //! How long a handler may take.
 //!
-//! A handler takes time in three ways: its Wasm runs, inside a poll of its future; a host function works for it, inside a poll too; or it waits in a
-//! host function (a WASI sleep), between two polls. All count. What does not count is the time after the ticker interrupted it and before tokio polls it
-//! again: that belongs to other tasks, and on a loaded machine it can be long. The two kinds of waiting look the same from outside, so the interruption
-//! leaves a mark. So does work of the host: of a poll without it that lasts for long, the process was stopped. And what the host reads to find names is
-//! measured elsewhere ([`crate::symbols`]): how long that takes is up to others.
+//! A handler takes time in three ways: its Wasm runs, inside a poll of its future; a host function works for it, inside
+//! a poll too; or it waits in a host function (a WASI sleep), between two polls. All count. What does not count is the
+//! time after the ticker interrupted it and before tokio polls it again: that belongs to other tasks, and on a loaded
+//! machine it can be long. The two kinds of waiting look the same from outside, so the interruption leaves a mark. So
+//! does work of the host: of a poll without it that lasts for long, the process was stopped. And what the host reads to
+//! find names is measured elsewhere ([`crate::symbols`]): how long that takes is up to others.
 
 use std::future::poll_fn;
 use std::pin::{Pin, pin};
@@ -17,8 +18,9 @@ use tokio::time::{Instant, Sleep};
 
 use super::ticker::TICK;
 
-/// A poll ends at the next tick, or soon after it where the host copies data. Where it took longer without a host function that works, the process was
-/// stopped under it (Ctrl-Z, a paused machine), and the plugin shall not be charged for that.
+/// A poll ends at the next tick, or soon after it where the host copies data. Where it took longer without a host
+/// function that works, the process was stopped under it (Ctrl-Z, a paused machine), and the plugin shall not be
+/// charged for that.
 const LONGEST_POLL: Duration = TICK.saturating_mul(10);
 
 /// What a poll leaves for who charges for it.
@@ -72,7 +74,8 @@ fn add(nanoseconds: &AtomicU64, time: Duration) {
     nanoseconds.fetch_add(u64::try_from(time.as_nanos()).unwrap_or(u64::MAX), Ordering::Relaxed);
 }
 
-/// Runs `call` until it has taken `limit`. It must then be given up for good: what it was doing is half done, unless its last poll took too long.
+/// Runs `call` until it has taken `limit`. It must then be given up for good: what it was doing is half done, unless
+/// its last poll took too long.
 pub async fn run<F: Future>(call: F, limit: Duration, marks: &Marks) -> Result<F::Output, Elapsed> {
     let mut call = pin!(call);
     let mut budget = Budget { left: limit, waiting: None, timer: None };

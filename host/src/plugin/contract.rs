@@ -1,6 +1,8 @@
-//! Whether a component is a plugin that this host can run: it exports `guest` in a version that we speak, and imports only what we offer.
+//! Whether a component is a plugin that this host can run: it exports `guest` in a version that we speak, and imports
+//! only what we offer.
 //!
-//! Wasmtime would find each of these faults too, but one at a time and in its own terms. What is left to it are the types.
+//! Wasmtime would find each of these faults too, but one at a time and in its own terms. What is left to it are the
+//! types.
 
 use std::path::Path;
 
@@ -43,8 +45,8 @@ pub fn check(path: &Path, component: &Component) -> Result<bool, PluginError> {
     Ok(imports.iter().any(|(name, _)| name.starts_with("wasi:")))
 }
 
-/// What a component imports or exports of our package in another version than ours, though one that may stand for it, and what we
-/// offer instead: the likely reason where its types do not fit.
+/// What a component imports or exports of our package in another version than ours, though one that may stand for it,
+/// and what we offer instead: the likely reason where its types do not fit.
 pub fn other_version(component: &Component) -> Option<(String, String)> {
     let (ty, engine) = (component.component_type(), component.engine());
     let mut names =
@@ -100,8 +102,8 @@ impl<'a> Name<'a> {
     }
 }
 
-/// Whether two versions may stand for each other, by semver's rule as wasmtime's linker has it: equal up to the first number that is
-/// not 0. A pre-release stands only for itself.
+/// Whether two versions may stand for each other, by semver's rule as wasmtime's linker has it: equal up to the first
+/// number that is not 0. A pre-release stands only for itself.
 fn compatible(a: &str, b: &str) -> bool {
     fn track(version: &str) -> Option<(u64, u64)> {
         let numbers: Option<Vec<u64>> = version.split('.').map(|number| number.parse().ok()).collect();

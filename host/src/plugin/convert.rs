@@ -114,8 +114,8 @@ pub struct Names<'a> {
 
 /// The names that a schema's fields have; for a field without any, empty lists.
 ///
-/// The WIT types borrow their lists, so a schema is converted from the inside out: `names`, [`fields`], [`schema`], where the caller
-/// keeps each until the last is used.
+/// The WIT types borrow their lists, so a schema is converted from the inside out: `names`, [`fields`], [`schema`],
+/// where the caller keeps each until the last is used.
 pub fn names(schema: &layout::Schema) -> Vec<Names<'_>> {
     schema.fields.iter().map(|field| names_of(&field.kind)).collect()
 }

@@ -1,7 +1,7 @@
 //! What can go wrong with a plugin, in its user's terms.
 //!
-//! A message stands behind the plugin's name, which whoever tells it puts there. Texts of the plugin's in it are escaped, so that they cannot speak
-//! to the terminal, nor look like messages of the host.
+//! A message stands behind the plugin's name, which whoever tells it puts there. Texts of the plugin's in it are
+//! escaped, so that they cannot speak to the terminal, nor look like messages of the host.
 
 use std::fmt;
 use std::io;

@@ -22,8 +22,8 @@ use super::row::Output;
 use super::runtime::{Component, Runtime};
 use super::ticker::Ticker;
 
-/// Bytes that one call between plugin and host may make the host copy out of the plugin's memory. Its strings may all be the same bytes,
-/// so without a bound a plugin of 64 MiB could fill the host's memory.
+/// Bytes that one call between plugin and host may make the host copy out of the plugin's memory. Its strings may all
+/// be the same bytes, so without a bound a plugin of 64 MiB could fill the host's memory.
 const COPIED: usize = 32 << 20;
 /// Handles of resources (WASI's streams and pollables) that a plugin may hold.
 const HANDLES: usize = 4096;
@@ -32,8 +32,9 @@ const FRAMES: usize = 8;
 
 /// An instance of a plugin. One task owns it and calls one handler at a time.
 ///
-/// A handler may take as long as [`Limits::handler`]; meanwhile it gives way to other tasks every 10 ms. An error of any handler ends the
-/// plugin: later calls return [`PluginError::Ended`]. So does dropping the future of a handler before it is ready.
+/// A handler may take as long as [`Limits::handler`]; meanwhile it gives way to other tasks every 10 ms. An error of
+/// any handler ends the plugin: later calls return [`PluginError::Ended`]. So does dropping the future of a handler
+/// before it is ready.
 pub struct Plugin {
     guest: bindings::Plugin,
     confined: Confined,
@@ -54,7 +55,8 @@ impl Plugin {
     ///
     /// # Panics
     ///
-    /// If the component is of another runtime. This and the handlers, outside of a tokio runtime whose timer is enabled.
+    /// If the component is of another runtime. This and the handlers, outside of a tokio runtime whose timer is
+    /// enabled.
     pub async fn instantiate(runtime: &Runtime, component: &Component, limits: Limits) -> Result<Plugin, PluginError> {
         let mut confined = Confined {
             plugin: component.name().into(),
@@ -92,7 +94,8 @@ impl Plugin {
         self.confined.returned(Handler::Start, started)
     }
 
-    /// Hands over a batch: `count` whole records, one behind the other; `lost` events did not come since the batch before.
+    /// Hands over a batch: `count` whole records, one behind the other; `lost` events did not come since the batch
+    /// before.
     pub async fn on_events(&mut self, records: &[u8], count: u32, lost: u64) -> Result<(), PluginError> {
         let guest = self.guest.porthole_trace_guest();
         let batch = Batch { records, count, lost };
@@ -123,7 +126,8 @@ impl Plugin {
         self.confined.store.data().outbox.take()
     }
 
-    /// What finds the names of addresses for the plugin, and for what it has sent. What it has found in a call of a handler holds until the next.
+    /// What finds the names of addresses for the plugin, and for what it has sent. What it has found in a call of a
+    /// handler holds until the next.
     pub fn symbols(&mut self) -> &mut Symbols {
         &mut self.confined.store.data_mut().symbols
     }
@@ -204,7 +208,8 @@ fn new_store(engine: &Engine, limits: &Limits) -> Store<State> {
     store.set_max_component_handles(HANDLES);
     store.epoch_deadline_callback(|store| {
         store.data().marks.interrupted();
-        // tokio's own way to yield, not wasmtime's: after it, tokio looks at its timers and descriptors before it comes back.
+        // tokio's own way to yield, not wasmtime's: after it, tokio looks at its timers and descriptors before it comes
+        // back.
         Ok(UpdateDeadline::YieldCustom(1, Box::pin(tokio::task::yield_now())))
     });
     store

@@ -4,7 +4,8 @@ use std::time::Duration;
 
 use wasmtime::ResourceLimiter;
 
-/// Entries of all of a plugin's tables together at most; each takes a pointer. Tables hold functions, and Python's have some 20,000.
+/// Entries of all of a plugin's tables together at most; each takes a pointer. Tables hold functions, and Python's have
+/// some 20,000.
 const TABLE_ELEMENTS: usize = 1 << 20;
 
 /// What a plugin may use. The defaults are the ones that wit/guest.wit and wit/host.wit promise.
@@ -24,8 +25,8 @@ impl Default for Limits {
     }
 }
 
-/// Counts a plugin's memory. Refuses what is beyond the limit, and remembers that it did: a guest whose allocation fails usually
-/// answers with a trap that does not say why.
+/// Counts a plugin's memory. Refuses what is beyond the limit, and remembers that it did: a guest whose allocation
+/// fails usually answers with a trap that does not say why.
 #[derive(Debug)]
 pub struct Memory {
     limit: usize,

@@ -39,8 +39,8 @@ impl Shapes {
 
     /// Checks that `records` are whole records, so that they can be read without another look at their bounds.
     ///
-    /// The bytes of a record's text and bytes fields lie behind its fixed fields and do not take more than there is, all together: no
-    /// more can be rendered from a record than was in it.
+    /// The bytes of a record's text and bytes fields lie behind its fixed fields and do not take more than there is,
+    /// all together: no more can be rendered from a record than was in it.
     pub fn check(&self, records: &[u8]) -> Result<(), RecordError> {
         let mut at = 0;
         while at < records.len() {

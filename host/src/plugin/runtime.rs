@@ -51,7 +51,8 @@ impl Runtime {
         Ok(Runtime { engine, cache, ticker: Arc::new(ticker) })
     }
 
-    /// Reads and compiles a component, or takes it from the cache, and checks that it is a plugin that this host can run.
+    /// Reads and compiles a component, or takes it from the cache, and checks that it is a plugin that this host can
+    /// run.
     ///
     /// Compiling takes from 30 ms to 20 s, on all processors, and blocks the caller.
     pub fn load(&self, path: &Path) -> Result<Component, PluginError> {
@@ -96,8 +97,8 @@ impl Runtime {
             tracing::warn!("{}: is compiled again: its entry in the compile cache is not used: {error}", shown(path));
         };
         let entry = cache.get(key).inspect_err(|error| refused(error)).ok()??;
-        // SAFETY: the bytes must come from `Component::serialize` unaltered. Only this user can have written the entry, only this
-        // module writes entries of such names, and its digest is right.
+        // SAFETY: the bytes must come from `Component::serialize` unaltered. Only this user can have written the entry,
+        // only this module writes entries of such names, and its digest is right.
         let component = unsafe { wasmtime::component::Component::deserialize(&self.engine, entry.payload()) };
         component.inspect_err(|error| refused(&format!("{error:#}"))).ok()
     }
@@ -149,7 +150,8 @@ fn config() -> Config {
         .cranelift_opt_level(OptLevel::Speed)
         .epoch_interruption(true)
         .parallel_compilation(true)
-        // Traps name functions, not places in them, and no debugger unwinds Wasm here: without both, entries of the cache are smaller.
+        // Traps name functions, not places in them, and no debugger unwinds Wasm here: without both, entries of the
+        // cache are smaller.
         .generate_address_map(false)
         .native_unwind_info(false)
         .wasm_memory64(false);

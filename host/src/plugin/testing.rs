@@ -2,11 +2,11 @@
 //!
 //! This file uses nothing of this crate, so that another crate's tests can include it by `#[path]`.
 //!
-//! Handlers follow the canonical ABI (component-model, design/mvp/CanonicalABI.md): strings and lists are a pointer and a length, and a
-//! handler returns the address of its `result`: 1 byte, 0 for ok, and at offset 4 the payload. Memory starts with 128 KiB. Its bytes
-//! are 0 up to [`DATA`], so [`OK`] is the address of a result that is ok (for `declare`: of an empty declaration); up to 64 KiB it is the
-//! test's; behind that is the heap, from which the arguments come, emptied when a handler begins.
-//! Each handler has two locals for free use, `$i` and `$p`, both i32.
+//! Handlers follow the canonical ABI (component-model, design/mvp/CanonicalABI.md): strings and lists are a pointer and
+//! a length, and a handler returns the address of its `result`: 1 byte, 0 for ok, and at offset 4 the payload. Memory
+//! starts with 128 KiB. Its bytes are 0 up to [`DATA`], so [`OK`] is the address of a result that is ok (for `declare`:
+//! of an empty declaration); up to 64 KiB it is the test's; behind that is the heap, from which the arguments come,
+//! emptied when a handler begins. Each handler has two locals for free use, `$i` and `$p`, both i32.
 
 use wit_component::{ComponentEncoder, StringEncoding, embed_component_metadata};
 use wit_parser::Resolve;
@@ -100,7 +100,8 @@ impl Guest {
         Guest { start: body.to_owned(), ..self }
     }
 
-    /// The body of `on-events`: `$records`, `$records_len`, `$count`, `$lost` (i64); returns the address of a `result<_, string>`.
+    /// The body of `on-events`: `$records`, `$records_len`, `$count`, `$lost` (i64); returns the address of a
+    /// `result<_, string>`.
     pub fn on_events(self, body: &str) -> Guest {
         Guest { on_events: body.to_owned(), ..self }
     }

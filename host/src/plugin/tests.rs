@@ -88,7 +88,8 @@ fn info(text: &str) -> Emitted {
 
 // What a good plugin does.
 
-/// A plugin whose declaration has one probe, `tracepoint:a:b`, that emits event `e` with the field `f` = `pid` where `tgid` is.
+/// A plugin whose declaration has one probe, `tracepoint:a:b`, that emits event `e` with the field `f` = `pid` where
+/// `tgid` is.
 fn declares() -> Guest {
     let text = |offset: u32, length: u32| [DATA + offset, length];
     // result: ok; declaration: kfuncs, maps, probes, tick (some 250)
@@ -128,7 +129,8 @@ async fn arguments_reach_declare() {
 
 #[tokio::test]
 async fn schemas_reach_start() {
-    // Logs the second name of the first field of the second schema; a schema has 32 bytes, a field layout 24, a name 16.
+    // Logs the second name of the first field of the second schema; a schema has 32 bytes, a field layout 24, a name
+    // 16.
     let log = "
         (local.set $p (i32.load offset=12 (i32.load offset=56 (local.get $schemas))))
         (call $log (i32.const 1) (i32.load offset=24 (local.get $p)) (i32.load offset=28 (local.get $p)))";
@@ -541,7 +543,8 @@ async fn bytes_that_are_no_records_are_not_forwarded() {
 
 // What would make the host allocate more than the plugin has.
 
-/// Writes `count` pairs of `address` and `length`, each a string or list, from [`DATA`]` + 1 MiB` on. Memory has then 2 MiB.
+/// Writes `count` pairs of `address` and `length`, each a string or list, from [`DATA`]` + 1 MiB` on. Memory has then 2
+/// MiB.
 fn aliases(count: u32, address: u32, length: u32) -> String {
     format!(
         "(drop (memory.grow (i32.const 30)))

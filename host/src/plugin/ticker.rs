@@ -1,8 +1,8 @@
 //! The clock by which running Wasm is interrupted.
 //!
-//! Compiled Wasm compares the engine's epoch with its store's deadline at each loop and function entry, and calls the host when the
-//! epoch has reached it. A thread moves the epoch on, every [`TICK`] while handlers run. When none has run for a while the thread sleeps
-//! until one does, so that a host at rest is not woken.
+//! Compiled Wasm compares the engine's epoch with its store's deadline at each loop and function entry, and calls the
+//! host when the epoch has reached it. A thread moves the epoch on, every [`TICK`] while handlers run. When none has
+//! run for a while the thread sleeps until one does, so that a host at rest is not woken.
 
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;

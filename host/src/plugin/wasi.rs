@@ -1,8 +1,8 @@
-//! WASI 0.2 with nothing in it: no files, no network, no environment, no arguments, no input. What a plugin writes to stdout and stderr
-//! goes to its log, line by line.
+//! WASI 0.2 with nothing in it: no files, no network, no environment, no arguments, no input. What a plugin writes to
+//! stdout and stderr goes to its log, line by line.
 //!
-//! It exists so that components whose toolchain imports WASI whether it is used or not can run. What is left of it is bounded: host
-//! memory by the limits below, waiting by [`super::budget`].
+//! It exists so that components whose toolchain imports WASI whether it is used or not can run. What is left of it is
+//! bounded: host memory by the limits below, waiting by [`super::budget`].
 
 use std::io;
 use std::pin::Pin;

@@ -17,8 +17,8 @@ pub struct Account {
     pub probes: Vec<ProbeAccount>,
 }
 
-/// What became of one probe's events. At the end of a run `hits = filtered + emitted + lost`, and `emitted = delivered` unless the plugin
-/// failed or finished by itself.
+/// What became of one probe's events. At the end of a run `hits = filtered + emitted + lost`, and `emitted = delivered`
+/// unless the plugin failed or finished by itself.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct ProbeAccount {
     pub probe: String,
@@ -32,7 +32,8 @@ pub struct ProbeAccount {
     pub delivered: u64,
     /// Events for which the ring had no room.
     pub lost: u64,
-    /// Reads of memory that failed, through pointers other than null. Each has made a value absent; what became of the hit is counted above.
+    /// Reads of memory that failed, through pointers other than null. Each has made a value absent; what became of the
+    /// hit is counted above.
     pub faults: u64,
     /// How often the kernel did not run the probe, because a program ran already on that CPU. Not among the hits.
     pub missed: u64,

@@ -1,8 +1,8 @@
 //! A run: plugins from file to account.
 //!
-//! [`Prepared`] is a plugin whose declaration has been compiled and loaded; [`Running`] one whose probes fire. Each running plugin is one task that owns its
-//! instance and its ring and does one thing at a time: a batch, a tick, or the end. So a plugin is never called twice at once, and one that is slow
-//! holds up nobody else.
+//! [`Prepared`] is a plugin whose declaration has been compiled and loaded; [`Running`] one whose probes fire. Each
+//! running plugin is one task that owns its instance and its ring and does one thing at a time: a batch, a tick, or the
+//! end. So a plugin is never called twice at once, and one that is slow holds up nobody else.
 
 mod account;
 mod ask;
@@ -133,7 +133,8 @@ impl Declared {
     }
 }
 
-/// Loads. Where the verifier refuses a program, a file to be reported is written to the first of these directories that takes it.
+/// Loads. Where the verifier refuses a program, a file to be reported is written to the first of these directories that
+/// takes it.
 pub fn load_reporting(compiled: &Compiled, declaration: &Declaration, reports: &[PathBuf]) -> Result<Loaded, RunError> {
     load(compiled).map_err(|error| match error {
         LoadError::Refused(refusal) => {
@@ -184,8 +185,8 @@ impl Running {
         &self.plan.schemas
     }
 
-    /// Feeds the plugin until it finishes, fails, or `stop` says so; then detaches, delivers what is left, and returns the account, and what the kernel need not be
-    /// waited for. The error is what the plugin failed by.
+    /// Feeds the plugin until it finishes, fails, or `stop` says so; then detaches, delivers what is left, and returns
+    /// the account, and what the kernel need not be waited for. The error is what the plugin failed by.
     pub async fn run(
         self,
         mut renderer: Renderer,
@@ -342,7 +343,8 @@ impl Feed<'_> {
         Ok(())
     }
 
-    /// What has become of every event so far. What comes later than the question is not in it, though it may be delivered with the rest.
+    /// What has become of every event so far. What comes later than the question is not in it, though it may be
+    /// delivered with the rest.
     async fn account(&mut self, plan: &Plan, attached: &Attached, stop: &Stop) -> Result<Account, RunError> {
         let counts = attached.counts(plan.probes.len())?;
         self.deliver_all(attached, Some(stop)).await?;

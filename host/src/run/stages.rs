@@ -20,7 +20,8 @@ pub struct Stages {
     pub detach: Cost,
 }
 
-/// Milliseconds. CPU time is that of the whole process, so of whatever ran at the same time, too; work that the kernel does elsewhere is not in it.
+/// Milliseconds. CPU time is that of the whole process, so of whatever ran at the same time, too; work that the kernel
+/// does elsewhere is not in it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize)]
 pub struct Cost {
     pub cpu_ms: f64,

@@ -5,7 +5,8 @@ use std::sync::OnceLock;
 
 use super::with_offset;
 
-/// Bytes behind a symbol at most that are taken to be its own: no function is as long, and few variables are. The list does not say where what it names ends.
+/// Bytes behind a symbol at most that are taken to be its own: no function is as long, and few variables are. The list
+/// does not say where what it names ends.
 const LONGEST: u64 = 1 << 20;
 /// The kernel's half of all addresses.
 const LOWEST: u64 = 1 << 63;
@@ -34,7 +35,8 @@ pub fn read() -> &'static Symbols {
 pub struct Symbols {
     /// Names of symbols are not always UTF-8.
     text: Vec<u8>,
-    /// Addresses, and where in the text the name stands, with its module behind it. Sorted; the first of several names of one address.
+    /// Addresses, and where in the text the name stands, with its module behind it. Sorted; the first of several names
+    /// of one address.
     sorted: Vec<(u64, Range<u32>)>,
 }
 
@@ -47,7 +49,8 @@ impl Symbols {
             if let (Some(address), Some(_), Some(name)) = (words.next(), words.next(), words.next()) {
                 let address = std::str::from_utf8(address).ok().and_then(|word| u64::from_str_radix(word, 16).ok());
                 let end = start + line.trim_ascii_end().len();
-                // Where addresses are hidden, all are 0. What each CPU has of its own is told by small numbers, at which nothing lies.
+                // Where addresses are hidden, all are 0. What each CPU has of its own is told by small numbers, at
+                // which nothing lies.
                 if let (Some(address @ LOWEST..), Ok(end)) = (address, u32::try_from(end)) {
                     sorted.push((address, end - name.len() as u32..end));
                 }

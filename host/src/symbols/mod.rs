@@ -1,10 +1,12 @@
 //! Names of addresses: of the kernel's, and of processes'.
 //!
-//! Nothing is looked up before a name is shown. The kernel's list is read once, for all plugins ([`kernel`]); what processes have mapped is read anew for each batch, as far as it is
-//! asked for, and the symbols of the files are kept ([`process`]). Where a name cannot be had, the address stands for itself.
+//! Nothing is looked up before a name is shown. The kernel's list is read once, for all plugins ([`kernel`]); what
+//! processes have mapped is read anew for each batch, as far as it is asked for, and the symbols of the files are kept
+//! ([`process`]). Where a name cannot be had, the address stands for itself.
 //!
-//! A process decides what its functions are called, and may call them anything of up to 4 KiB. So the names of a batch are bounded together, those for the plugin and those for its rows: beyond
-//! that, too, an address stands for itself. And a stack that is shown has a bound of its own: it says how many frames are left out.
+//! A process decides what its functions are called, and may call them anything of up to 4 KiB. So the names of a batch
+//! are bounded together, those for the plugin and those for its rows: beyond that, too, an address stands for itself.
+//! And a stack that is shown has a bound of its own: it says how many frames are left out.
 
 mod kernel;
 mod process;
@@ -105,7 +107,8 @@ impl Symbols {
     }
 }
 
-/// The names of a stack of `count` frames as they are shown, and behind them what has been left out: here, because they are too long together, or when the stack was collected.
+/// The names of a stack of `count` frames as they are shown, and behind them what has been left out: here, because they
+/// are too long together, or when the stack was collected.
 fn stack(names: impl Iterator<Item = String>, count: usize, cut: bool) -> Vec<String> {
     let mut length = 0;
     let mut shown: Vec<String> = names

@@ -1,7 +1,8 @@
 //! Names of the addresses of processes: by what /proc says is mapped there, and the symbols of the file.
 //!
-//! What is read is bounded, for a plugin may ask for any process, and the process decides what it has mapped: so many processes in a batch, so many bytes of what they have mapped and
-//! of files, so many files at once, none larger than [`MAX_FILE`]. What goes beyond is shown as addresses.
+//! What is read is bounded, for a plugin may ask for any process, and the process decides what it has mapped: so many
+//! processes in a batch, so many bytes of what they have mapped and of files, so many files at once, none larger than
+//! [`MAX_FILE`]. What goes beyond is shown as addresses.
 
 use std::collections::HashMap;
 use std::fs::{self, File};
@@ -16,7 +17,8 @@ use crate::binary::Binary;
 
 /// Processes of which the mappings are read in one batch at most.
 const PROCESSES: usize = 256;
-/// Bytes of what a process has mapped, as /proc says it: a line for each mapping, of which the kernel allows 65,530 unless it is told otherwise. Those behind are not known.
+/// Bytes of what a process has mapped, as /proc says it: a line for each mapping, of which the kernel allows 65,530
+/// unless it is told otherwise. Those behind are not known.
 const MAX_MAPS: u64 = 16 << 20;
 /// Bytes of what all processes of a batch have mapped, as /proc says it.
 const ALL_MAPS: u64 = 64 << 20;
@@ -28,8 +30,8 @@ const KEPT: usize = 512 << 20;
 const MAX_FILE: u64 = 512 << 20;
 /// Bytes of files that are read in one batch at most.
 const ALL_FILES: u64 = 1 << 30;
-/// The inode of the first pid namespace (include/linux/proc_ns.h: PROC_PID_INIT_INO). Programs tell processes' numbers as they are there; in every other the same number is
-/// another process.
+/// The inode of the first pid namespace (include/linux/proc_ns.h: PROC_PID_INIT_INO). Programs tell processes' numbers
+/// as they are there; in every other the same number is another process.
 const FIRST_NAMESPACE: &str = "pid:[4026531836]";
 
 /// What is known of processes.
@@ -181,7 +183,8 @@ impl Files {
         binary
     }
 
-    /// Forgets those that have not been asked for the longest, until one more of this size makes no more than so many files and bytes.
+    /// Forgets those that have not been asked for the longest, until one more of this size makes no more than so many
+    /// files and bytes.
     fn make_room(&mut self, size: usize, files: usize, bytes: usize) {
         while self.known.len() >= files || self.size + size > bytes {
             let Some((key, _)) = self.known.iter().min_by_key(|(_, known)| known.asked) else { return };

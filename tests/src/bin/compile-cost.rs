@@ -1,8 +1,9 @@
 //! What planning and compiling cost: `compile-cost [ROUNDS]` prints a Markdown table, medians of CPU time.
 //!
-//! The declaration has 50 probes at 50 attach points, each with a filter and eight fields that walk the kernel's structures. The kernel's types and formats are read
-//! anew in each round; *facts* is what a first plan of one empty probe costs, which reads them, and *plan* what the whole declaration costs on top.
-//! For a release build. Needs root for tracefs alone, and loads nothing.
+//! The declaration has 50 probes at 50 attach points, each with a filter and eight fields that walk the kernel's
+//! structures. The kernel's types and formats are read anew in each round; *facts* is what a first plan of one empty
+//! probe costs, which reads them, and *plan* what the whole declaration costs on top. For a release build. Needs root
+//! for tracefs alone, and loads nothing.
 
 use std::error::Error;
 use std::{env, process::ExitCode};

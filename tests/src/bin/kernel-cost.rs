@@ -1,16 +1,18 @@
-//! What the compiler's programs cost in the kernel, beside the same probes in C, compiled by clang: `kernel-cost [ROUNDS]` prints a Markdown table.
+//! What the compiler's programs cost in the kernel, beside the same probes in C, compiled by clang:
+//! `kernel-cost [ROUNDS]` prints a Markdown table.
 //!
-//! bench/kernel-cost/probes.txt has twelve probes as a plugin declares them, probes.c the same by hand, for `clang -O2`: same attach points, filters, fields,
-//! counters, and records, which are compared byte by byte. kfuncs.txt and kfuncs.c have probes that call kernel functions. For each program the table has what the kernel
-//! says of it:
+//! bench/kernel-cost/probes.txt has twelve probes as a plugin declares them, probes.c the same by hand, for
+//! `clang -O2`: same attach points, filters, fields, counters, and records, which are compared byte by byte. kfuncs.txt
+//! and kfuncs.c have probes that call kernel functions. For each program the table has what the kernel says of it:
 //!
 //! * *verified*: the instructions that the verifier went through, over all paths,
 //! * *xlated* and *jited*: bytes of the program as the kernel has rewritten it, and as machine code,
-//! * *ns*: the time of one run, by the kernel's own account (BPF_ENABLE_STATS), the median of the rounds. The two take turns, so that a machine whose speed drifts
-//!   treats them alike. The load is getppid(2) in a loop, or access(2) where the probe is about a path.
+//! * *ns*: the time of one run, by the kernel's own account (BPF_ENABLE_STATS), the median of the rounds. The two take
+//!   turns, so that a machine whose speed drifts treats them alike. The load is getppid(2) in a loop, or access(2)
+//!   where the probe is about a path.
 //!
-//! each as `ours / clang's`, and at the end of each table the median of the ratios. Programs run in the kernel, so how this was built makes no difference to them.
-//! Needs root; says so, and does nothing, where there is no clang.
+//! each as `ours / clang's`, and at the end of each table the median of the ratios. Programs run in the kernel, so how
+//! this was built makes no difference to them. Needs root; says so, and does nothing, where there is no clang.
 
 use std::error::Error;
 use std::ffi::{CString, c_void};
@@ -166,11 +168,13 @@ struct Object {
 
 impl Object {
     fn load(bytes: &[u8]) -> Result<Object> {
-        // SAFETY: the bytes outlive the call, which copies what it keeps; the object is not closed before the process ends.
+        // SAFETY: the bytes outlive the call, which copies what it keeps; the object is not closed before the process
+        // ends.
         let object = unsafe { sys::bpf_object__open_mem(bytes.as_ptr().cast(), bytes.len() as u64, ptr::null()) };
         let object = NonNull::new(object).ok_or_else(io::Error::last_os_error)?;
         let mut seen = Box::new(None);
-        // SAFETY: the object is open; `seen` lives in a box for as long as the ring is asked, and nowhere else meanwhile.
+        // SAFETY: the object is open; `seen` lives in a box for as long as the ring is asked, and nowhere else
+        // meanwhile.
         let ring = unsafe {
             checked(sys::bpf_object__load(object.as_ptr()))?;
             let map = checked(sys::bpf_object__find_map_fd_by_name(object.as_ptr(), c"events".as_ptr()))?;

@@ -1,12 +1,13 @@
-//! Records what tests need of the running kernel: `kernel-fixture DIRECTORY` writes `btf/vmlinux`, `events/SYSTEM/NAME/format` and `kfuncs`
-//! there, in the layout that `KernelFacts::from_dir` reads. Needs root and tracefs on /sys/kernel/tracing. Beside them it writes `btf/booth`, the types of a module that
-//! is made up; `kernel-fixture DIRECTORY booth` writes that alone, for the `btf/vmlinux` that is there.
+//! Records what tests need of the running kernel: `kernel-fixture DIRECTORY` writes `btf/vmlinux`,
+//! `events/SYSTEM/NAME/format` and `kfuncs` there, in the layout that `KernelFacts::from_dir` reads. Needs root and
+//! tracefs on /sys/kernel/tracing. Beside them it writes `btf/booth`, the types of a module that is made up;
+//! `kernel-fixture DIRECTORY booth` writes that alone, for the `btf/vmlinux` that is there.
 //!
 //! The problem: the BTF of a kernel is 5 MB, and tests want a few hundred of its 126,000 types.
 //!
-//! The idea: start from chosen roots and keep what they reach. A struct that is held by value, or that [`WHOLE`] names, is kept whole; one
-//! that is only pointed to becomes a forward declaration. Types keep their order and their bytes, but for ids and names, which are
-//! numbered anew.
+//! The idea: start from chosen roots and keep what they reach. A struct that is held by value, or that [`WHOLE`] names,
+//! is kept whole; one that is only pointed to becomes a forward declaration. Types keep their order and their bytes,
+//! but for ids and names, which are numbered anew.
 //!
 //! So the layout of each struct kept, down to bit fields, is exactly the kernel's.
 
@@ -168,7 +169,8 @@ const PER_CPU: &[&str] = &["cpu_number", "current_task", "kstat", "process_count
 /// Where [`PER_CPU`] begin.
 const PER_CPU_START: u64 = 0xffff_ffff_8300_0000;
 
-/// Symbols that the kernel recorded does not name, being built without CONFIG_KALLSYMS_ALL, as most kernels have them. The addresses are made up.
+/// Symbols that the kernel recorded does not name, being built without CONFIG_KALLSYMS_ALL, as most kernels have them.
+/// The addresses are made up.
 const SYMBOLS: [&str; 14] = [
     "ffffffff82611a00 D __per_cpu_offset",
     "ffffffff82612940 D init_task",
@@ -365,8 +367,9 @@ fn kfuncs() -> impl Iterator<Item = &'static str> {
     usable.map(|known| known.name).chain(UNUSABLE.iter().copied())
 }
 
-/// The kernel's version, and a line for each kfunc with the kinds of programs that may call it. Of kinds that this kernel cannot load (`lsm`) nothing is known: there it is
-/// as Linux 6.12 and 7.2 have it, where LSM programs may call all that tracing programs may, and what is for files beside it.
+/// The kernel's version, and a line for each kfunc with the kinds of programs that may call it. Of kinds that this
+/// kernel cannot load (`lsm`) nothing is known: there it is as Linux 6.12 and 7.2 have it, where LSM programs may call
+/// all that tracing programs may, and what is for files beside it.
 fn callers() -> Result<String, Box<dyn Error>> {
     let facts = KernelFacts::running();
     let (major, minor) = facts.version();
@@ -394,7 +397,8 @@ fn callers() -> Result<String, Box<dyn Error>> {
     Ok(text + CALLERS)
 }
 
-/// The lines of kallsyms that name [`FUNCTIONS`], and then [`PER_CPU`] and [`SYMBOLS`]. Functions are numbered instead of having their addresses, which differ from boot to boot.
+/// The lines of kallsyms that name [`FUNCTIONS`], and then [`PER_CPU`] and [`SYMBOLS`]. Functions are numbered instead
+/// of having their addresses, which differ from boot to boot.
 fn symbols(btf: &Btf, text: &str) -> String {
     let lines = text.lines().filter_map(|line| line.split_once(' '));
     let kept =

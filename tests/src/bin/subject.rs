@@ -1,8 +1,9 @@
 //! A process of known properties for tests to trace: `subject COMM HOSTNAME DIRECTORY FILE PATH`.
 //!
-//! A thread of it, which is not its first, is given a property of nearly everything that /proc/PID/{status,stat,limits,fdinfo} tells, none of them what a process has anyway. It
-//! prints its own number and that of a descriptor of FILE, and then, for each byte of its standard input, asks once whether PATH can be accessed, and prints a byte. In between it
-//! waits, and nothing of it changes. Needs root.
+//! A thread of it, which is not its first, is given a property of nearly everything that
+//! /proc/PID/{status,stat,limits,fdinfo} tells, none of them what a process has anyway. It prints its own number and
+//! that of a descriptor of FILE, and then, for each byte of its standard input, asks once whether PATH can be accessed,
+//! and prints a byte. In between it waits, and nothing of it changes. Needs root.
 
 use std::error::Error;
 use std::ffi::CString;
@@ -61,7 +62,8 @@ fn traced() -> Result<()> {
 
 /// What root may have.
 fn as_root(host: &str) -> Result<()> {
-    // SAFETY: each call reads at most the structure or the bytes that it is given, and these live as long as it. The page is nobody else's.
+    // SAFETY: each call reads at most the structure or the bytes that it is given, and these live as long as it. The
+    // page is nobody else's.
     unsafe {
         checked(libc::unshare(libc::CLONE_NEWUTS | libc::CLONE_NEWIPC).into())?;
         checked(libc::sethostname(host.as_ptr().cast(), host.len()).into())?;
@@ -86,7 +88,8 @@ fn as_root(host: &str) -> Result<()> {
     Ok(())
 }
 
-/// One that is blocked and waits for the thread, one that waits for the process, one that is ignored, and one that is caught.
+/// One that is blocked and waits for the thread, one that waits for the process, one that is ignored, and one that is
+/// caught.
 fn signals() -> Result<()> {
     extern "C" fn nothing(_: libc::c_int) {}
     block(libc::SIGUSR1)?;

@@ -102,7 +102,8 @@ const WRITE: [&str; 14] = [
     "bpf_copy_from_user_task_str",
 ];
 
-/// Each with its iterator, the structures that its arguments point to (`#`: a number, `&`: an address), and the structure of its objects.
+/// Each with its iterator, the structures that its arguments point to (`#`: a number, `&`: an address), and the
+/// structure of its objects.
 const SOURCES: [(&str, &str, &[&str], &str); 12] = [
     ("tasks()", "task", &[], "task_struct"),
     ("threads()", "task", &[], "task_struct"),
@@ -209,7 +210,8 @@ impl Kfuncs {
     }
 }
 
-/// What is written for a parameter; none where the host passes it. `sized`: the parameter before it is memory, whose size this one is.
+/// What is written for a parameter; none where the host passes it. `sized`: the parameter before it is memory, whose
+/// size this one is.
 fn taken(btf: &Btf, param: &str, ty: TypeId, writes: bool, sized: bool) -> Option<Takes> {
     const LONGEST: i64 = 4096;
     let is_dynptr = |id| btf.tag(id) == "bpf_dynptr";

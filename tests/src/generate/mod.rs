@@ -1,11 +1,13 @@
 //! Random declarations that mean something on this kernel: the same for the same seed.
 //!
-//! The problem: that the verifier loads what the checker accepts can be shown for what somebody thought of, and what goes wrong is what nobody thought
-//! of. The idea: walk at random. A [`Generator`] draws attach points of every kind that the kernel has ([`points`]), finds out what can be named there by
-//! walking through BTF from the arguments and asking the planner for the types ([`vocabulary`]), and writes bodies of it ([`writer`]), from one field to as
-//! much as a program can hold. With [`kfuncs`], these call kernel functions and walk, too.
+//! The problem: that the verifier loads what the checker accepts can be shown for what somebody thought of, and what
+//! goes wrong is what nobody thought of. The idea: walk at random. A [`Generator`] draws attach points of every kind
+//! that the kernel has ([`points`]), finds out what can be named there by walking through BTF from the arguments and
+//! asking the planner for the types ([`vocabulary`]), and writes bodies of it ([`writer`]), from one field to as much
+//! as a program can hold. With [`kfuncs`], these call kernel functions and walk, too.
 //!
-//! What is written is meant to be well-typed. What the planner refuses all the same is left out and counted, so that a test can say how seldom that is.
+//! What is written is meant to be well-typed. What the planner refuses all the same is left out and counted, so that a
+//! test can say how seldom that is.
 
 mod caller;
 pub mod kfuncs;

@@ -110,7 +110,8 @@ fn read(to: u64, size: u64, from: Option<Vec<u8>>) -> u64 {
 /// bpf_probe_read_*_str: at most so many bytes, the last of them 0; how many they are.
 fn read_text(to: u64, size: u64, from: Option<Vec<u8>>) -> u64 {
     let text = from.and_then(|bytes| {
-        // The kernel reads the last byte too, and then puts the 0 over it. A text that runs on to where memory ends faults there.
+        // The kernel reads the last byte too, and then puts the 0 over it. A text that runs on to where memory ends
+        // faults there.
         let size = size as usize;
         let end = bytes.iter().take(size).position(|b| *b == 0).or((bytes.len() >= size).then_some(size - 1))?;
         Some([&bytes[..end], &[0]].concat())
@@ -158,8 +159,9 @@ fn first(bytes: &[u8], size: u64) -> Vec<u8> {
 /// Bytes of the program's own memory.
 fn own(address: u64, size: u64) -> Vec<u8> {
     let from = std::ptr::with_exposed_provenance::<u8>(address as usize);
-    // SAFETY: the address is one that the program computed of its stack, its context or a map's value, all alive while it runs. A program that
-    // computes a wrong one is the fault that is looked for, and ends the test in one way or the other.
+    // SAFETY: the address is one that the program computed of its stack, its context or a map's value, all alive while
+    // it runs. A program that computes a wrong one is the fault that is looked for, and ends the test in one way or the
+    // other.
     unsafe { std::slice::from_raw_parts(from, size as usize) }.to_vec()
 }
 

@@ -8,13 +8,15 @@ use super::helpers::KFUNCS;
 /// Bytes of a program's stack.
 const STACK: i16 = 512;
 
-/// One function's bytes as the interpreter takes them. The function's own instructions stay where they are, and what replaces some of them stands behind:
+/// One function's bytes as the interpreter takes them. The function's own instructions stay where they are, and what
+/// replaces some of them stands behind:
 ///
 /// * Maps are numbers.
 /// * Kfuncs are helpers with numbers of our own.
 /// * Helpers are called through functions that overwrite r1 to r5.
-/// * A comparison with a negative constant that minds no signs becomes two that do, as rbpf does not extend the constant's sign (RFC 9669,
-///   section 4.3, does) but in those. That the instruction itself is right is for the disassembly in golden/compile to show.
+/// * A comparison with a negative constant that minds no signs becomes two that do, as rbpf does not extend the
+///   constant's sign (RFC 9669, section 4.3, does) but in those. That the instruction itself is right is for the
+///   disassembly in golden/compile to show.
 ///
 /// In front stands what fills the stack.
 pub fn linked(code: &Code, kfuncs: &[Kfunc]) -> Vec<u8> {
@@ -69,7 +71,8 @@ pub fn linked(code: &Code, kfuncs: &[Kfunc]) -> Vec<u8> {
     insns.iter().flat_map(|insn| insn.to_bytes()).collect()
 }
 
-/// A comparison with a negative constant c, by two with signs; behind them is where to go if it does not hold, and then where if it does.
+/// A comparison with a negative constant c, by two with signs; behind them is where to go if it does not hold, and then
+/// where if it does.
 fn compared(insn: RawInsn) -> [RawInsn; 2] {
     let jump = |opcode, imm, off| RawInsn { opcode, imm, off, ..insn };
     let c = insn.imm;

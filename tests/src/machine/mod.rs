@@ -1,14 +1,16 @@
-//! A machine for compiled programs that is no kernel: the instructions run in an interpreter, and helpers answer what the test says.
+//! A machine for compiled programs that is no kernel: the instructions run in an interpreter, and helpers answer what
+//! the test says.
 //!
-//! The problem: whether `args.x / 3` gives the right value shows only when it runs, and a kernel needs root, and gives its own values. The idea: rbpf runs
-//! the instructions; a [`World`] says what helpers answer and which memory there is. Pointers are real addresses, so that loads of the program itself work too.
+//! The problem: whether `args.x / 3` gives the right value shows only when it runs, and a kernel needs root, and gives
+//! its own values. The idea: rbpf runs the instructions; a [`World`] says what helpers answer and which memory there
+//! is. Pointers are real addresses, so that loads of the program itself work too.
 //!
-//! It is stricter than a kernel where that finds faults: a call overwrites r1 to r5 (rbpf by itself leaves them alone), stack and scratch are full of
-//! what was there before, and what lies behind scratch is looked at after each run.
+//! It is stricter than a kernel where that finds faults: a call overwrites r1 to r5 (rbpf by itself leaves them alone),
+//! stack and scratch are full of what was there before, and what lies behind scratch is looked at after each run.
 //!
-//! It is no verifier. Of memory it knows only what is the program's and what the test has put there; whether a pointer may be null, and which
-//! loads a kernel allows, is tried on a kernel (tests/verifier.rs, tests/programs.rs). Nor does it run every instruction as it is: [`linked`] says which are
-//! replaced, and by what.
+//! It is no verifier. Of memory it knows only what is the program's and what the test has put there; whether a pointer
+//! may be null, and which loads a kernel allows, is tried on a kernel (tests/verifier.rs, tests/programs.rs). Nor does
+//! it run every instruction as it is: [`linked`] says which are replaced, and by what.
 
 mod helpers;
 mod linked;
@@ -139,7 +141,8 @@ impl Memory {
         address
     }
 
-    /// Adds a piece at an address of the test's choice: only helpers can read there, as the machine itself has nothing at it.
+    /// Adds a piece at an address of the test's choice: only helpers can read there, as the machine itself has nothing
+    /// at it.
     pub fn add_at(&mut self, space: Space, address: u64, bytes: &[u8]) {
         self.pieces.push(Piece { space, address, bytes: bytes.into() });
     }

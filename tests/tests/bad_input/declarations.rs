@@ -1,4 +1,5 @@
-//! Declarations that are refused before anything is loaded. Most need the facts of the kernel, which are root's to read.
+//! Declarations that are refused before anything is loaded. Most need the facts of the kernel, which are root's to
+//! read.
 
 use crate::e2e::{is_root, says};
 use crate::{fails, hostile};

@@ -1,4 +1,5 @@
-//! A plugin's texts never reach the terminal as they are: an escape sequence could hide what the host says, and a line break could forge it.
+//! A plugin's texts never reach the terminal as they are: an escape sequence could hide what the host says, and a line
+//! break could forge it.
 
 use crate::e2e::host::{Ended, Run};
 use crate::e2e::load::getppid;

@@ -81,7 +81,8 @@ fn root_check_loads_nothing() {
     assert_eq!(successful(&without), successful(&full));
 }
 
-/// What BTF tells is everybody's to read, so a plugin of raw tracepoints can be checked without root. (Tracepoints' formats are root's.)
+/// What BTF tells is everybody's to read, so a plugin of raw tracepoints can be checked without root. (Tracepoints'
+/// formats are root's.)
 #[test]
 fn check_needs_no_root_where_the_facts_can_be_read() {
     let directory = Directory::new("nobody");

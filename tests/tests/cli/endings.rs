@@ -100,7 +100,8 @@ fn output_of(mut command: Command) -> Output {
     child.and_then(Child::wait_with_output).expect("the host can be started")
 }
 
-/// A host that prints rows of these calls to a pipe that nobody reads, some 90 bytes each. `at_once`: it finds all of them together, and not as they come.
+/// A host that prints rows of these calls to a pipe that nobody reads, some 90 bytes each. `at_once`: it finds all of
+/// them together, and not as they come.
 fn stuck(calls: u64, at_once: bool) -> (Host, PipeReader) {
     let (reader, writer) = pipe().expect("a pipe can be made");
     let comm = unique();
@@ -144,7 +145,8 @@ fn root_a_second_signal_ends_a_host_that_waits_for_a_reader() {
     if !is_root() {
         return;
     }
-    // More than the pipe holds, but less than is kept on the way there, in as few pieces: the plugin ends, and the rows are still to be written.
+    // More than the pipe holds, but less than is kept on the way there, in as few pieces: the plugin ends, and the rows
+    // are still to be written.
     let (host, _reader) = stuck(2_000, true);
     let objects = Objects::of_process(host.pid());
     host.signal(libc::SIGINT);

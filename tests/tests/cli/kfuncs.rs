@@ -36,7 +36,8 @@ fn has_tasks(directory: &Directory) -> bool {
     there
 }
 
-/// As the documentation shows it; LSM programs may call it, too, where there are any, and later kernels trust every argument.
+/// As the documentation shows it; LSM programs may call it, too, where there are any, and later kernels trust every
+/// argument.
 #[test]
 fn root_a_kfunc_is_printed_as_documented() {
     let directory = Directory::new("kfuncs-documented");

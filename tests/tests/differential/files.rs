@@ -10,7 +10,8 @@ use std::time::{Duration, SystemTime};
 
 use super::*;
 
-/// A directory of the test's own in memory: a file of an overlay has one inode for stat(2), and one or two others in the kernel.
+/// A directory of the test's own in memory: a file of an overlay has one inode for stat(2), and one or two others in
+/// the kernel.
 pub struct InMemory(pub PathBuf);
 
 impl InMemory {
@@ -76,7 +77,8 @@ fn root_files_are_what_stat_says() {
         let stat = file.metadata().expect("it is open");
         let opened = format!("task.files.fdt.fd[{}]", file.as_raw_fd());
         let of_inode = of_inode(&format!("{opened}.f_inode"), &stat).into_iter();
-        // A device's inode is in a file system that has its own idea of what stat(2) says of sizes and times, and the memory's of blocks.
+        // A device's inode is in a file system that has its own idea of what stat(2) says of sizes and times, and the
+        // memory's of blocks.
         claims.extend(of_inode);
         let info = fdinfo(&fs::read_to_string(format!("/proc/self/fdinfo/{}", file.as_raw_fd())).expect("procfs"));
         claims.extend(of_descriptor(&opened, &info));

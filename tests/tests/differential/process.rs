@@ -116,7 +116,8 @@ fn truths(subject: &Subject, program: &Path, comm: &str, directory: &Path) -> Ve
     claims.push(claim("exe's directory", "str(task.mm.exe_file.f_path.dentry.d_parent.d_name.name)", parent));
     let cwd = fs::read_link(subject.of_process("cwd")).expect("it is somewhere");
     assert_eq!(cwd, directory);
-    // /proc tells paths from the reader's root, and a probe from that of the mount namespace, which has more in front where this process is in a chroot.
+    // /proc tells paths from the reader's root, and a probe from that of the mount namespace, which has more in front
+    // where this process is in a chroot.
     for (name, file, link) in [("exe", "task.mm.exe_file", &exe), ("cwd", "task.fs.pwd", &cwd)] {
         claims.push(claim(name, &format!("ends_with(path({file}), \"{}\")", link.display()), true));
     }

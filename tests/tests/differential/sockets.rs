@@ -117,7 +117,8 @@ fn root_sockets_are_what_getsockname_says() {
     compare(ACCESS, &when, &claims, || access(&path));
 }
 
-/// A connection while it is made: at the state's change, from the `struct sock` that the tracepoint is handed, and from the tracepoint's own fields.
+/// A connection while it is made: at the state's change, from the `struct sock` that the tracepoint is handed, and from
+/// the tracepoint's own fields.
 #[test]
 fn root_connections_are_what_their_ends_say() {
     if !e2e::is_root() {

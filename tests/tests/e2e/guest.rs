@@ -1,4 +1,5 @@
-//! Plugins written by hand, for what the Rust ones cannot do: plugins of one run share their arguments, so one of two can only misbehave by itself.
+//! Plugins written by hand, for what the Rust ones cannot do: plugins of one run share their arguments, so one of two
+//! can only misbehave by itself.
 
 #[path = "../../../host/src/plugin/testing.rs"]
 mod testing;
@@ -6,8 +7,8 @@ mod testing;
 use testing::words;
 pub use testing::{DATA, Guest, OK};
 
-/// A plugin that sees each call of getppid on the machine, whatever its arguments are. `body` is what it does with a batch, as
-/// [`Guest::on_events`] takes it.
+/// A plugin that sees each call of getppid on the machine, whatever its arguments are. `body` is what it does with a
+/// batch, as [`Guest::on_events`] takes it.
 pub fn on_events(body: &str) -> Vec<u8> {
     const POINT: &str = "tracepoint:syscalls:sys_enter_getppid";
     // Laid out by the canonical ABI: the result, the probe, its attach point, its step and the event's name.

@@ -1,7 +1,7 @@
 //! The BPF programs and links that the kernel holds.
 //!
-//! Other tests, and anybody else on the machine, load programs at the same time. What a host leaves behind is told from theirs by what holds it:
-//! theirs is held by a descriptor of a living process, and what has been left behind by none.
+//! Other tests, and anybody else on the machine, load programs at the same time. What a host leaves behind is told from
+//! theirs by what holds it: theirs is held by a descriptor of a living process, and what has been left behind by none.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -86,7 +86,8 @@ pub fn leaving_nothing<T>(work: impl FnOnce() -> T) -> T {
     result
 }
 
-/// Makes sure that these are gone: the kernel frees programs and links a grace period or more after the last descriptor has gone.
+/// Makes sure that these are gone: the kernel frees programs and links a grace period or more after the last descriptor
+/// has gone.
 pub fn gone(objects: &Objects) {
     let deadline = Instant::now() + patience();
     let mut left = objects.clone();

@@ -1,4 +1,5 @@
-//! System calls that a test makes itself, in a thread whose comm nothing else on the machine has, so that a probe can ask for just these.
+//! System calls that a test makes itself, in a thread whose comm nothing else on the machine has, so that a probe can
+//! ask for just these.
 
 use std::hint::black_box;
 use std::os::unix::process::parent_id;

@@ -1,6 +1,8 @@
-//! What the end-to-end tests share: the host as a process, loads that are easy to tell from the rest of the machine, and what BPF the kernel holds.
+//! What the end-to-end tests share: the host as a process, loads that are easy to tell from the rest of the machine,
+//! and what BPF the kernel holds.
 //!
-//! These tests run the host's binary and real plugins, as a user does. They build the binary themselves; `make guests` builds the plugins.
+//! These tests run the host's binary and real plugins, as a user does. They build the binary themselves; `make guests`
+//! builds the plugins.
 
 // Each test binary includes this module and uses a part of it.
 #![allow(dead_code, unused_imports)]
@@ -24,7 +26,8 @@ pub fn porthole() -> Command {
     command
 }
 
-/// The host run by `nobody` with these capabilities, as setpriv(1) has them, in a directory where everybody can read it.
+/// The host run by `nobody` with these capabilities, as setpriv(1) has them, in a directory where everybody can read
+/// it.
 pub fn porthole_of_nobody(directory: &Directory, capabilities: &[&str]) -> Command {
     let host = directory.copy(binary());
     let mut command = Command::new("setpriv");
@@ -47,8 +50,8 @@ pub fn porthole_without(capabilities: &[&str]) -> Command {
     command
 }
 
-/// The host's binary, of the sources as they are now: for tests, cargo builds only binaries of their own package. Where nothing can be built,
-/// as in a virtual machine, the variable `PORTHOLE_TEST_HOST` names one that is there.
+/// The host's binary, of the sources as they are now: for tests, cargo builds only binaries of their own package. Where
+/// nothing can be built, as in a virtual machine, the variable `PORTHOLE_TEST_HOST` names one that is there.
 pub fn binary() -> &'static Path {
     static BINARY: OnceLock<PathBuf> = OnceLock::new();
     BINARY.get_or_init(|| {
@@ -133,7 +136,8 @@ impl Directory {
     /// Copies a file into it under another name, and gives its path.
     pub fn copy_as(&self, file: &Path, name: impl AsRef<Path>) -> PathBuf {
         let copy = self.path().join(name);
-        // By another process: a program that this one has open for writing, or a child of it for a moment, cannot be executed.
+        // By another process: a program that this one has open for writing, or a child of it for a moment, cannot be
+        // executed.
         let copied = Command::new("cp").arg(file).arg(&copy).status().expect("cp is there");
         assert!(copied.success(), "{} cannot be copied", file.display());
         copy

@@ -203,7 +203,8 @@ fn root_processes_are_told_the_cgroup_that_they_are_in() {
         let row = |event: &str, pid: u32| {
             let found: Vec<&Value> =
                 all.iter().filter(|row| row["event"] == event && row["fields"]["pid"] == pid).collect();
-            // The shell that moves the process is one more program, of which no more is told than where it begins to be there.
+            // The shell that moves the process is one more program, of which no more is told than where it begins to be
+            // there.
             found.last().map(|row| row["fields"].clone())
         };
         for (at, (below, pid)) in (0i32..).zip(["", "b", "b/c"].into_iter().zip(pids)) {

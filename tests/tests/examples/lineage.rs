@@ -121,7 +121,8 @@ fn exe_at_exit(exe: Option<&str>) -> Value {
     if numbers < vec![6, 16] { Value::Null } else { exe.into() }
 }
 
-/// Whether it is this path, or has more in front, as where the tests run in a chroot: a probe tells paths from the root of the mount namespace.
+/// Whether it is this path, or has more in front, as where the tests run in a chroot: a probe tells paths from the root
+/// of the mount namespace.
 fn is_path(told: &Value, path: &Value) -> bool {
     told.as_str().zip(path.as_str()).is_some_and(|(told, path)| told.ends_with(path))
 }

@@ -14,7 +14,8 @@ pub struct Waiting {
 }
 
 impl Waiting {
-    /// `by…` runs the shell, a copy of it that has a name of its own. It burns some CPU time, waits, and then ends with this code.
+    /// `by…` runs the shell, a copy of it that has a name of its own. It burns some CPU time, waits, and then ends with
+    /// this code.
     pub fn start(by: &[&str], shell: &Path, code: u8) -> Waiting {
         let script = format!("i=0; while [ $i -lt 20000 ]; do i=$((i+1)); done; echo; read x; exit {code}");
         let mut words = by.iter().map(AsRef::as_ref).chain([shell.as_os_str()]);
@@ -55,7 +56,8 @@ impl Waiting {
     /// Has this signal end it.
     pub fn kill(mut self, signal: libc::c_int) {
         let pid = libc::pid_t::try_from(self.pid).expect("a pid fits");
-        // SAFETY: the call touches no memory; the process is this one's child, or waited for by a child, and has not ended.
+        // SAFETY: the call touches no memory; the process is this one's child, or waited for by a child, and has not
+        // ended.
         assert_eq!(unsafe { libc::kill(pid, signal) }, 0);
         self.child.wait().expect("it is a child");
     }

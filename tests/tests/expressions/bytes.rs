@@ -3,7 +3,8 @@
 use super::*;
 use porthole_tests::machine::{Memory, Space};
 
-/// The made tracepoint's record, whose `s` points to these bytes of the kernel's, and `p` to these of the process's, and the world that has them.
+/// The made tracepoint's record, whose `s` points to these bytes of the kernel's, and `p` to these of the process's,
+/// and the world that has them.
 fn scene(kernel: &[u8], user: &[u8]) -> (Vec<u8>, Rc<World>) {
     let mut memory = Memory::default();
     let mut record = vec![0; facts::RECORD];

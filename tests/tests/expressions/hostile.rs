@@ -1,7 +1,7 @@
 //! What no well-meaning plugin declares: it is refused or compiled, and never more than that.
 //!
-//! "Refused" is a message that a terminal can bear: of bounded length, without control characters. "Compiled" is what the machine can run. Nothing
-//! panics, nothing overflows a stack, and nothing is called a bug of Porthole.
+//! "Refused" is a message that a terminal can bear: of bounded length, without control characters. "Compiled" is what
+//! the machine can run. Nothing panics, nothing overflows a stack, and nothing is called a bug of Porthole.
 
 use std::thread;
 
@@ -63,7 +63,8 @@ fn garbage() {
     }
 }
 
-/// The parser, the checker, the lowering and what drops the trees go down with the expression: a thread's usual stack must hold what the limits allow.
+/// The parser, the checker, the lowering and what drops the trees go down with the expression: a thread's usual stack
+/// must hold what the limits allow.
 #[test]
 fn depth() {
     let deep = || {

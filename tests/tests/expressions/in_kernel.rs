@@ -1,7 +1,9 @@
-//! Random expressions, compared with [`reference`](super::reference) in the kernel itself: its verifier, its compiler to machine code, this processor.
+//! Random expressions, compared with [`reference`](super::reference) in the kernel itself: its verifier, its compiler
+//! to machine code, this processor.
 //!
-//! Programs are run by BPF_PROG_TEST_RUN, which passes what one likes to a raw tracepoint's program. So they are compiled as any others, for tracepoints
-//! whose arguments are integers, and only the section is another: `raw_tp` in place of `tp_btf`, whose context is the same.
+//! Programs are run by BPF_PROG_TEST_RUN, which passes what one likes to a raw tracepoint's program. So they are
+//! compiled as any others, for tracepoints whose arguments are integers, and only the section is another: `raw_tp` in
+//! place of `tp_btf`, whose context is the same.
 
 use std::collections::{BTreeSet, HashMap};
 

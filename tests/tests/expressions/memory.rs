@@ -17,7 +17,8 @@ fn area(cpu: u64) -> u64 {
     0xffff_8880_3f00_0000 + 0x10_0000 * cpu
 }
 
-/// Adds the variables of a kernel: those of each CPU, its first thread, and some numbers. What leads from a thread to the run queues, a `struct cfs_rq`.
+/// Adds the variables of a kernel: those of each CPU, its first thread, and some numbers. What leads from a thread to
+/// the run queues, a `struct cfs_rq`.
 pub fn add_variables(memory: &mut Memory, current: u64) -> u64 {
     let mut at = |address, bytes: &[u8]| memory.add_at(Space::Kernel, address, bytes);
     let distances: Vec<u8> = (0..CPUS).flat_map(|cpu| area(cpu).wrapping_sub(LINKED).to_le_bytes()).collect();
@@ -51,7 +52,8 @@ pub fn add_variables(memory: &mut Memory, current: u64) -> u64 {
     add("cfs_rq", &[("tg", &group.to_le_bytes())])
 }
 
-/// A `struct mm_struct` of so many pages, with the file of its program, and with a counter of which each CPU has a part.
+/// A `struct mm_struct` of so many pages, with the file of its program, and with a counter of which each CPU has a
+/// part.
 pub fn address_space(pages: u8, program: u64) -> Vec<u8> {
     let btf = FACTS.btf().unwrap();
     let at = |name: &str, field: &str| btf.member(btf.structure(name).unwrap(), field).unwrap().bit_offset as usize / 8;
@@ -71,7 +73,8 @@ fn symbol(name: &str) -> u64 {
 fn scene() -> (Rc<World>, u64) {
     let mut memory = Memory::default();
     let mm = memory.add(Space::Kernel, &address_space(44, 0));
-    // The thread is among the variables, and they are reached through it: so it is made last, and all but `current_task` know it.
+    // The thread is among the variables, and they are reached through it: so it is made last, and all but
+    // `current_task` know it.
     let queue = add_variables(&mut memory, 0);
     let members: [(&str, &[u8]); 3] = [("pid", &[93]), ("mm", &mm.to_le_bytes()), ("se.cfs_rq", &queue.to_le_bytes())];
     let task = memory.add(Space::Kernel, &structure("task_struct", &members));

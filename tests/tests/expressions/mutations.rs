@@ -1,7 +1,9 @@
-//! Declarations that were right, and no longer are: changed at random in their texts, names, sizes and steps, and as JSON. Each is refused or compiled, and never more than that
-//! ([`outcome`](super::hostile::outcome)), nor does it take long.
+//! Declarations that were right, and no longer are: changed at random in their texts, names, sizes and steps, and as
+//! JSON. Each is refused or compiled, and never more than that ([`outcome`](super::hostile::outcome)), nor does it take
+//! long.
 //!
-//! What mutations begin with is what there is: the declarations of the golden files, those of the documentation, and some that hold a little of everything.
+//! What mutations begin with is what there is: the declarations of the golden files, those of the documentation, and
+//! some that hold a little of everything.
 
 use std::fs;
 use std::time::Duration;

@@ -1,5 +1,6 @@
-//! What an expression is worth, read off its syntax tree: an evaluator that knows no BTF, no IR and no instruction, and shares no
-//! arithmetic with the compiler: it computes with the numbers that 64 bits stand for, and cuts what comes of it to 64 bits.
+//! What an expression is worth, read off its syntax tree: an evaluator that knows no BTF, no IR and no instruction, and
+//! shares no arithmetic with the compiler: it computes with the numbers that 64 bits stand for, and cuts what comes of
+//! it to 64 bits.
 
 use std::collections::HashMap;
 
@@ -137,7 +138,8 @@ impl Scope {
         }
     }
 
-    /// The path by which a name or field is known, the right pointer chosen where one is chosen; none where that is absent.
+    /// The path by which a name or field is known, the right pointer chosen where one is chosen; none where that is
+    /// absent.
     fn place(&self, expr: &Expr) -> Option<String> {
         match &expr.kind {
             ExprKind::Cast { value, .. } => self.place(value),

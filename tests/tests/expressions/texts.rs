@@ -1,10 +1,12 @@
-//! Texts: where they come from, how long they may be, what is told of those that were longer, and how they are compared.
+//! Texts: where they come from, how long they may be, what is told of those that were longer, and how they are
+//! compared.
 
 use super::*;
 use porthole::plan::layout;
 use porthole_tests::machine::{Memory, Space};
 
-/// Values at the made tracepoint, whose `s` points to these bytes of the kernel's. The 0 at the end of a text is the caller's to add.
+/// Values at the made tracepoint, whose `s` points to these bytes of the kernel's. The 0 at the end of a text is the
+/// caller's to add.
 fn of_bytes(bytes: &[u8], expressions: &[&str]) -> Vec<Value> {
     let mut memory = Memory::default();
     let mut record = vec![0; facts::RECORD];

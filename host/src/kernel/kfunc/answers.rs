@@ -1,9 +1,9 @@
 //! What trials have told, in memory and on disk.
 //!
-//! An answer holds until the machine is booted again, and for who has the same capabilities: the entry's name depends on the boot, the kernel's release and
-//! them ([`features::trials_hold_for`]), so what is found on disk holds. [`crate::cache`] sees to it that nobody else could have written
-//! it, that it is whole, and that hosts which write at the same time leave one or the other of what they write. What is
-//! lost so is tried again.
+//! An answer holds until the machine is booted again, and for who has the same capabilities: the entry's name depends
+//! on the boot, the kernel's release and them ([`features::trials_hold_for`]), so what is found on disk holds.
+//! [`crate::cache`] sees to it that nobody else could have written it, that it is whole, and that hosts which write at
+//! the same time leave one or the other of what they write. What is lost so is tried again.
 
 use std::collections::HashMap;
 use std::path::PathBuf;

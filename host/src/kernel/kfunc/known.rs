@@ -1,7 +1,8 @@
 //! What is known of kfuncs beforehand: what BTF does not tell, and what people want to be told.
 //!
-//! It is a table, `known.tsv`: a line for each kfunc, with its flags in each kernel version that was looked at. `script/kfunc-table` writes the flags and
-//! the prototypes anew from kernels' own lists; what stands under usage, effect and about was written by people.
+//! It is a table, `known.tsv`: a line for each kfunc, with its flags in each kernel version that was looked at.
+//! `script/kfunc-table` writes the flags and the prototypes anew from kernels' own lists; what stands under usage,
+//! effect and about was written by people.
 
 use std::fmt;
 use std::sync::OnceLock;
@@ -11,7 +12,8 @@ const TABLE: &str = include_str!("known.tsv");
 /// A kernel's major and minor version.
 pub type Version = (u32, u32);
 
-/// The first version that takes every argument for a trusted one where the kfunc does not say otherwise (KF_TRUSTED_ARGS is gone).
+/// The first version that takes every argument for a trusted one where the kfunc does not say otherwise
+/// (KF_TRUSTED_ARGS is gone).
 const TRUSTED_BY_DEFAULT: Version = (7, 0);
 
 /// What is known of a kfunc, whichever kernel is running.
@@ -136,7 +138,8 @@ impl Known {
         self.flags.first().map_or((0, 0), |(version, _)| *version)
     }
 
-    /// Its flags in a kernel of that version: those of the newest version looked at that has it and is not newer; before all of those, of the first.
+    /// Its flags in a kernel of that version: those of the newest version looked at that has it and is not newer;
+    /// before all of those, of the first.
     pub fn flags(&self, version: Version) -> Flags {
         let not_newer = self.flags.iter().rev().find(|(at, _)| *at <= version);
         let (at, flags) = *not_newer.or(self.flags.first()).unwrap_or(&(version, Flags::default()));

@@ -1,8 +1,9 @@
 //! Functions of the kernel that BPF programs may call (kfuncs).
 //!
-//! What is known of one has three sources. Its prototype comes from the running kernel's BTF, which marks kfuncs by a declaration tag (`bpf_kfunc`). Its flags, which
-//! say how its arguments and result are owned, come from a table ([`known`]): no kernel shows them. From which kinds of programs it may be called
-//! is asked of the running kernel by [`trial`], and kept until the next boot ([`answers`]).
+//! What is known of one has three sources. Its prototype comes from the running kernel's BTF, which marks kfuncs by a
+//! declaration tag (`bpf_kfunc`). Its flags, which say how its arguments and result are owned, come from a table
+//! ([`known`]): no kernel shows them. From which kinds of programs it may be called is asked of the running kernel by
+//! [`trial`], and kept until the next boot ([`answers`]).
 
 mod answers;
 mod known;
@@ -122,7 +123,8 @@ pub(super) struct State {
     hooks: Mutex<HashMap<TypeId, bool>>,
 }
 
-/// The file `kfuncs` of a recorded kernel: `kernel 6.18`, and then lines of a name and the codes of the kinds that may call it.
+/// The file `kfuncs` of a recorded kernel: `kernel 6.18`, and then lines of a name and the codes of the kinds that may
+/// call it.
 struct Recorded {
     version: Version,
     callers: HashMap<String, Vec<ProgramKind>>,
@@ -147,14 +149,16 @@ impl State {
     }
 }
 
-/// The first version on which kfuncs that give a reference can be called. What may be null is tested before it is released; a pointer that has been tested already an older
-/// verifier takes for one that may be null still (`reg_type_not_null` of kernel/bpf/verifier.c knew no pointers to the kernel's structures), and misses the
-/// release where it would be: "Unreleased reference".
+/// The first version on which kfuncs that give a reference can be called. What may be null is tested before it is
+/// released; a pointer that has been tested already an older verifier takes for one that may be null still
+/// (`reg_type_not_null` of kernel/bpf/verifier.c knew no pointers to the kernel's structures), and misses the release
+/// where it would be: "Unreleased reference".
 const ACQUIRING: Version = (6, 5);
 
 impl KernelFacts {
-    /// The kfunc `name`; none where the kernel has no such kfunc, be there a function of that name or not. It is a module's where neither the kernel itself has it nor
-    /// the table knows it as one that plugins or the host call: those are the kernel's own, and not worth reading all modules for.
+    /// The kfunc `name`; none where the kernel has no such kfunc, be there a function of that name or not. It is a
+    /// module's where neither the kernel itself has it nor the table knows it as one that plugins or the host call:
+    /// those are the kernel's own, and not worth reading all modules for.
     pub fn kfunc(&self, name: &str) -> Result<Option<Kfunc>, FactError> {
         let ids = self.kfunc_ids()?;
         let btf = self.btf()?;
@@ -180,7 +184,8 @@ impl KernelFacts {
         Ok(names.into_iter().collect())
     }
 
-    /// Whether a program of that kind may call the kfunc `name`. What has been asked since the machine was booted is not tried again.
+    /// Whether a program of that kind may call the kfunc `name`. What has been asked since the machine was booted is
+    /// not tried again.
     pub fn may_call(&self, name: &str, from: ProgramKind) -> Answer {
         let answer = self.asked(name, from);
         self.kfuncs.answers().keep();
@@ -200,8 +205,8 @@ impl KernelFacts {
         answers
     }
 
-    /// Whether programs may sleep at a hook of security modules: some are called where nobody may (kernel/bpf/bpf_lsm.c: sleepable_lsm_hooks). Where it cannot be tried,
-    /// it is left to loading.
+    /// Whether programs may sleep at a hook of security modules: some are called where nobody may
+    /// (kernel/bpf/bpf_lsm.c: sleepable_lsm_hooks). Where it cannot be tried, it is left to loading.
     pub fn may_sleep_at(&self, hook: TypeId) -> bool {
         if self.events_root.is_some() || !features::missing_privileges().is_empty() {
             return true;

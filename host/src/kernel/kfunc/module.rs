@@ -13,7 +13,8 @@ pub struct ModuleKfunc {
 }
 
 impl KernelFacts {
-    /// The kfunc of a module. In one that marks none any function may be a kfunc: who may call it is nobody then, or who a trial says.
+    /// The kfunc of a module. In one that marks none any function may be a kfunc: who may call it is nobody then, or
+    /// who a trial says.
     pub(super) fn kfunc_of_module(&self, name: &str) -> Result<Option<TypeId>, FactError> {
         if let Some(kfunc) = self.module_kfuncs()?.iter().find(|kfunc| kfunc.name == name) {
             return Ok(Some(kfunc.id));
@@ -23,7 +24,8 @@ impl KernelFacts {
         Ok(unmarked.find_map(|module| btf.function_of_module(module, name)))
     }
 
-    /// The kfuncs of all modules that are loaded, sorted. Reads the types of each; a module whose types cannot be read has none.
+    /// The kfuncs of all modules that are loaded, sorted. Reads the types of each; a module whose types cannot be read
+    /// has none.
     pub fn module_kfuncs(&self) -> Result<&[ModuleKfunc], FactError> {
         let btf = self.btf()?;
         let read = || {

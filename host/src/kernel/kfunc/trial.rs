@@ -1,20 +1,25 @@
 //! From which kinds of programs the running kernel lets a kfunc be called, asked of its verifier.
 //!
-//! **The problem.** No list that a kernel shows says which kinds of programs may call a kfunc. Its sets of kfuncs are in memory that nobody can name, and
-//! which set is open to which kind has changed with every few versions. So a program that calls it is loaded, and what the kernel says to it is the answer.
-//! But a call needs arguments, and a kernel that refuses those says no, too. The words that it refuses with differ from version to version, and are not looked at.
+//! **The problem.** No list that a kernel shows says which kinds of programs may call a kfunc. Its sets of kfuncs are
+//! in memory that nobody can name, and which set is open to which kind has changed with every few versions. So a
+//! program that calls it is loaded, and what the kernel says to it is the answer. But a call needs arguments, and a
+//! kernel that refuses those says no, too. The words that it refuses with differ from version to version, and are not
+//! looked at.
 //!
-//! **The idea.** What the verifier checks first of a call is whether it is allowed (check_kfunc_call in kernel/bpf/verifier.c): a kfunc that is not open to
-//! this kind of program, one that may sleep where programs must not, and one that is destructive for who may not reboot the machine, are refused with
-//! EACCES. Only then it looks at the arguments. So these are chosen to be refused with another error wherever they are refused: all five are a pointer to 512 bytes
-//! of zeros on the stack. That is no number, no struct of the kernel's, no map, no function, no constant text and no context, for each of which
-//! the error is EINVAL; and where memory, an iterator or a dynptr that is still to be made is wanted, it is one, so that the next argument is looked at. What only
-//! memory out of bounds and null are refused with, EACCES, cannot come of it. A call whose arguments are all accepted is accepted, or the program is refused at its end, with
-//! EINVAL, for what it has not given back.
+//! **The idea.** What the verifier checks first of a call is whether it is allowed (check_kfunc_call in
+//! kernel/bpf/verifier.c): a kfunc that is not open to this kind of program, one that may sleep where programs must
+//! not, and one that is destructive for who may not reboot the machine, are refused with EACCES. Only then it looks at
+//! the arguments. So these are chosen to be refused with another error wherever they are refused: all five are a
+//! pointer to 512 bytes of zeros on the stack. That is no number, no struct of the kernel's, no map, no function, no
+//! constant text and no context, for each of which the error is EINVAL; and where memory, an iterator or a dynptr that
+//! is still to be made is wanted, it is one, so that the next argument is looked at. What only memory out of bounds and
+//! null are refused with, EACCES, cannot come of it. A call whose arguments are all accepted is accepted, or the
+//! program is refused at its end, with EINVAL, for what it has not given back.
 //!
-//! EINVAL might as well come of something before that: of a name that is no kfunc, or a kfunc that was not built. So a second program goes with the first, which
-//! is the same but never comes to the call: it branches round it on a condition that the verifier knows. It must be accepted. All that is checked of a call wherever it
-//! stands is then in order, and with it that programs of this kind can be loaded at all.
+//! EINVAL might as well come of something before that: of a name that is no kfunc, or a kfunc that was not built. So a
+//! second program goes with the first, which is the same but never comes to the call: it branches round it on a
+//! condition that the verifier knows. It must be accepted. All that is checked of a call wherever it stands is then in
+//! order, and with it that programs of this kind can be loaded at all.
 //!
 //! | the call | the program that never comes to it | |
 //! |---|---|---|
@@ -25,13 +30,15 @@
 //!
 //! EFAULT is what 7.2 answers to `__bpf_trap`, behind all that is asked here.
 //!
-//! One kfunc has a rule of its own among the checks of its arguments: `bpf_iter_css_task_new` refuses, at its first argument and with EINVAL, all programs but iterators, LSM
-//! programs and those that may sleep. There null as the second argument, which is refused with EACCES, tells whether the first one passed.
+//! One kfunc has a rule of its own among the checks of its arguments: `bpf_iter_css_task_new` refuses, at its first
+//! argument and with EINVAL, all programs but iterators, LSM programs and those that may sleep. There null as the
+//! second argument, which is refused with EACCES, tells whether the first one passed.
 //!
-//! Before 6.2 what may sleep is refused only behind the arguments, so there the table is asked ([`super::Flags::sleepable`]).
+//! Before 6.2 what may sleep is refused only behind the arguments, so there the table is asked
+//! ([`super::Flags::sleepable`]).
 //!
-//! **Invariants.** Nothing is attached or run, so no kfunc is ever called by a trial. A table of what each of three kernels was found to answer, made in another
-//! way, is compared with this on those kernels (tests/tests/kfuncs.rs).
+//! **Invariants.** Nothing is attached or run, so no kfunc is ever called by a trial. A table of what each of three
+//! kernels was found to answer, made in another way, is compared with this on those kernels (tests/tests/kfuncs.rs).
 
 use std::io;
 
@@ -102,7 +109,8 @@ fn untried(error: &io::Error) -> String {
     format!("no program of this kind can be loaded here: {error}")
 }
 
-/// A program of that kind, bound to something that every kernel has which offers the kind. The error is what this one lacks.
+/// A program of that kind, bound to something that every kernel has which offers the kind. The error is what this one
+/// lacks.
 fn bound(from: ProgramKind, btf: &Btf) -> Result<Trial, &'static str> {
     use ProgramKind as Kind;
     let (program_type, attach_type, target) = match from {
@@ -157,7 +165,8 @@ fn passing_by(kfunc: TypeId) -> Vec<bpf_insn> {
     program
 }
 
-/// BPF_PSEUDO_KFUNC_CALL of include/uapi/linux/bpf.h: the function is one of the kernel's own types, or of the module's that [`Trial`] has.
+/// BPF_PSEUDO_KFUNC_CALL of include/uapi/linux/bpf.h: the function is one of the kernel's own types, or of the module's
+/// that [`Trial`] has.
 fn call(kfunc: TypeId) -> bpf_insn {
     instruction(0x85, 0, 2, i16::from(kfunc.is_of_module()), kfunc.number().cast_signed())
 }

@@ -1,11 +1,13 @@
-//! Functions that are in the kernel's lists and yet take no program. A pattern leaves them out; who names one is told by the kernel.
+//! Functions that are in the kernel's lists and yet take no program. A pattern leaves them out; who names one is told
+//! by the kernel.
 //!
 //! One of them among a hundred would make the load of all fail, or their attaching.
 
 use super::FunctionKind;
 use crate::kernel::KernelFacts;
 
-/// What fentry and fexit programs themselves run through (kernel/bpf/verifier.c: btf_id_deny, of all versions and configurations).
+/// What fentry and fexit programs themselves run through (kernel/bpf/verifier.c: btf_id_deny, of all versions and
+/// configurations).
 const UNDER_TRAMPOLINES: [&str; 9] = [
     "___migrate_enable",
     "__migrate_enable",
@@ -35,7 +37,8 @@ const NEVER_RETURN: [&str; 13] = [
     "rewind_stack_and_make_dead",
 ];
 
-/// Hooks of security modules that give back more than whether they allow it (kernel/bpf/bpf_lsm.c: bpf_lsm_disabled_hooks, of all versions).
+/// Hooks of security modules that give back more than whether they allow it (kernel/bpf/bpf_lsm.c:
+/// bpf_lsm_disabled_hooks, of all versions).
 const NOT_FOR_BPF: [&str; 13] = [
     "audit_rule_match",
     "file_alloc_security",

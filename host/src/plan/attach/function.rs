@@ -1,10 +1,12 @@
 //! Functions of the kernel: `fentry`, `fexit`, `kprobe`, `kretprobe`, `func`, and the hooks of security modules, `lsm`.
 //!
-//! They come in two families that see the same arguments in different ways. Programs of fentry, fexit and lsm are bound to the function's
-//! type in BTF when they are loaded; the context is its arguments, and the verifier knows their types. Programs of kprobe and kretprobe are bound to
-//! nothing; the context is the registers, and it is the calling convention that tells which holds what.
+//! They come in two families that see the same arguments in different ways. Programs of fentry, fexit and lsm are bound
+//! to the function's type in BTF when they are loaded; the context is its arguments, and the verifier knows their
+//! types. Programs of kprobe and kretprobe are bound to nothing; the context is the registers, and it is the calling
+//! convention that tells which holds what.
 //!
-//! What cannot be traced is told here as far as the kernel's lists tell it. What they do not tell, the kernel says when it loads or attaches.
+//! What cannot be traced is told here as far as the kernel's lists tell it. What they do not tell, the kernel says when
+//! it loads or attaches.
 
 use std::collections::{HashMap, HashSet};
 use std::fmt;
@@ -23,7 +25,8 @@ use crate::plan::{Access, Node, NodeKind, Origin, Target, Type};
 
 /// The functions that stand for the hooks of security modules.
 const LSM_PREFIX: &str = "bpf_lsm_";
-/// Hooks at which what the arguments point to is being made or is on its way out, so that the verifier vouches for none of it (kernel/bpf/bpf_lsm.c: untrusted_lsm_hooks, of all kernels).
+/// Hooks at which what the arguments point to is being made or is on its way out, so that the verifier vouches for none
+/// of it (kernel/bpf/bpf_lsm.c: untrusted_lsm_hooks, of all kernels).
 const UNTRUSTED_HOOKS: [&str; 12] = [
     "bdev_alloc_security",
     "bdev_free_security",
@@ -181,8 +184,8 @@ fn form(kind: FunctionKind) -> String {
     }
 }
 
-/// The names of all functions, or hooks, that can be attached to so, sorted: those that [`resolve`] finds, save what no one would trace. One that the kernel does not
-/// tell of until it is tried is among them.
+/// The names of all functions, or hooks, that can be attached to so, sorted: those that [`resolve`] finds, save what no
+/// one would trace. One that the kernel does not tell of until it is tried is among them.
 pub fn names(kind: FunctionKind, facts: &KernelFacts) -> Result<Vec<String>, FactError> {
     let mut names = match kind {
         FunctionKind::Lsm => hooks(facts)?,
@@ -243,7 +246,8 @@ fn hooks(facts: &KernelFacts) -> Result<Vec<String>, FactError> {
     Ok(names)
 }
 
-/// Not every function that is named so is a hook: the kernel keeps a pointer to each hook's function in this union (include/linux/lsm_hooks.h).
+/// Not every function that is named so is a hook: the kernel keeps a pointer to each hook's function in this union
+/// (include/linux/lsm_hooks.h).
 fn hooks_in(btf: &Btf) -> Option<TypeId> {
     btf.union("security_list_options").filter(|hooks| matches!(btf.kind(*hooks), Kind::Union { .. }))
 }
@@ -365,7 +369,8 @@ fn resolve_as(kind: FunctionKind, spec: &Spec, search: &Search<'_>) -> Result<Ke
     Ok(found)
 }
 
-/// fentry is quicker and its arguments are typed for the verifier; kprobe is there on more kernels and takes more functions.
+/// fentry is quicker and its arguments are typed for the verifier; kprobe is there on more kernels and takes more
+/// functions.
 fn best(spec: &Spec, search: &Search<'_>) -> Result<KernelFunction, Fault> {
     let offered = |feature| !matches!(search.facts.offers(feature), Answer::No(_));
     let fentry = resolve_as(FunctionKind::Fentry, spec, search);
@@ -418,7 +423,8 @@ fn exists(kind: FunctionKind, spec: &Spec, in_btf: bool, search: &Search<'_>) ->
             let fault = refuse(format!("BTF does not describe `{name}`, and {} needs that", kind.name()));
             Err(fault.help(format!("`kprobe:{name}` does without, and without `args`")))
         }
-        // Of a name with a dot the kernel looks at what stands in front of it (kernel/trace/trace_kprobe.c: within_notrace_func).
+        // Of a name with a dot the kernel looks at what stands in front of it (kernel/trace/trace_kprobe.c:
+        // within_notrace_func).
         _ if !name.contains('.') && facts.is_traceable(name) == Some(false) => Err(refuse(format!(
             "`{name}` cannot be traced: the kernel is built so that no tracer can hook into it (notrace)"
         ))
@@ -626,7 +632,8 @@ impl KernelFunction {
     }
 }
 
-/// As [`typed::argument`]; pointers that the verifier does not let a program load are fetched by a helper, and structures are where their words are.
+/// As [`typed::argument`]; pointers that the verifier does not let a program load are fetched by a helper, and
+/// structures are where their words are.
 fn typed_argument(btf: &Btf, name: &str, slot: u32, ty: TypeId, span: Span) -> Result<Value, Fault> {
     let id = btf.strip(ty).id;
     match btf.kind(id) {

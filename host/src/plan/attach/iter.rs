@@ -1,8 +1,8 @@
 //! Iterators: the kernel walks all objects of a kind and runs the program for each, when the host asks it to.
 //!
-//! A kind is known by the function `bpf_iter_KIND`, whose parameters are the program's arguments: first `meta`, then the object at hand. The kernel
-//! calls the program once more when it is at the end, mostly without an object, so that C programs can print a footer. There is nothing in that call to
-//! see: it is no hit, and counts as nothing.
+//! A kind is known by the function `bpf_iter_KIND`, whose parameters are the program's arguments: first `meta`, then
+//! the object at hand. The kernel calls the program once more when it is at the end, mostly without an object, so that
+//! C programs can print a footer. There is nothing in that call to see: it is no hit, and counts as nothing.
 
 use super::search::{Meant, Name, Search};
 use super::{Spec, no_facts, typed};
@@ -45,9 +45,9 @@ pub struct Iter {
     pub again: Option<Again>,
 }
 
-/// How `ksym` tells that it is at its end, where it has the last symbol once more (kernel/kallsyms.c: ksym_prog_seq_show, update_iter): while it
-/// goes over the kernel's own symbols `pos` is one ahead of the number of objects, and `pos_mod_end` is 0; behind them both are the same, until there
-/// is no further symbol.
+/// How `ksym` tells that it is at its end, where it has the last symbol once more (kernel/kallsyms.c:
+/// ksym_prog_seq_show, update_iter): while it goes over the kernel's own symbols `pos` is one ahead of the number of
+/// objects, and `pos_mod_end` is 0; behind them both are the same, until there is no further symbol.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Again {
     /// Offset of `pos` in `struct kallsym_iter`.
@@ -116,7 +116,8 @@ fn again(btf: &Btf) -> Option<Again> {
     Some(Again { pos: offset("pos")?, pos_mod_end: offset("pos_mod_end")? })
 }
 
-/// Arguments of iterators that the verifier trusts: the kind, and the argument's name. All others it knows by type alone.
+/// Arguments of iterators that the verifier trusts: the kind, and the argument's name. All others it knows by type
+/// alone.
 const TRUSTED: [(&str, &str); 8] = [
     ("task", "task"),
     ("task_file", "file"),

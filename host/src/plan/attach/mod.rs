@@ -1,7 +1,8 @@
 //! Attach points: their text, and what the kernel knows of them.
 //!
-//! A file for each family of kinds. What differs between kinds is asked of the [`AttachPoint`], by the checker (which arguments there are, and how
-//! they are read) and by lowering (the section, which tells libbpf the program's type); only `load` looks at the variants itself, to attach.
+//! A file for each family of kinds. What differs between kinds is asked of the [`AttachPoint`], by the checker (which
+//! arguments there are, and how they are read) and by lowering (the section, which tells libbpf the program's type);
+//! only `load` looks at the variants itself, to attach.
 
 mod denied;
 mod function;
@@ -202,7 +203,8 @@ impl AttachPoint {
         }
     }
 
-    /// Whether the verifier takes what this argument points to for alive (kernel/bpf/btf.c: prog_args_trusted, and the `ctx_arg_info` of iterators).
+    /// Whether the verifier takes what this argument points to for alive (kernel/bpf/btf.c: prog_args_trusted, and the
+    /// `ctx_arg_info` of iterators).
     pub fn vouches_for(&self, argument: u32) -> Trust {
         match self {
             AttachPoint::RawTracepoint(_) => Trust::Full,
@@ -392,7 +394,8 @@ fn unknown_kind(kind: &str, alone: bool) -> Fault {
     }
 }
 
-/// A part of a tracepoint becomes part of a path below tracefs, so nothing but a plain name will do, or a pattern of one.
+/// A part of a tracepoint becomes part of a path below tracefs, so nothing but a plain name will do, or a pattern of
+/// one.
 fn check_name(name: &str, span: Span) -> Result<(), Fault> {
     if is_wild(name) {
         return Glob::parse(name, span).map(|_| ());

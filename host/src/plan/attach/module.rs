@@ -1,7 +1,7 @@
 //! Functions of modules: which module it is, and whether the function is there.
 //!
-//! kallsyms names them, behind each its module. Their types are in what the module adds to the kernel's BTF; a module that was built without has none, and then
-//! kprobe and kretprobe take its functions, which need none.
+//! kallsyms names them, behind each its module. Their types are in what the module adds to the kernel's BTF; a module
+//! that was built without has none, and then kprobe and kretprobe take its functions, which need none.
 
 use super::function::{FunctionKind, Spec};
 use super::search::Search;

@@ -1,10 +1,11 @@
-//! Where a function of the kernel finds its arguments and leaves its result: the calling convention (System V ABI for x86-64, 3.2.3), and what programs of
-//! fentry, fexit and lsm make of it.
+//! Where a function of the kernel finds its arguments and leaves its result: the calling convention (System V ABI for
+//! x86-64, 3.2.3), and what programs of fentry, fexit and lsm make of it.
 //!
-//! An integer or a pointer takes a register as long as there is one, and then 8 bytes of the stack. A structure that is passed by value takes one or two
-//! registers where it has 16 bytes at most and they are all left; otherwise it is on the stack as a whole, and what follows may still find registers. On the
-//! stack, arguments stand in their order behind the return address. No structure of the kernel's holds floating-point numbers or has fields out of line, which
-//! would change that.
+//! An integer or a pointer takes a register as long as there is one, and then 8 bytes of the stack. A structure that is
+//! passed by value takes one or two registers where it has 16 bytes at most and they are all left; otherwise it is on
+//! the stack as a whole, and what follows may still find registers. On the stack, arguments stand in their order behind
+//! the return address. No structure of the kernel's holds floating-point numbers or has fields out of line, which would
+//! change that.
 
 use crate::kernel::{Btf, Function, Kind, TypeId};
 use crate::plan::diagnostic::{Fault, Span};
@@ -13,7 +14,8 @@ use crate::plan::diagnostic::{Fault, Span};
 pub const ARGUMENTS: [&str; 6] = ["di", "si", "dx", "cx", "r8", "r9"];
 /// The registers of the result.
 pub const RESULTS: [&str; 2] = ["ax", "dx"];
-/// Bytes of a structure that registers hold at most; fentry and fexit pass none that is larger (arch/x86/net/bpf_jit_comp.c).
+/// Bytes of a structure that registers hold at most; fentry and fexit pass none that is larger
+/// (arch/x86/net/bpf_jit_comp.c).
 pub const MOST_BYTES: u32 = 16;
 /// The highest N of `argN`. The kernel has functions with some twenty.
 const LAST_NUMBER: u32 = 63;
@@ -59,7 +61,8 @@ pub fn numbered(number: usize, span: Span) -> Result<Passed, Fault> {
     }
 }
 
-/// The 8-byte slot of the context of fentry, fexit and lsm in which this argument begins; of the position behind the last, that of the result.
+/// The 8-byte slot of the context of fentry, fexit and lsm in which this argument begins; of the position behind the
+/// last, that of the result.
 pub fn slot(btf: &Btf, function: &Function, position: usize) -> u32 {
     function.params.iter().take(position).map(|(_, ty)| words(btf, *ty)).sum()
 }

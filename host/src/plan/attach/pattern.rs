@@ -1,11 +1,11 @@
 //! Patterns in the text of an attach point: lists, and wildcards.
 //!
-//! A list stands for each of its members as if that were written alone: `kprobe:vfs_{read,write}` is `kprobe:vfs_read` and `kprobe:vfs_write`, and one that
-//! is misspelt is as wrong as it would be alone. So lists are gone before anything else looks at the text. A wildcard is compared with the names that there
-//! are, and takes what can be attached to.
+//! A list stands for each of its members as if that were written alone: `kprobe:vfs_{read,write}` is `kprobe:vfs_read`
+//! and `kprobe:vfs_write`, and one that is misspelt is as wrong as it would be alone. So lists are gone before anything
+//! else looks at the text. A wildcard is compared with the names that there are, and takes what can be attached to.
 //!
-//! A plugin may write any pattern, so none takes more than (its length × the name's length) steps: behind a `*` that is followed by another one nothing is ever
-//! tried again.
+//! A plugin may write any pattern, so none takes more than (its length × the name's length) steps: behind a `*` that is
+//! followed by another one nothing is ever tried again.
 
 use std::str::Chars;
 
@@ -159,7 +159,8 @@ pub fn members(text: &str) -> Vec<String> {
     texts
 }
 
-/// Braces without a comma are part of a name (`{closure#0}`), and so is a comma in parentheses (`{lambda(int, int)#1}`).
+/// Braces without a comma are part of a name (`{closure#0}`), and so is a comma in parentheses
+/// (`{lambda(int, int)#1}`).
 fn pieces(text: &str) -> Vec<Piece<'_>> {
     let (mut pieces, mut done, mut from) = (Vec::new(), 0, 0);
     while let Some(open) = text[from..].find('{').map(|at| from + at) {

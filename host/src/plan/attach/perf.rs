@@ -1,7 +1,9 @@
-//! Perf events: clocks, software events, hardware counters and watchpoints. The program's context is a `struct bpf_perf_event_data`.
+//! Perf events: clocks, software events, hardware counters and watchpoints. The program's context is a
+//! `struct bpf_perf_event_data`.
 //!
-//! All of them are a counter of the kernel's that fires each time it has gone on by a *period*; they differ in what is counted. So a text is read
-//! into what is counted and the period, and what it leaves out is filled in: two texts that mean the same print the same.
+//! All of them are a counter of the kernel's that fires each time it has gone on by a *period*; they differ in what is
+//! counted. So a text is read into what is counted and the period, and what it leaves out is filled in: two texts that
+//! mean the same print the same.
 
 use std::fmt;
 
@@ -10,7 +12,8 @@ use crate::kernel::KernelFacts;
 use crate::plan::diagnostic::{Fault, Span, did_you_mean};
 use crate::plan::{Node, NodeKind, Type};
 
-/// The kernel's clocks fire no more often than every so many nanoseconds, whatever they are told (kernel/events/core.c: perf_swevent_start_hrtimer).
+/// The kernel's clocks fire no more often than every so many nanoseconds, whatever they are told (kernel/events/core.c:
+/// perf_swevent_start_hrtimer).
 const SHORTEST: u64 = 10_000;
 /// perf_event_open(2) takes no period with the highest bit set.
 const LONGEST: u64 = i64::MAX as u64;
@@ -115,7 +118,8 @@ impl fmt::Display for PerfEvent {
     }
 }
 
-/// Reads an attach point of one of these kinds; none where `kind` is none of them. `parts` are what stands behind it, each with its place.
+/// Reads an attach point of one of these kinds; none where `kind` is none of them. `parts` are what stands behind it,
+/// each with its place.
 pub fn parse(kind: &str, parts: &[(&str, Span)], whole: Span) -> Option<Result<Spec, Fault>> {
     let event = match kind {
         "profile" | "p" => profile(parts, whole),
@@ -221,7 +225,8 @@ fn watchpoint(parts: &[(&str, Span)], whole: Span) -> Result<PerfEvent, Fault> {
     Ok(PerfEvent { counted: Counted::Access { address, length, mode, process }, period: 1, text })
 }
 
-/// x86 knows neither what is only read, nor instructions of several lengths (arch/x86/kernel/hw_breakpoint.c: arch_build_bp_info).
+/// x86 knows neither what is only read, nor instructions of several lengths (arch/x86/kernel/hw_breakpoint.c:
+/// arch_build_bp_info).
 fn access(mode: &str, length: u64, at: Span) -> Result<Mode, Fault> {
     let x86 = cfg!(target_arch = "x86_64");
     match mode {

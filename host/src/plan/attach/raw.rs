@@ -9,8 +9,9 @@ use crate::plan::{Node, Origin, Type};
 /// Which names raw tracepoints have.
 const NAMES: &str = "`porthole list rawtracepoint` lists them";
 
-/// Arguments that are a pointer, an error or a small number: a raw tracepoint, and which argument of it. Newer kernels trust none of them
-/// (kernel/bpf/btf.c: raw_tp_null_args); what they point to is read as any kernel memory, and so is absent where they do not point.
+/// Arguments that are a pointer, an error or a small number: a raw tracepoint, and which argument of it. Newer kernels
+/// trust none of them (kernel/bpf/btf.c: raw_tp_null_args); what they point to is read as any kernel memory, and so is
+/// absent where they do not point.
 const NOT_ALWAYS_POINTERS: [(&str, usize); 4] =
     [("signal_generate", 1), ("signal_deliver", 1), ("cachefiles_lookup", 2), ("mr_integ_alloc", 3)];
 

@@ -14,7 +14,8 @@ pub fn value(name: &str, facts: &KernelFacts, span: Span) -> Result<Node, Fault>
     Ok(Node { kind: NodeKind::Context { offset, bytes }, ty: Type::Integer { bytes, signed: false }, span })
 }
 
-/// Where the register lies in the context, and its bytes there. Names are those of the structure's members, as in bpftrace.
+/// Where the register lies in the context, and its bytes there. Names are those of the structure's members, as in
+/// bpftrace.
 pub fn offset(name: &str, btf: &Btf, span: Span) -> Result<(u32, u8), Fault> {
     let structure = btf.structure(REGISTERS).ok_or_else(|| Fault::new(span, "BTF has no struct pt_regs"))?;
     let found = btf.member(structure, name).filter(|member| member.bit_size.is_none());

@@ -1,7 +1,9 @@
-//! From an attach point as written to what it stands for: one by its name, or for a pattern all that can be attached to.
+//! From an attach point as written to what it stands for: one by its name, or for a pattern all that can be attached
+//! to.
 //!
-//! Patterns are another plugin's to write, so what they cost is counted over a whole declaration: each list of names is read once, the names that patterns
-//! are compared with are bounded, and so are those for which a better name is looked for.
+//! Patterns are another plugin's to write, so what they cost is counted over a whole declaration: each list of names is
+//! read once, the names that patterns are compared with are bounded, and so are those for which a better name is looked
+//! for.
 
 use std::cell::{Cell, OnceCell, RefCell};
 use std::collections::HashMap;

@@ -15,7 +15,8 @@ const MOST_WORDS: usize = 8;
 /// Where the names of tracepoints can be read.
 const LISTED: &str = "`porthole list tracepoint` lists them";
 
-/// Tracepoints of the function tracer's own, which only it can use (include/linux/trace_events.h: TRACE_EVENT_FL_IGNORE_ENABLE).
+/// Tracepoints of the function tracer's own, which only it can use (include/linux/trace_events.h:
+/// TRACE_EVENT_FL_IGNORE_ENABLE).
 const OF_FTRACE: &str = "ftrace";
 
 /// The tracepoints that two patterns match, or a name and a pattern.
@@ -114,7 +115,8 @@ fn scalar(
     if c_type == "bool" && size == 1 {
         return Ok(Node { kind: context(1), ty: Type::Boolean, span });
     }
-    // A system call's arguments come as registers of 8 bytes, whatever their type; of an `int`, the upper half means nothing.
+    // A system call's arguments come as registers of 8 bytes, whatever their type; of an `int`, the upper half means
+    // nothing.
     let narrow = if format.system == "syscalls" { named_integer(facts, c_type) } else { None };
     let (bytes, signed) = narrow.filter(|(bytes, _)| *bytes <= size).unwrap_or((size, field.signed));
     Ok(Node { kind: context(bytes), ty: Type::Integer { bytes, signed }, span })
@@ -169,8 +171,8 @@ fn named_integer(facts: &KernelFacts, name: &str) -> Option<(u8, bool)> {
     Some(known)
 }
 
-/// Whether a program may read this field of its context. A system call's context holds the number and the arguments and nothing of what
-/// newer kernels append for perf (kernel/trace/trace_syscalls.c: struct syscall_tp_t).
+/// Whether a program may read this field of its context. A system call's context holds the number and the arguments and
+/// nothing of what newer kernels append for perf (kernel/trace/trace_syscalls.c: struct syscall_tp_t).
 pub fn readable(format: &TracepointFormat, field: &TracepointField) -> bool {
     format.system != "syscalls"
         || (field.location == FieldLocation::Fixed && field.array.is_none() && field.offset < 64)

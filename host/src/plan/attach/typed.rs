@@ -5,7 +5,8 @@ use crate::plan::diagnostic::{Fault, Span};
 use crate::plan::pointer::target;
 use crate::plan::{Access, Names, Node, NodeKind, Origin, Target, Type};
 
-/// An argument of a program whose context is its arguments, 8 bytes each, which the verifier types by BTF (kernel/bpf/btf.c: btf_ctx_access).
+/// An argument of a program whose context is its arguments, 8 bytes each, which the verifier types by BTF
+/// (kernel/bpf/btf.c: btf_ctx_access).
 pub fn argument(btf: &Btf, name: &str, index: u32, ty: TypeId, span: Span) -> Result<Node, Fault> {
     let stripped = btf.strip(ty);
     let kind = NodeKind::Argument { index, access: Access::Direct };
@@ -31,8 +32,9 @@ pub fn argument(btf: &Btf, name: &str, index: u32, ty: TypeId, span: Span) -> Re
 
 /// What a pointer argument points to, where it comes from, and how it is read.
 ///
-/// The verifier (kernel/bpf/btf.c: btf_ctx_access) lets a program load pointers to structures, to integers and to `void`, and no others: older kernels
-/// (6.12) not even those to `const void`. The arguments lie in kernel memory, so the others are read as any kernel memory is.
+/// The verifier (kernel/bpf/btf.c: btf_ctx_access) lets a program load pointers to structures, to integers and to
+/// `void`, and no others: older kernels (6.12) not even those to `const void`. The arguments lie in kernel memory, so
+/// the others are read as any kernel memory is.
 pub fn pointer_argument(btf: &Btf, to: TypeId) -> (Target, Origin, Access) {
     let stripped = btf.strip(to);
     let target = target(btf, to);

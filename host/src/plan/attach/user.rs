@@ -1,7 +1,9 @@
-//! Attach points in user memory: functions and static markers (USDT) of programs and libraries, and the values that are there to be read.
+//! Attach points in user memory: functions and static markers (USDT) of programs and libraries, and the values that are
+//! there to be read.
 //!
-//! A marker may stand at several places, because the function around it was inlined, and the compiler keeps its arguments elsewhere at each. Places with the
-//! same operands share a program; so one attach point as written becomes one or more [`UserPoint`]s.
+//! A marker may stand at several places, because the function around it was inlined, and the compiler keeps its
+//! arguments elsewhere at each. Places with the same operands share a program; so one attach point as written becomes
+//! one or more [`UserPoint`]s.
 
 use std::collections::{BTreeSet, HashSet};
 use std::fmt;
@@ -152,7 +154,8 @@ fn number(text: &str) -> Option<u64> {
     }
 }
 
-/// What a pattern stands for: functions, or markers. A name that is there just as it is written (`operator*`) is no pattern.
+/// What a pattern stands for: functions, or markers. A name that is there just as it is written (`operator*`) is no
+/// pattern.
 pub fn expand(spec: &UserSpec, search: &Search<'_>) -> Result<Meant, Fault> {
     let one = || Ok(Meant::one(&Spec::User(spec.clone())));
     if !spec.what.is_wild() {

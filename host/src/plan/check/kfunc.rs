@@ -57,7 +57,8 @@ const CAST: &str = "bpf_rdonly_cast";
 /// Its parameter for that.
 const TYPE: &str = "btf_id__k";
 
-/// Kfuncs that go over their second text at each byte of their first (lib/string.c's ways, in kernel/bpf/helpers.c): no other takes time in proportion to the product.
+/// Kfuncs that go over their second text at each byte of their first (lib/string.c's ways, in kernel/bpf/helpers.c): no
+/// other takes time in proportion to the product.
 const SEARCHES: [&str; 6] =
     ["bpf_strstr", "bpf_strnstr", "bpf_strcasestr", "bpf_strncasestr", "bpf_strspn", "bpf_strcspn"];
 /// That product at most: a fraction of a millisecond.
@@ -388,7 +389,8 @@ impl Checker<'_> {
         if fits { Ok(node) } else { Err(wrong(format!("{value} does not fit into {bits} bits"))) }
     }
 
-    /// A text, or the address of one in the kernel's memory: of that the kernel reads up to 64 KiB, which is too much for each step of a walk, and for a search.
+    /// A text, or the address of one in the kernel's memory: of that the kernel reads up to 64 KiB, which is too much
+    /// for each step of a walk, and for a search.
     fn text_argument(&self, kfunc: &Kfunc, expr: &Expr, wrong: &dyn Fn(String) -> Vec<Fault>) -> Checked<Argument> {
         let node = self.value(expr)?;
         match node.ty {
@@ -447,7 +449,8 @@ impl Checker<'_> {
         self.value(expr)
     }
 
-    /// A structure of the kernel itself, by its name in quotes: the number that is passed means one of the kernel's own types, and never a module's.
+    /// A structure of the kernel itself, by its name in quotes: the number that is passed means one of the kernel's own
+    /// types, and never a module's.
     fn structure_named(&self, expr: &Expr) -> Checked<TypeId> {
         let ExprKind::Text(name) = &expr.kind else { return Err(Vec::new()) };
         let found = self.btf(expr.span)?.structure(&String::from_utf8_lossy(name));

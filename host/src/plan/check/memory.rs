@@ -1,8 +1,10 @@
-//! Memory that no argument leads to: the other of the two memories that an address may be in, and the kernel's own variables.
+//! Memory that no argument leads to: the other of the two memories that an address may be in, and the kernel's own
+//! variables.
 //!
-//! A variable that each CPU has of its own lies in that CPU's memory as far from its start as in every other's. The kernel keeps the distances of these memories from
-//! one another in its array `__per_cpu_offset`, whose address /proc/kallsyms tells. Where it names no variables (a kernel without CONFIG_KALLSYMS_ALL) there is a way round:
-//! the scheduler's group of any thread leads to the run queue of each CPU, and that is such a variable itself.
+//! A variable that each CPU has of its own lies in that CPU's memory as far from its start as in every other's. The
+//! kernel keeps the distances of these memories from one another in its array `__per_cpu_offset`, whose address
+//! /proc/kallsyms tells. Where it names no variables (a kernel without CONFIG_KALLSYMS_ALL) there is a way round: the
+//! scheduler's group of any thread leads to the run queue of each CPU, and that is such a variable itself.
 
 use super::super::diagnostic::{Fault, Span, did_you_mean};
 use super::super::pointer::target;

@@ -207,7 +207,8 @@ impl Checker<'_> {
         Ok(Node { kind, ty: Type::Boolean, span })
     }
 
-    /// Whether the attach point is one of those whose name is, or holds, one of these texts. A text that is so of none is a mistake.
+    /// Whether the attach point is one of those whose name is, or holds, one of these texts. A text that is so of none
+    /// is a mistake.
     pub(super) fn matching_point(
         &self,
         name: PointName,
@@ -304,7 +305,8 @@ impl Checker<'_> {
             }
         };
         let condition = condition?;
-        // Which of the two is owned is not known behind the choice: what is chosen is the address, and what it points to is released before.
+        // Which of the two is owned is not known behind the choice: what is chosen is the address, and what it points
+        // to is released before.
         let (then_node, otherwise_node) = (unowned(then_node), unowned(otherwise_node));
         let ty = match (&then_node.ty, &otherwise_node.ty) {
             (a, b) if a == b => a.clone(),

@@ -101,7 +101,8 @@ impl Checker<'_> {
 
     fn member(&self, base: Node, origin: Origin, offset: u32, id: TypeId, name: &str, at: Span) -> Checked<Walk> {
         let member = self.find_member(id, name, at)?;
-        // Of the types that share a union's bytes the verifier takes the first, whatever the path says: only a probe reads it as another.
+        // Of the types that share a union's bytes the verifier takes the first, whatever the path says: only a probe
+        // reads it as another.
         let origin = if member.in_union && origin == Origin::Trusted { Origin::Kernel } else { origin };
         let bits = member.bit_size.filter(|n| *n > 0).map(|size| (member.bit_offset, size));
         let bytes = if bits.is_some() { 0 } else { member.bit_offset / 8 };
@@ -133,7 +134,8 @@ impl Checker<'_> {
         };
         let size = size_of(btf, element)
             .ok_or_else(|| one(Fault::new(base.span, format!("`{}` has no size", btf.c_name(element)))))?;
-        // The verifier of Linux 6.1 loses its way in arrays of structures whose type has a name of its own (atomic_long_t): only a probe reads them.
+        // The verifier of Linux 6.1 loses its way in arrays of structures whose type has a name of its own
+        // (atomic_long_t): only a probe reads them.
         let stripped = btf.strip(element).id;
         let is_named = stripped != element && matches!(btf.kind(stripped), Kind::Struct { .. } | Kind::Union { .. });
         let origin = if is_named { walked_from(origin) } else { origin };
@@ -304,7 +306,8 @@ impl Checker<'_> {
                 }
                 let points_to = target(btf, to);
                 let is_struct = matches!(points_to, Target::Type(_));
-                // The verifier gives what such a load yields a type of its own, with rules of its own; a probed pointer is a number to it.
+                // The verifier gives what such a load yields a type of its own, with rules of its own; a probed pointer
+                // is a number to it.
                 let access = match origin {
                     Origin::Trusted if is_struct && !tags.user => Access::Direct,
                     Origin::Trusted | Origin::Kernel => Access::Kernel,
@@ -351,7 +354,8 @@ impl Checker<'_> {
             // The bytes that hold the field, aligned to their own number.
             let unit = [1u32, 2, 4, 8].into_iter().find(|n| at % (n * 8) + size <= n * 8).ok_or_else(wide)?;
             let first = at / (unit * 8) * unit;
-            // The verifier lets one load a bit field from its first byte on; with those before it one may load another member.
+            // The verifier lets one load a bit field from its first byte on; with those before it one may load another
+            // member.
             let access = if origin == Origin::Trusted && first == at / 8 { Access::Direct } else { probed };
             let kind = NodeKind::Load {
                 base: Box::new(base),

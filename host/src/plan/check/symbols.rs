@@ -1,4 +1,5 @@
-//! Addresses that are shown by names: of the kernel's and of a process's memory, and those of the calls that led to where the probe fires.
+//! Addresses that are shown by names: of the kernel's and of a process's memory, and those of the calls that led to
+//! where the probe fires.
 
 use super::super::bounds::FRAMES;
 use super::super::diagnostic::{Fault, Span};

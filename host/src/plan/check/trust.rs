@@ -1,8 +1,9 @@
 //! Which pointers the verifier vouches for, and how others become ones that it does.
 //!
-//! A direct load takes any pointer that the verifier has a type for. A kfunc wants more: that what it points to is alive. The verifier knows that of some pointers
-//! (kernel/bpf/verifier.c: is_trusted_reg, is_rcu_reg) and of what a few members lead to from there (BTF_TYPE_SAFE_RCU and its like). A task or
-//! cgroup that a pointer of another kind points to is looked up anew by its number, which gives one of its own.
+//! A direct load takes any pointer that the verifier has a type for. A kfunc wants more: that what it points to is
+//! alive. The verifier knows that of some pointers (kernel/bpf/verifier.c: is_trusted_reg, is_rcu_reg) and of what a
+//! few members lead to from there (BTF_TYPE_SAFE_RCU and its like). A task or cgroup that a pointer of another kind
+//! points to is looked up anew by its number, which gives one of its own.
 
 use std::sync::Arc;
 
@@ -16,7 +17,8 @@ use crate::bpf;
 use crate::kernel::kfunc::known;
 use crate::kernel::{Answer, TypeId};
 
-/// Members through which trust is kept, on all kernels: only since 6.17 is the cgroup of a `cgroup_subsys_state` among them.
+/// Members through which trust is kept, on all kernels: only since 6.17 is the cgroup of a `cgroup_subsys_state` among
+/// them.
 const KEPT: [(&str, &str, Trust); 15] = [
     ("task_struct", "cpus_ptr", Trust::Rcu),
     ("task_struct", "cgroups", Trust::Rcu),

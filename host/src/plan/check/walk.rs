@@ -1,6 +1,7 @@
 //! Walks over what the kernel's iterators give: `count(tasks(), t, t.state == 0)`.
 //!
-//! Each names what is walked over, a name for the object at hand, and what is asked of each. The name means something in what stands behind it alone.
+//! Each names what is walked over, a name for the object at hand, and what is asked of each. The name means something
+//! in what stands behind it alone.
 
 use super::super::diagnostic::{Fault, Span, did_you_mean};
 use super::super::kfunc::{self, Argument, Does, Over};
@@ -27,7 +28,8 @@ const WALKS: [(&str, Does, bool); 7] = [
     ("min", Does::Min, true),
 ];
 
-/// What can be walked over: the word, the iterator, what is passed to it, and how far the verifier trusts what it gives.
+/// What can be walked over: the word, the iterator, what is passed to it, and how far the verifier trusts what it
+/// gives.
 struct Source {
     word: &'static str,
     iterator: &'static str,

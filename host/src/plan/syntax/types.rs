@@ -1,8 +1,9 @@
 //! Types by their C names, and what takes one: casts, `sizeof`, `offsetof`, `container_of`.
 //!
-//! `(` begins a cast where a word of C's types follows (`struct`, `unsigned`, …), or one name and then a word as `__user`, or one name and then stars, or one name alone in the parentheses
-//! with something behind them that cannot follow a value: `(x)(y)`, `(x)y`. Before `-`, `+`, `*` and `&`, which can, only the names of
-//! integers (`u32`, `size_t`, all that ends in `_t`) make a cast.
+//! `(` begins a cast where a word of C's types follows (`struct`, `unsigned`, …), or one name and then a word as
+//! `__user`, or one name and then stars, or one name alone in the parentheses with something behind them that cannot
+//! follow a value: `(x)(y)`, `(x)y`. Before `-`, `+`, `*` and `&`, which can, only the names of integers (`u32`,
+//! `size_t`, all that ends in `_t`) make a cast.
 
 use std::fmt;
 

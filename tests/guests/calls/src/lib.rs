@@ -4,7 +4,8 @@
 //!
 //! * `--attach "POINT POINT…"`: calls of something else;
 //! * `--comm NAME`: only of threads of this name;
-//! * `--kfunc NAME --when CONDITION`: only where this holds, which calls that kernel function; with `--optional` a kernel may lack it;
+//! * `--kfunc NAME --when CONDITION`: only where this holds, which calls that kernel function; with `--optional` a
+//!   kernel may lack it;
 //! * `--rows`: a row for each call as well;
 //! * `--every N`: the row `total` also behind each N calls;
 //! * `--tick MS`: a tick that often, which does nothing;

@@ -6,9 +6,11 @@
 //! * `--do DEED`: see [`Hostile::misbehave`];
 //! * `--text TEXT`: what it says there.
 //!
-//! The others change the declaration: first `--attach A,B`, `--when EXPRESSION`, `--value EXPRESSION` (of a second field, `value`), `--fields
-//! "A = EXPRESSION; B = EXPRESSION"` (of more fields), `--name NAME` (of the probe), `--tick MILLISECONDS` and `--comm NAME` (only of threads of this name); then `--value-bytes N` (an expression that long), `--value-depth N` (so many
-//! parentheses), `--twice probe|field|bind`, and `--probes N` (as many copies, with names of their own).
+//! The others change the declaration: first `--attach A,B`, `--when EXPRESSION`, `--value EXPRESSION` (of a second
+//! field, `value`), `--fields "A = EXPRESSION; B = EXPRESSION"` (of more fields), `--name NAME` (of the probe),
+//! `--tick MILLISECONDS` and `--comm NAME` (only of threads of this name); then `--value-bytes N` (an expression that
+//! long), `--value-depth N` (so many parentheses), `--twice probe|field|bind`, and `--probes N` (as many copies, with
+//! names of their own).
 
 mod reach;
 

@@ -5,8 +5,9 @@ use std::{env, fs, io};
 
 use porthole_guest::prelude::*;
 
-/// Sends a row that tells what of all this it has got: a count, or whether it was there. `text` has the words `FILE DIRECTORY ADDRESS`: a file that
-/// there is, a directory that anybody may write to, and an address at which somebody listens.
+/// Sends a row that tells what of all this it has got: a count, or whether it was there. `text` has the words
+/// `FILE DIRECTORY ADDRESS`: a file that there is, a directory that anybody may write to, and an address at which
+/// somebody listens.
 pub fn reach(text: &str, out: &mut Output) {
     let mut words = text.split_whitespace();
     let mut word = || words.next().unwrap_or_default();

@@ -1,5 +1,6 @@
-//! Call stacks and addresses, in all ways in which a plugin can show them: for each call of `getppid` by threads of the name that `--comm` gives, the event forwarded, a row of the
-//! event, and a row of the names that the host gives when it is asked.
+//! Call stacks and addresses, in all ways in which a plugin can show them: for each call of `getppid` by threads of the
+//! name that `--comm` gives, the event forwarded, a row of the event, and a row of the names that the host gives when
+//! it is asked.
 
 use porthole_guest::prelude::*;
 

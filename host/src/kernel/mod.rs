@@ -16,7 +16,6 @@ mod btf;
 pub mod features;
 mod function;
 pub mod kfunc;
-mod name_index;
 mod tracefs;
 mod tracepoint;
 mod variable;

@@ -8,20 +8,23 @@
 //! What cannot be traced is told here as far as the kernel's lists tell it. What they do not tell, the kernel says when
 //! it loads or attaches.
 
-use std::collections::{HashMap, HashSet};
+mod names;
+mod values;
+
 use std::fmt;
 
 use super::denied::is_denied;
 use super::module::{self, Module};
-use super::passed::{self, ARGUMENTS, MOST_BYTES, Passed, RESULTS, slot, structure_bytes};
+use super::no_facts;
+use super::passed::{ARGUMENTS, MOST_BYTES, slot, structure_bytes};
 use super::pattern::{Glob, is_wild};
 use super::search::{Meant, Name, Search, none_of};
-use super::{Value, no_facts, registers, typed};
-use crate::kernel::{Answer, Btf, FactError, Feature, Function, KernelFacts, Kind, Symbols, TypeId};
+use crate::kernel::{Answer, Btf, Feature, Function, Symbols};
 use crate::plan::bounds::MAX_ATTACH_POINTS;
 use crate::plan::diagnostic::{Fault, Span};
-use crate::plan::pointer::{Trust, target};
-use crate::plan::{Access, Node, NodeKind, Origin, Target, Type};
+use crate::plan::pointer::Trust;
+use names::is_hook;
+pub use names::{names, names_of_module};
 
 /// The functions that stand for the hooks of security modules.
 const LSM_PREFIX: &str = "bpf_lsm_";
@@ -182,112 +185,6 @@ fn form(kind: FunctionKind) -> String {
         FunctionKind::Kprobe => "`kprobe:FUNCTION` or `kprobe:FUNCTION+OFFSET`".to_owned(),
         kind => format!("`{}:FUNCTION`", kind.name()),
     }
-}
-
-/// The names of all functions, or hooks, that can be attached to so, sorted: those that [`resolve`] finds, save what no
-/// one would trace. One that the kernel does not tell of until it is tried is among them.
-pub fn names(kind: FunctionKind, facts: &KernelFacts) -> Result<Vec<String>, FactError> {
-    let mut names = match kind {
-        FunctionKind::Lsm => hooks(facts)?,
-        FunctionKind::Fentry | FunctionKind::Fexit => typed_names(facts, &[])?,
-        FunctionKind::Kprobe | FunctionKind::Kretprobe => probed_names(facts)?,
-        FunctionKind::Func => {
-            let offered = |feature| !matches!(facts.offers(feature), Answer::No(_));
-            let mut both = if offered(Feature::Kprobe) { probed_names(facts)? } else { Vec::new() };
-            let more = if offered(Feature::Fentry) { typed_names(facts, &both)? } else { Vec::new() };
-            both.extend(more);
-            both
-        }
-    };
-    names.sort_unstable();
-    names.dedup();
-    Ok(names)
-}
-
-/// As [`names`], of a module's functions.
-pub fn names_of_module(kind: FunctionKind, module: &str, facts: &KernelFacts) -> Result<Vec<String>, FactError> {
-    let offered = |feature| !matches!(facts.offers(feature), Answer::No(_));
-    let there = facts.symbols().map(|symbols| symbols.functions_of(module)).unwrap_or_default();
-    let kprobe = offered(Feature::Kprobe);
-    let (typed, probed) = match kind {
-        FunctionKind::Lsm => (false, false),
-        FunctionKind::Fentry | FunctionKind::Fexit => (true, false),
-        FunctionKind::Kprobe | FunctionKind::Kretprobe => (false, true),
-        // kprobe takes nearly all of them, and its names need no types, which are some milliseconds for each module.
-        FunctionKind::Func => (!kprobe, kprobe),
-    };
-    let mut names = Vec::new();
-    if typed {
-        let btf = facts.btf()?;
-        for (name, id, proto) in btf.functions_of_module(module) {
-            let passable = || Function::new(btf, id, proto).is_some_and(|function| passable(&function, btf).is_ok());
-            if there.binary_search(&name.as_str()).is_ok() && is_hooked(&name, facts) && passable() {
-                names.push(name);
-            }
-        }
-    }
-    if probed {
-        let once = there.chunk_by(|a, b| a == b).filter(|same| same.len() == 1).map(|same| same[0]);
-        let taken = |name: &&str| !is_filling(name) && is_hooked(name, facts) && !facts.is_kept_from_kprobes(name);
-        names.extend(once.filter(taken).map(str::to_owned));
-    }
-    names.sort_unstable();
-    names.dedup();
-    Ok(names)
-}
-
-fn hooks(facts: &KernelFacts) -> Result<Vec<String>, FactError> {
-    let btf = facts.btf()?;
-    let mut names = facts.function_names(LSM_PREFIX)?;
-    if let Some(hooks) = hooks_in(btf) {
-        let hooks: HashSet<String> = btf.member_names(hooks).into_iter().collect();
-        names.retain(|name| hooks.contains(name));
-    }
-    Ok(names)
-}
-
-/// Not every function that is named so is a hook: the kernel keeps a pointer to each hook's function in this union
-/// (include/linux/lsm_hooks.h).
-fn hooks_in(btf: &Btf) -> Option<TypeId> {
-    btf.union("security_list_options").filter(|hooks| matches!(btf.kind(*hooks), Kind::Union { .. }))
-}
-
-fn is_hook(btf: &Btf, name: &str) -> bool {
-    hooks_in(btf).is_none_or(|hooks| btf.member(hooks, name).is_some())
-}
-
-/// Those that are not `known`, which is sorted.
-fn typed_names(facts: &KernelFacts, known: &[String]) -> Result<Vec<String>, FactError> {
-    let btf = facts.btf()?;
-    // Many functions share a prototype.
-    let mut passed: HashMap<TypeId, bool> = HashMap::new();
-    let mut is_passed = |id, proto| {
-        let can_be = || Function::new(btf, id, proto).is_some_and(|function| passable(&function, btf).is_ok());
-        *passed.entry(proto).or_insert_with(can_be)
-    };
-    let there = |name: &str| facts.symbols().is_none_or(|symbols| symbols.count(name) > 0);
-    let names = facts.functions()?.into_iter().filter(|(name, _)| known.binary_search(name).is_err());
-    let names = names.filter(|(name, (id, proto))| there(name) && is_hooked(name, facts) && is_passed(*id, *proto));
-    Ok(names.map(|(name, _)| name).collect())
-}
-
-fn probed_names(facts: &KernelFacts) -> Result<Vec<String>, FactError> {
-    let Some(symbols) = facts.symbols() else {
-        return Ok(facts.functions()?.into_keys().filter(|name| is_hooked(name, facts)).collect());
-    };
-    let names: Vec<&str> = symbols.names().collect();
-    let once = names.chunk_by(|a, b| a == b).filter(|same| same.len() == 1).map(|same| same[0]);
-    Ok(once.filter(|name| !is_filling(name) && is_hooked(name, facts)).map(str::to_owned).collect())
-}
-
-/// As far as it is known; a name with a dot is one that BTF does not have, and ftrace's list need not have.
-fn is_hooked(name: &str, facts: &KernelFacts) -> bool {
-    name.contains('.') || facts.is_traceable(name) != Some(false)
-}
-
-/// What stands in front of functions, and the parts of them that are seldom run, have names as functions do.
-fn is_filling(name: &str) -> bool {
-    name.starts_with("__pfx_") || name.starts_with("__cfi_") || name.ends_with(".cold")
 }
 
 /// The functions that a pattern matches, without those that are known to take no program.
@@ -519,224 +416,6 @@ impl KernelFunction {
             kind if kind.is_typed() => Feature::Fentry,
             _ => Feature::Kprobe,
         }
-    }
-
-    /// The fields of `args`.
-    pub fn argument_names(&self) -> Vec<String> {
-        let here = self.kind != FunctionKind::Kretprobe && self.offset == 0;
-        let params = self.prototype.iter().filter(|_| here).flat_map(|function| &function.params);
-        params.map(|(name, _)| name.clone()).collect()
-    }
-
-    /// `args.name`; none where there is no such argument.
-    pub fn argument(&self, name: &str, facts: &KernelFacts, span: Span) -> Option<Result<Value, Fault>> {
-        if let Err(fault) = self.has_arguments(span) {
-            return Some(Err(fault));
-        }
-        let function = self.prototype.as_ref()?;
-        let position = function.params.iter().position(|(n, _)| n == name)?;
-        let ty = function.params[position].1;
-        let btf = match facts.btf() {
-            Ok(btf) => btf,
-            Err(error) => return Some(Err(Fault::new(span, error.to_string()))),
-        };
-        Some(match self.kind.is_typed() {
-            true => typed_argument(btf, name, slot(btf, function, position), ty, span),
-            false => {
-                let passed = passed::at_entry(btf, function, position)?;
-                passed_value(btf, &format!("`{name}`"), passed, ty, span)
-            }
-        })
-    }
-
-    /// Whether `args` means something here.
-    pub fn has_arguments(&self, span: Span) -> Result<(), Fault> {
-        let name = &self.name;
-        if self.kind == FunctionKind::Kretprobe {
-            let fault = Fault::new(span, "the arguments are gone when a function returns");
-            return Err(fault.help(format!("`kprobe:{name}` has them, and `fexit:{name}` has both")));
-        }
-        if self.offset > 0 {
-            let fault = Fault::new(span, "inside a function the registers need not hold its arguments any more");
-            return Err(fault.help(format!("`kprobe:{name}` has them; `reg(\"di\")` reads a register")));
-        }
-        if self.prototype.is_none() {
-            let fault = Fault::new(span, format!("BTF does not describe `{name}`, so its arguments have no names"));
-            return Err(fault.help("`arg0`, `arg1`, … are what is passed, as integers"));
-        }
-        Ok(())
-    }
-
-    /// `retval`.
-    pub fn result(&self, facts: &KernelFacts, span: Span) -> Result<Value, Fault> {
-        if !matches!(self.kind, FunctionKind::Fexit | FunctionKind::Kretprobe) {
-            let fault = Fault::new(span, "what a function returns is known when it returns");
-            return Err(match self.kind {
-                FunctionKind::Lsm => fault.help("other security modules may still refuse; `fexit` of the caller tells"),
-                _ => fault.help(format!("`fexit:{0}` and `kretprobe:{0}` have `retval`", self.name)),
-            });
-        }
-        let btf = facts.btf().map_err(|error| Fault::new(span, error.to_string()))?;
-        let Some(function) = &self.prototype else {
-            let message = format!("BTF does not describe `{}`, so the type of `retval` is not known", self.name);
-            return Err(
-                Fault::new(span, message).help(format!("`reg(\"{}\")` is the register in which it is", RESULTS[0]))
-            );
-        };
-        if let Kind::Void = btf.kind(btf.strip(function.result).id) {
-            return Err(Fault::new(span, format!("`{}` returns nothing", self.name)));
-        }
-        if self.kind == FunctionKind::Kretprobe {
-            return result_value(btf, function.result, span);
-        }
-        let stripped = btf.strip(function.result);
-        match btf.kind(stripped.id) {
-            // It may be an error, and no pointer: a number to the verifier, read by what can tell.
-            Kind::Pointer(to) => Ok(Value::Node(fetched(btf, None, to, span))),
-            _ => typed::argument(btf, "retval", slot(btf, function, function.params.len()), function.result, span)
-                .map(Value::Node),
-        }
-    }
-
-    /// `arg0`, `arg1`, …
-    pub fn numbered(&self, number: usize, facts: &KernelFacts, span: Span) -> Result<Node, Fault> {
-        if self.kind != FunctionKind::Kprobe {
-            self.has_arguments(span)?;
-            let names = self.argument_names();
-            let fault = Fault::new(span, "arguments have names here");
-            return Err(match names.get(number) {
-                Some(name) => fault.help(format!("write `args.{name}`")),
-                None => fault.help(format!("it has {}", names.join(", "))),
-            });
-        }
-        if self.offset > 0 {
-            self.has_arguments(span)?;
-        }
-        match passed::numbered(number, span)? {
-            Passed::Registers { first, .. } => registers::value(ARGUMENTS[first], facts, span),
-            Passed::Stack(offset) => {
-                let btf = facts.btf().map_err(|error| Fault::new(span, error.to_string()))?;
-                let ty = Type::Integer { bytes: 8, signed: false };
-                Ok(on_stack(stack_pointer(btf, Target::Unknown, span)?, offset, 8, ty, span))
-            }
-        }
-    }
-
-    /// `reg("name")`.
-    pub fn register(&self, name: &str, facts: &KernelFacts, span: Span) -> Result<Node, Fault> {
-        if self.kind.is_typed() {
-            let fault = Fault::new(span, format!("registers cannot be read at {}", self.kind.name()));
-            return Err(fault.help(format!("`kprobe:{}` can", self.name)));
-        }
-        registers::value(name, facts, span)
-    }
-}
-
-/// As [`typed::argument`]; pointers that the verifier does not let a program load are fetched by a helper, and
-/// structures are where their words are.
-fn typed_argument(btf: &Btf, name: &str, slot: u32, ty: TypeId, span: Span) -> Result<Value, Fault> {
-    let id = btf.strip(ty).id;
-    match btf.kind(id) {
-        Kind::Pointer(to) if typed::pointer_argument(btf, to).2 != Access::Direct => {
-            Ok(Value::Node(fetched(btf, Some(slot), to, span)))
-        }
-        Kind::Struct { .. } | Kind::Union { .. } => {
-            let kind = NodeKind::ContextAddress { offset: slot * 8 };
-            Ok(Value::Structure { base: address(kind, id, span), offset: 0, ty: id })
-        }
-        _ => typed::argument(btf, name, slot, ty, span).map(Value::Node),
-    }
-}
-
-fn fetched(btf: &Btf, argument: Option<u32>, to: TypeId, span: Span) -> Node {
-    Node { kind: NodeKind::Fetched { argument }, ty: pointer(btf, to), span }
-}
-
-fn pointer(btf: &Btf, to: TypeId) -> Type {
-    let user = btf.strip(to).tags.user;
-    Type::Pointer { target: target(btf, to), origin: if user { Origin::User } else { Origin::Kernel } }
-}
-
-/// A kernel address of something of this type.
-fn address(kind: NodeKind, of: TypeId, span: Span) -> Node {
-    Node { kind, ty: Type::Pointer { target: Target::Type(of), origin: Origin::Kernel }, span }
-}
-
-/// What a kprobe finds of an argument.
-fn passed_value(btf: &Btf, what: &str, passed: Passed, ty: TypeId, span: Span) -> Result<Value, Fault> {
-    let id = btf.strip(ty).id;
-    match (passed, structure_bytes(btf, ty)) {
-        (Passed::Registers { first, count }, Some(_)) => in_registers(btf, &ARGUMENTS[first..first + count], id, span),
-        (Passed::Stack(offset), Some(_)) => {
-            Ok(Value::Structure { base: stack_pointer(btf, Target::Type(id), span)?, offset, ty: id })
-        }
-        (passed, None) => {
-            let (bytes, ty) = scalar(btf, what, ty, span)?;
-            match passed {
-                Passed::Registers { first, .. } => register_value(btf, ARGUMENTS[first], bytes, ty, span),
-                Passed::Stack(offset) => {
-                    Ok(on_stack(stack_pointer(btf, Target::Unknown, span)?, offset, bytes, ty, span))
-                }
-            }
-            .map(Value::Node)
-        }
-    }
-}
-
-/// What a kretprobe finds of the result.
-fn result_value(btf: &Btf, ty: TypeId, span: Span) -> Result<Value, Fault> {
-    match structure_bytes(btf, ty) {
-        Some(bytes) if bytes > MOST_BYTES => {
-            // The caller has passed the address, which is returned.
-            let id = btf.strip(ty).id;
-            let (offset, _) = registers::offset(RESULTS[0], btf, span)?;
-            let base = address(NodeKind::Context { offset, bytes: 8 }, id, span);
-            Ok(Value::Structure { base, offset: 0, ty: id })
-        }
-        Some(bytes) => in_registers(btf, &RESULTS[..bytes.div_ceil(8) as usize], btf.strip(ty).id, span),
-        None => {
-            let (bytes, ty) = scalar(btf, "`retval`", ty, span)?;
-            register_value(btf, RESULTS[0], bytes, ty, span).map(Value::Node)
-        }
-    }
-}
-
-/// A structure that is in one register or two.
-fn in_registers(btf: &Btf, names: &[&str], ty: TypeId, span: Span) -> Result<Value, Fault> {
-    let offsets = names.iter().map(|name| Ok(registers::offset(name, btf, span)?.0));
-    let kind = match offsets.collect::<Result<Vec<u32>, Fault>>()?.as_slice() {
-        [first, second] => NodeKind::Gathered { offsets: [*first, *second] },
-        // One without fields is nowhere, and nothing of it is read.
-        offsets => NodeKind::ContextAddress { offset: offsets.first().copied().unwrap_or(0) },
-    };
-    Ok(Value::Structure { base: address(kind, ty, span), offset: 0, ty })
-}
-
-fn register_value(btf: &Btf, register: &str, bytes: u8, ty: Type, span: Span) -> Result<Node, Fault> {
-    let (offset, _) = registers::offset(register, btf, span)?;
-    Ok(Node { kind: NodeKind::Context { offset, bytes }, ty, span })
-}
-
-fn stack_pointer(btf: &Btf, target: Target, span: Span) -> Result<Node, Fault> {
-    register_value(btf, "sp", 8, Type::Pointer { target, origin: Origin::Kernel }, span)
-}
-
-fn on_stack(stack: Node, offset: u32, bytes: u8, ty: Type, span: Span) -> Node {
-    let kind = NodeKind::Load { base: Box::new(stack), offset, bytes, bits: None, access: Access::Kernel };
-    Node { kind, ty, span }
-}
-
-/// Bytes and type of what fits a register.
-fn scalar(btf: &Btf, what: &str, ty: TypeId, span: Span) -> Result<(u8, Type), Fault> {
-    let refuse = |why: &str| Err(Fault::new(span, format!("{what} is `{}`, {why}", btf.c_name(ty))));
-    match btf.kind(btf.strip(ty).id) {
-        Kind::Int { bool: true, .. } => Ok((1, Type::Boolean)),
-        Kind::Int { bytes, signed, .. } | Kind::Enum { bytes, signed, .. } => match u8::try_from(bytes) {
-            Ok(bytes @ (1 | 2 | 4 | 8)) => Ok((bytes, Type::Integer { bytes, signed })),
-            _ => refuse("an integer of a width that cannot be read"),
-        },
-        Kind::Pointer(to) => Ok((8, pointer(btf, to))),
-        _ => refuse("which is no integer and no pointer"),
     }
 }
 

@@ -10,18 +10,21 @@
 
 use std::borrow::Cow;
 
+use super::bits;
 use super::frame::{Interval, Lives, frame};
-use super::interference::{self, Graph, Neighbours, Web};
+use super::interference::{self, Graph};
 use super::liveness::Needs;
 use super::spill::{Home, spill};
 use super::tidy::tidy;
 use crate::bpf::Reg;
 use crate::ir::{Block, BlockId, Function, Operation, OperationKind, Register, Slot, SlotId, Terminator};
 
-/// Alive across calls.
-const SAVED: [Reg; 4] = [Reg::R6, Reg::R7, Reg::R8, Reg::R9];
 /// What calls overwrite first, so that the others stay free for what needs them.
-const ALL: [Reg; 10] = [Reg::R1, Reg::R2, Reg::R3, Reg::R4, Reg::R5, Reg::R0, Reg::R6, Reg::R7, Reg::R8, Reg::R9];
+const ORDER: [Reg; 10] = [Reg::R1, Reg::R2, Reg::R3, Reg::R4, Reg::R5, Reg::R0, Reg::R6, Reg::R7, Reg::R8, Reg::R9];
+/// All of them, as bits.
+const ALL: u16 = 0b11_1111_1111;
+/// Those that calls leave as they are: r6 to r9.
+const SAVED: u16 = 0b11_1100_0000;
 
 /// A function whose registers have places.
 pub struct Allocation {
@@ -164,8 +167,7 @@ fn constants(function: &Function) -> Vec<Option<i64>> {
 fn colour(graph: &Graph, short: &dyn Fn(Register) -> bool) -> Result<Vec<Option<Reg>>, Vec<Register>> {
     let count = graph.webs.len();
     let used: Vec<Register> = graph.roots().filter(|web| graph.of(*web).uses > 0).collect();
-    let neighbours = graph.neighbours(used.iter().copied());
-    let mut scan = Colouring { graph, neighbours, registers: vec![None; count], taken: vec![0; count] };
+    let mut scan = Colouring { graph, registers: vec![None; count], taken: vec![0; count] };
     for crossing in [true, false] {
         let webs: Vec<Register> = used.iter().copied().filter(|web| graph.of(*web).crosses_call == crossing).collect();
         let victims = scan.colour(&webs, short);
@@ -179,7 +181,6 @@ fn colour(graph: &Graph, short: &dyn Fn(Register) -> bool) -> Result<Vec<Option<
 
 struct Colouring<'a> {
     graph: &'a Graph,
-    neighbours: Neighbours,
     /// By the register that stands for a web.
     registers: Vec<Option<Reg>>,
     /// Those that its neighbours have, as bits.
@@ -195,7 +196,7 @@ impl Colouring<'_> {
             match self.choose(web) {
                 Some(reg) => {
                     self.registers[web.0 as usize] = Some(reg);
-                    self.neighbours.of(web).iter().for_each(|n| self.taken[n.0 as usize] |= 1 << reg as u16);
+                    bits::members(self.graph.neighbours(web)).for_each(|n| self.taken[n as usize] |= bit(reg));
                 }
                 None => victims.push(web),
             }
@@ -205,13 +206,13 @@ impl Colouring<'_> {
 
     /// The webs in the order in which they are set aside; the last is to be coloured first.
     fn set_aside(&self, webs: &[Register], short: &dyn Fn(Register) -> bool) -> Vec<Register> {
-        let mut waiting = vec![false; self.registers.len()];
-        webs.iter().for_each(|web| waiting[web.0 as usize] = true);
+        let mut waiting = vec![0; self.registers.len().div_ceil(64)];
+        webs.iter().for_each(|web| bits::insert(&mut waiting, web.0));
         let mut degrees = vec![0; self.registers.len()];
         let mut room = vec![0; self.registers.len()];
         for web in webs {
-            degrees[web.0 as usize] = self.neighbours.of(*web).iter().filter(|n| waiting[n.0 as usize]).count();
-            room[web.0 as usize] = self.free(*web).count();
+            degrees[web.0 as usize] = bits::count_common(self.graph.neighbours(*web), &waiting);
+            room[web.0 as usize] = self.free(*web).count_ones();
         }
         let mut easy: Vec<Register> =
             webs.iter().copied().filter(|w| degrees[w.0 as usize] < room[w.0 as usize]).collect();
@@ -219,13 +220,13 @@ impl Colouring<'_> {
         let mut left: Vec<Register> = webs.to_vec();
         loop {
             let web = match easy.pop() {
-                Some(web) if !waiting[web.0 as usize] => continue,
+                Some(web) if !bits::contains(&waiting, web.0) => continue,
                 Some(web) => web,
                 None => {
-                    left.retain(|web| waiting[web.0 as usize]);
+                    left.retain(|web| bits::contains(&waiting, web.0));
                     // The least use for the most neighbours: it is missed least, and in the way most.
                     let cost = |web: &Register| {
-                        (short(*web), f64::from(self.graph.of(*web).uses) / degrees[web.0 as usize] as f64)
+                        (short(*web), f64::from(self.graph.of(*web).uses) / f64::from(degrees[web.0 as usize]))
                     };
                     let Some(web) = left.iter().copied().min_by(|a, b| {
                         let ((short_a, a), (short_b, b)) = (cost(a), cost(b));
@@ -236,43 +237,44 @@ impl Colouring<'_> {
                     web
                 }
             };
-            waiting[web.0 as usize] = false;
+            bits::remove(&mut waiting, web.0);
             order.push(web);
-            for other in self.neighbours.of(web).iter().filter(|n| waiting[n.0 as usize]) {
-                let at = other.0 as usize;
+            for other in bits::members(self.graph.neighbours(web)).filter(|n| bits::contains(&waiting, *n)) {
+                let at = other as usize;
                 if degrees[at] == room[at] {
-                    easy.push(*other);
+                    easy.push(Register(other));
                 }
                 degrees[at] -= 1;
             }
         }
     }
 
-    /// The registers that no neighbour has, those first that are taken first.
-    fn free(&self, web: Register) -> impl Iterator<Item = Reg> + Clone {
-        let &Web { crosses_call, parameter, .. } = self.graph.of(web);
-        let all: &[Reg] = if crosses_call { &SAVED } else { &ALL };
-        let taken = self.taken[web.0 as usize];
+    /// The registers that no neighbour has, as bits.
+    fn free(&self, web: Register) -> u16 {
+        let of = self.graph.of(web);
+        let all = if of.crosses_call { SAVED } else { ALL };
         // Parameters are moved to their places as if all at once, by way of r0.
-        all.iter().copied().filter(move |reg| taken & 1 << *reg as u16 == 0 && !(parameter && *reg == Reg::R0))
+        let kept = if of.parameter { bit(Reg::R0) } else { 0 };
+        all & !self.taken[web.0 as usize] & !kept
     }
 
     /// The register that saves most copies, among those that are free.
     fn choose(&self, web: Register) -> Option<Reg> {
-        let mut free = self.free(web);
-        let of = self.graph.of(web);
+        let (free, of) = (self.free(web), self.graph.of(web));
         let akin = of.akin.iter().filter_map(|r| self.registers[self.graph.web(*r).0 as usize]);
-        let is_free = |reg: &Reg| free.clone().any(|free| free == *reg);
-        let neighbours = self.neighbours.of(web).iter();
-        let others = neighbours
-            .filter(|n| self.registers[n.0 as usize].is_none())
-            .filter_map(|n| self.graph.of(*n).wanted)
-            .fold(0u16, |set, reg| set | 1 << reg as u16);
-        of.wanted
-            .into_iter()
-            .chain(akin)
-            .find(is_free)
-            .or_else(|| free.clone().find(|reg| others & 1 << *reg as u16 == 0))
-            .or_else(|| free.next())
+        let first = |set: u16| ORDER.into_iter().find(|reg| set & bit(*reg) != 0);
+        let wanted = of.wanted.into_iter().chain(akin).find(|reg| free & bit(*reg) != 0);
+        wanted.or_else(|| first(free & !self.wanted_by_neighbours(web))).or_else(|| first(free))
     }
+
+    /// The registers in which neighbours without one yet would have their values, as bits.
+    fn wanted_by_neighbours(&self, web: Register) -> u16 {
+        let neighbours = bits::members(self.graph.neighbours(web)).map(Register);
+        let without = neighbours.filter(|n| self.registers[n.0 as usize].is_none());
+        without.filter_map(|n| self.graph.of(n).wanted).fold(0, |set, reg| set | bit(reg))
+    }
+}
+
+fn bit(reg: Reg) -> u16 {
+    1 << reg as u16
 }

@@ -4,10 +4,9 @@
 //! one copies to the other and that do not interfere are made one *web*, and the copy goes. What is alive across a call
 //! cannot live in a register that calls overwrite.
 
-use std::ops::Range;
+use smallvec::{SmallVec, smallvec};
 
-use smallvec::SmallVec;
-
+use super::bits::{self, Rows};
 use super::liveness::{self, Liveness, Need, Needs};
 use crate::bpf::Reg;
 use crate::ir::{AluOp, BlockId, Function, Operand, OperationKind, Register};
@@ -23,7 +22,8 @@ const LOOP: u32 = 8;
 /// Webs by the register that stands for each.
 pub struct Graph {
     parents: Vec<Register>,
-    edges: Edges,
+    /// By web, the webs that it cannot share a place with. Those of registers that stand for none are not kept up.
+    interfering: Rows,
     pub webs: Vec<Web>,
     /// What operations are needed for.
     pub needs: Needs,
@@ -64,40 +64,25 @@ impl Graph {
     }
 
     /// Whom a web cannot share a place with.
-    pub fn neighbours(&self, webs: impl Iterator<Item = Register>) -> Neighbours {
-        let mut all = Neighbours { places: vec![0..0; self.webs.len()], webs: Vec::new() };
-        // A bit for each, so that they come in their order and each once.
-        let mut set = vec![0u64; self.webs.len().div_ceil(64)];
-        for web in webs {
-            for other in self.edges(web) {
-                let other = self.web(other).0;
-                set[other as usize / 64] |= 1 << (other % 64);
-            }
-            let start = all.webs.len();
-            for (word, base) in set.iter_mut().zip((0u32..).step_by(64)) {
-                while *word != 0 {
-                    all.webs.push(Register(base + word.trailing_zeros()));
-                    *word &= *word - 1;
-                }
-            }
-            all.places[web.0 as usize] = start..all.webs.len();
-        }
-        all
-    }
-
-    /// The registers that interfere with a web's members, some more than once.
-    fn edges(&self, web: Register) -> impl Iterator<Item = Register> + '_ {
-        self.of(web).members.iter().flat_map(|member| self.edges.of(*member)).copied()
+    pub fn neighbours(&self, web: Register) -> &[u64] {
+        self.interfering.row(web.0 as usize)
     }
 
     /// Makes two webs one, unless they interfere.
     fn unite(&mut self, a: Register, b: Register) {
         let (a, b) = (self.web(a), self.web(b));
-        let count = |web| self.of(web).members.iter().map(|member| self.edges.of(*member).len()).sum::<usize>();
-        let (few, other) = if count(a) < count(b) { (a, b) } else { (b, a) };
-        if a == b || self.edges(few).any(|r| self.web(r) == other) {
+        if a == b || bits::contains(self.neighbours(a), b.0) {
             return;
         }
+        let count = |web| bits::count(self.neighbours(web));
+        let (few, other) = if count(a) < count(b) { (a, b) } else { (b, a) };
+        let neighbours: Few<16> = bits::members(self.neighbours(few)).map(Register).collect();
+        for neighbour in neighbours {
+            let row = self.interfering.row_mut(neighbour.0 as usize);
+            bits::remove(row, few.0);
+            bits::insert(row, other.0);
+        }
+        self.interfering.add(other.0 as usize, few.0 as usize);
         self.parents[few.0 as usize] = other;
         let web = std::mem::take(&mut self.webs[few.0 as usize]);
         let into = &mut self.webs[other.0 as usize];
@@ -110,51 +95,6 @@ impl Graph {
     }
 }
 
-/// By register, those that it interferes with, some more than once: all in one piece.
-struct Edges {
-    /// Where each register's begin, and the last ones end.
-    starts: Vec<u32>,
-    ends: Vec<Register>,
-}
-
-impl Edges {
-    fn new(registers: usize, pairs: &[(Register, Register)]) -> Edges {
-        let mut starts = vec![0; registers + 1];
-        let both = || pairs.iter().flat_map(|(a, b)| [(*a, *b), (*b, *a)]);
-        both().for_each(|(one, _)| starts[one.0 as usize] += 1);
-        let mut sum = 0;
-        for start in &mut starts {
-            sum += *start;
-            *start = sum;
-        }
-        // Each is filled from its end, and what was its end becomes its start.
-        let mut ends = vec![Register(0); sum as usize];
-        for (one, other) in both() {
-            let at = &mut starts[one.0 as usize];
-            *at -= 1;
-            ends[*at as usize] = other;
-        }
-        Edges { starts, ends }
-    }
-
-    fn of(&self, register: Register) -> &[Register] {
-        let at = register.0 as usize;
-        &self.ends[self.starts[at] as usize..self.starts[at + 1] as usize]
-    }
-}
-
-/// By web, the webs that it cannot share a place with, in their order, each once.
-pub struct Neighbours {
-    places: Vec<Range<usize>>,
-    webs: Vec<Register>,
-}
-
-impl Neighbours {
-    pub fn of(&self, web: Register) -> &[Register] {
-        &self.webs[self.places[web.0 as usize].clone()]
-    }
-}
-
 /// Whether `a op b` is `b op a`.
 pub fn commutes(op: AluOp) -> bool {
     matches!(op, AluOp::Add | AluOp::Mul | AluOp::And | AluOp::Or | AluOp::Xor)
@@ -163,13 +103,8 @@ pub fn commutes(op: AluOp) -> bool {
 /// Who interferes with whom; and where all registers are alive.
 pub fn build(function: &Function) -> (Graph, Liveness) {
     let count = function.registers as usize;
-    let mut crosses_call = vec![false; count];
-    let mut pairs = Vec::new();
-    let mut connect = |one: Register, other: Register| {
-        if one != other {
-            pairs.push((one, other));
-        }
-    };
+    let mut interfering = Rows::new(count, count);
+    let mut crossing = Rows::new(1, count);
     let mut needs = Needs::nothing(function);
     let mut at_entry = Vec::new();
     let live = liveness::analyse(
@@ -177,31 +112,29 @@ pub fn build(function: &Function) -> (Graph, Liveness) {
         |block, at, operation, need, alive| {
             let to = operation.kind.writes();
             if let OperationKind::Call { .. } = operation.kind {
-                alive.iter().filter(|r| Some(*r) != to).for_each(|r| crosses_call[r.0 as usize] = true);
+                bits::add_but(crossing.row_mut(0), alive, to.map(|to| to.0));
             }
             if let (Some(to), Need::Value) = (to, need) {
-                let copied = if let OperationKind::Copy { from, .. } = operation.kind { Some(from) } else { None };
-                alive.iter().filter(|r| Some(*r) != copied).for_each(|r| connect(to, r));
+                let copied = if let OperationKind::Copy { from, .. } = operation.kind { Some(from.0) } else { None };
+                bits::add_but(interfering.row_mut(to.0 as usize), alive, copied);
             }
             needs.set(block, at, need);
         },
         |block, alive| {
             if block == BlockId(0) {
-                at_entry.extend(alive.iter());
+                at_entry.extend_from_slice(alive);
             }
         },
     );
     for parameter in &function.parameters {
-        at_entry.iter().for_each(|r| connect(*parameter, *r));
+        bits::add(interfering.row_mut(parameter.0 as usize), &at_entry);
     }
-
-    let mut webs: Vec<Web> = crosses_call
-        .into_iter()
-        .zip(0..)
-        .map(|(crosses_call, n)| Web { members: Few::from_slice(&[Register(n)]), crosses_call, ..Web::default() })
-        .collect();
+    let crosses_call = |n| bits::contains(crossing.row(0), n);
+    let web = |n| Web { members: smallvec![Register(n)], crosses_call: crosses_call(n), ..Web::default() };
+    let mut webs: Vec<Web> = (0..function.registers).map(web).collect();
     wants(function, &mut webs);
     let mut copies = Vec::new();
+    let mut connect = |one: Register, other: Register| bits::insert(interfering.row_mut(one.0 as usize), other.0);
     let weights = weights(function, &live);
     for block in &live.order {
         let (body, weight) = (&function.blocks[block.0 as usize], weights[block.0 as usize]);
@@ -234,7 +167,8 @@ pub fn build(function: &Function) -> (Graph, Liveness) {
         }
     }
     let parents = (0..count as u32).map(Register).collect();
-    let mut graph = Graph { parents, edges: Edges::new(count, &pairs), webs, needs };
+    interfering.mirror();
+    let mut graph = Graph { parents, interfering, webs, needs };
     copies.iter().for_each(|(to, from)| graph.unite(*to, *from));
     (graph, live)
 }

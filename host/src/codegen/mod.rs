@@ -7,6 +7,7 @@
 //! are for.
 
 mod allocate;
+mod bits;
 mod emit;
 mod frame;
 mod interference;

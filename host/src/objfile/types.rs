@@ -1,5 +1,6 @@
 //! The BTF of an object: types of its functions, maps and kfuncs, and what `.BTF.ext` says of its instructions.
 
+use std::borrow::Cow;
 use std::collections::HashMap;
 
 use super::btf::{Btf, BtfError, FunctionLinkage, IntEncoding, Placement, TypeId};
@@ -193,13 +194,16 @@ impl<'a> Builder<'a> {
 const LONGEST_LINE: usize = 400;
 
 /// The text as it can stand in one line of the verifier's log.
-fn one_line(text: &str) -> String {
+fn one_line(text: &str) -> Cow<'_, str> {
+    if text.len() <= LONGEST_LINE && !text.contains(char::is_control) {
+        return text.into();
+    }
     let mut line: String = text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
     if line.len() > LONGEST_LINE {
         line.truncate(line.floor_char_boundary(LONGEST_LINE));
         line.push('…');
     }
-    line
+    line.into()
 }
 
 impl MapKind {

@@ -140,13 +140,18 @@ impl fmt::Display for Diagnostics {
     }
 }
 
-/// Text of a plugin made fit for a terminal: control characters escaped, cut behind 1000 characters.
+/// Text of a plugin made fit for a terminal: control characters escaped, cut behind [`LONGEST_SHOWN`] characters.
 pub struct Shown<'a>(pub &'a str);
+
+const LONGEST_SHOWN: usize = 1000;
 
 impl fmt::Display for Shown<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.0.len() <= LONGEST_SHOWN && !self.0.contains(is_unsafe) {
+            return f.write_str(self.0);
+        }
         for (i, c) in self.0.chars().enumerate() {
-            if i == 1000 {
+            if i == LONGEST_SHOWN {
                 return f.write_char('…');
             }
             if is_unsafe(c) { write!(f, "{}", c.escape_unicode())? } else { f.write_char(c)? }

@@ -4,6 +4,7 @@
 
 use std::collections::HashMap;
 
+use porthole::plan::arithmetic::Op;
 use porthole::plan::syntax::{BinaryOp, Expr, ExprKind, TypeBase, TypeName, UnaryOp};
 
 /// A name's or a path's value, absent or not, and whether it is an unsigned number of 64 bits.
@@ -69,9 +70,9 @@ impl Scope {
                 0 => Some(i64::from(self.evaluate(right)? != 0)),
                 _ => Some(1),
             },
-            ExprKind::Binary { op, left, right, .. } => {
+            ExprKind::Binary { op: BinaryOp::Arithmetic(op), left, right, .. } => {
                 if let Some(same) = self.same_text(left, right) {
-                    return Some(i64::from(same == (*op == BinaryOp::Equal)));
+                    return Some(i64::from(same == (*op == Op::Equal)));
                 }
                 let unsigned = self.computes_unsigned(*op, left, right);
                 compute(*op, unsigned, self.evaluate(left)?, self.evaluate(right)?)
@@ -108,15 +109,17 @@ impl Scope {
             // -9223372036854775808 is a signed number.
             ExprKind::Unary { op: UnaryOp::Negate, value } if self.constant(value) == Some(i64::MIN) => false,
             ExprKind::Unary { value, .. } => self.is_unsigned(value),
-            ExprKind::Binary { op, left, right, .. } => !gives_boolean(*op) && self.computes_unsigned(*op, left, right),
+            ExprKind::Binary { op: BinaryOp::Arithmetic(op), left, right, .. } if !gives_boolean(*op) => {
+                self.computes_unsigned(*op, left, right)
+            }
             ExprKind::Conditional { then, otherwise, .. } => self.is_unsigned(then) || self.is_unsigned(otherwise),
             ExprKind::Cast { ty, .. } => ty.pointers > 0 || integer(ty) == (8, false),
             _ => false,
         }
     }
 
-    fn computes_unsigned(&self, op: BinaryOp, left: &Expr, right: &Expr) -> bool {
-        let shift = matches!(op, BinaryOp::ShiftLeft | BinaryOp::ShiftRight);
+    fn computes_unsigned(&self, op: Op, left: &Expr, right: &Expr) -> bool {
+        let shift = matches!(op, Op::ShiftLeft | Op::ShiftRight);
         self.is_unsigned(left) || (!shift && self.is_unsigned(right))
     }
 
@@ -211,35 +214,34 @@ fn integer(ty: &TypeName) -> (u8, bool) {
     }
 }
 
-fn gives_boolean(op: BinaryOp) -> bool {
-    use BinaryOp::{And, Equal, Greater, GreaterEqual, Less, LessEqual, NotEqual, Or};
-    matches!(op, And | Or | Equal | NotEqual | Less | LessEqual | Greater | GreaterEqual)
+fn gives_boolean(op: Op) -> bool {
+    use Op::{Equal, Greater, GreaterEqual, Less, LessEqual, NotEqual};
+    matches!(op, Equal | NotEqual | Less | LessEqual | Greater | GreaterEqual)
 }
 
 /// What an operator makes of two values of 64 bits; none: absent.
-fn compute(op: BinaryOp, unsigned: bool, left: i64, right: i64) -> Option<i64> {
+fn compute(op: Op, unsigned: bool, left: i64, right: i64) -> Option<i64> {
     let number = |bits: i64| if unsigned { i128::from(bits.cast_unsigned()) } else { i128::from(bits) };
     let (a, b) = (number(left), number(right));
     let count = right.rem_euclid(64);
     let result = match op {
-        BinaryOp::BitOr => i128::from(left | right),
-        BinaryOp::BitXor => i128::from(left ^ right),
-        BinaryOp::BitAnd => i128::from(left & right),
-        BinaryOp::Equal => i128::from(left == right),
-        BinaryOp::NotEqual => i128::from(left != right),
-        BinaryOp::Less => i128::from(a < b),
-        BinaryOp::LessEqual => i128::from(a <= b),
-        BinaryOp::Greater => i128::from(a > b),
-        BinaryOp::GreaterEqual => i128::from(a >= b),
-        BinaryOp::ShiftLeft => a << count,
-        BinaryOp::ShiftRight => a >> count,
-        BinaryOp::Add => a + b,
-        BinaryOp::Subtract => a - b,
+        Op::BitOr => i128::from(left | right),
+        Op::BitXor => i128::from(left ^ right),
+        Op::BitAnd => i128::from(left & right),
+        Op::Equal => i128::from(left == right),
+        Op::NotEqual => i128::from(left != right),
+        Op::Less => i128::from(a < b),
+        Op::LessEqual => i128::from(a <= b),
+        Op::Greater => i128::from(a > b),
+        Op::GreaterEqual => i128::from(a >= b),
+        Op::ShiftLeft => a << count,
+        Op::ShiftRight => a >> count,
+        Op::Add => a + b,
+        Op::Subtract => a - b,
         // Its lowest 64 bits are right whether it fits or not.
-        BinaryOp::Multiply => a.wrapping_mul(b),
-        BinaryOp::Divide => a.checked_div(b)?,
-        BinaryOp::Remainder => a.checked_rem(b)?,
-        BinaryOp::And | BinaryOp::Or => panic!("dealt with by `evaluate`"),
+        Op::Multiply => a.wrapping_mul(b),
+        Op::Divide => a.checked_div(b)?,
+        Op::Remainder => a.checked_rem(b)?,
     };
     Some(result as i64)
 }

@@ -55,12 +55,12 @@ impl Checker<'_> {
     }
 
     pub(super) fn binary(&self, op: BinaryOp, at: Span, left: &Expr, right: &Expr, span: Span) -> Checked<Node> {
-        if matches!(op, BinaryOp::And | BinaryOp::Or) {
+        let BinaryOp::Arithmetic(op) = op else {
             let (left, right) = both(self.condition(left), self.condition(right))?;
             return Ok(logical(op == BinaryOp::And, left, right, span));
-        }
+        };
         let (left_node, right_node) = both(self.value(left), self.value(right))?;
-        self.operation((operation(op), at), (left, left_node), (right, right_node), span)
+        self.operation((op, at), (left, left_node), (right, right_node), span)
     }
 
     /// An operation on two values. It is apart from `binary`, of which there are as many at once as operators in a row.
@@ -419,26 +419,4 @@ fn integers(op: Op, left: Node, right: Node, span: Span) -> Node {
         return Node { kind: NodeKind::Constant(value), ty, span };
     }
     Node { kind: NodeKind::Arithmetic { op, unsigned, left: Box::new(left), right: Box::new(right) }, ty, span }
-}
-
-fn operation(op: BinaryOp) -> Op {
-    match op {
-        BinaryOp::BitOr => Op::BitOr,
-        BinaryOp::BitXor => Op::BitXor,
-        BinaryOp::BitAnd => Op::BitAnd,
-        BinaryOp::NotEqual => Op::NotEqual,
-        BinaryOp::Less => Op::Less,
-        BinaryOp::LessEqual => Op::LessEqual,
-        BinaryOp::Greater => Op::Greater,
-        BinaryOp::GreaterEqual => Op::GreaterEqual,
-        BinaryOp::ShiftLeft => Op::ShiftLeft,
-        BinaryOp::ShiftRight => Op::ShiftRight,
-        BinaryOp::Add => Op::Add,
-        BinaryOp::Subtract => Op::Subtract,
-        BinaryOp::Multiply => Op::Multiply,
-        BinaryOp::Divide => Op::Divide,
-        BinaryOp::Remainder => Op::Remainder,
-        // `&&` and `||` are not operations on two values: `binary` has dealt with them.
-        BinaryOp::Equal | BinaryOp::And | BinaryOp::Or => Op::Equal,
-    }
 }

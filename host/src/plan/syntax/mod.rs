@@ -13,6 +13,7 @@
 mod token;
 mod types;
 
+use super::arithmetic::Op;
 use super::diagnostic::{Fault, Span};
 use super::familiar;
 use token::{Token, TokenKind, tokenize};
@@ -113,24 +114,12 @@ pub enum UnaryOp {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum BinaryOp {
+    /// `||`
     Or,
+    /// `&&`
     And,
-    BitOr,
-    BitXor,
-    BitAnd,
-    Equal,
-    NotEqual,
-    Less,
-    LessEqual,
-    Greater,
-    GreaterEqual,
-    ShiftLeft,
-    ShiftRight,
-    Add,
-    Subtract,
-    Multiply,
-    Divide,
-    Remainder,
+    /// What takes two values.
+    Arithmetic(Op),
 }
 
 impl BinaryOp {
@@ -144,22 +133,22 @@ impl BinaryOp {
 const BINARY: [(BinaryOp, &str, u8); 18] = [
     (BinaryOp::Or, "||", 1),
     (BinaryOp::And, "&&", 2),
-    (BinaryOp::BitOr, "|", 3),
-    (BinaryOp::BitXor, "^", 4),
-    (BinaryOp::BitAnd, "&", 5),
-    (BinaryOp::Equal, "==", 6),
-    (BinaryOp::NotEqual, "!=", 6),
-    (BinaryOp::Less, "<", 7),
-    (BinaryOp::LessEqual, "<=", 7),
-    (BinaryOp::Greater, ">", 7),
-    (BinaryOp::GreaterEqual, ">=", 7),
-    (BinaryOp::ShiftLeft, "<<", 8),
-    (BinaryOp::ShiftRight, ">>", 8),
-    (BinaryOp::Add, "+", 9),
-    (BinaryOp::Subtract, "-", 9),
-    (BinaryOp::Multiply, "*", 10),
-    (BinaryOp::Divide, "/", 10),
-    (BinaryOp::Remainder, "%", 10),
+    (BinaryOp::Arithmetic(Op::BitOr), "|", 3),
+    (BinaryOp::Arithmetic(Op::BitXor), "^", 4),
+    (BinaryOp::Arithmetic(Op::BitAnd), "&", 5),
+    (BinaryOp::Arithmetic(Op::Equal), "==", 6),
+    (BinaryOp::Arithmetic(Op::NotEqual), "!=", 6),
+    (BinaryOp::Arithmetic(Op::Less), "<", 7),
+    (BinaryOp::Arithmetic(Op::LessEqual), "<=", 7),
+    (BinaryOp::Arithmetic(Op::Greater), ">", 7),
+    (BinaryOp::Arithmetic(Op::GreaterEqual), ">=", 7),
+    (BinaryOp::Arithmetic(Op::ShiftLeft), "<<", 8),
+    (BinaryOp::Arithmetic(Op::ShiftRight), ">>", 8),
+    (BinaryOp::Arithmetic(Op::Add), "+", 9),
+    (BinaryOp::Arithmetic(Op::Subtract), "-", 9),
+    (BinaryOp::Arithmetic(Op::Multiply), "*", 10),
+    (BinaryOp::Arithmetic(Op::Divide), "/", 10),
+    (BinaryOp::Arithmetic(Op::Remainder), "%", 10),
 ];
 
 /// How tight `in` binds: as `<`.

@@ -3,7 +3,6 @@
 use std::net::{Ipv4Addr, Ipv6Addr};
 use std::time::Instant;
 
-use thiserror::Error;
 use wasmtime::component::HasSelf;
 use wasmtime_wasi::{WasiCtxView, WasiView};
 
@@ -11,18 +10,12 @@ use super::bindings::porthole::trace::host::{self, Entry};
 use super::budget::Marks;
 use super::limits::{Limits, Memory};
 use super::outbox::{Full, Outbox, cut};
-use super::records::{RecordError, Shapes};
+use super::records::Shapes;
+use super::refusal::{COLUMNS, NAME, NAMES, Refusal};
 use super::row::{Emitted, Frames, Level, Row, Value};
 use super::wasi::Shell;
 use crate::plan::FRAMES;
 use crate::symbols::Symbols;
-
-/// Bytes of a row's name at most, as wit/host.wit promises.
-const NAME: usize = 64;
-/// Columns of a row at most, as wit/host.wit promises.
-const COLUMNS: usize = 256;
-/// Names that a plugin may ask for in one call, as wit/host.wit promises.
-const NAMES: usize = 1 << 16;
 
 /// A plugin's state outside of its own memory.
 pub struct State {
@@ -38,25 +31,6 @@ pub struct State {
     pub named: usize,
     /// Made when it is first used; most plugins never do.
     wasi: Option<Box<Shell>>,
-}
-
-/// Why a function of the host ended the plugin.
-#[derive(Debug, PartialEq, Eq, Error)]
-pub enum Refusal {
-    #[error("more output in one call than the plugin may send")]
-    Output,
-    #[error("unknown map `{0}`")]
-    UnknownMap(String),
-    #[error("row: `{0}` is not an identifier of at most {NAME} bytes")]
-    Name(String),
-    #[error("row: {0} columns, and at most {COLUMNS} are allowed")]
-    Columns(usize),
-    #[error("names: more than {NAMES} names in one call")]
-    Names,
-    #[error("forward: called before `start`")]
-    NotStarted,
-    #[error("forward: {0}")]
-    Record(RecordError),
 }
 
 impl State {
@@ -148,12 +122,6 @@ impl host::Host for State {
         _value: host::Value,
     ) -> wasmtime::Result<Result<(), String>> {
         unknown_map(&name)
-    }
-}
-
-impl From<Full> for Refusal {
-    fn from(_: Full) -> Refusal {
-        Refusal::Output
     }
 }
 

@@ -21,6 +21,7 @@ mod instance;
 mod limits;
 mod outbox;
 mod records;
+mod refusal;
 mod row;
 mod runtime;
 mod ticker;

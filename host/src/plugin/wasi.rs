@@ -15,8 +15,8 @@ use wasmtime_wasi::cli::{IsTerminal, StdoutStream};
 use wasmtime_wasi::p2::{OutputStream, Pollable, StreamError, StreamResult};
 use wasmtime_wasi::{WasiCtx, WasiCtxView};
 
-use super::host::Refusal;
 use super::outbox::{Full, Outbox};
+use super::refusal::Refusal;
 use super::row::Level;
 
 /// Streams, pollables and the like that a plugin may hold at once. Each is host memory.

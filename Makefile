@@ -51,13 +51,14 @@ install: ## build for speed, and install the host into cargo's bin folder
 	@script/setup $(WASM)
 	cargo install --locked --path host
 
-check: ## formatting and lints, with warnings denied
+check: ## formatting, lints and links of the documentation, with warnings denied
 	cargo fmt --check
 	cd examples && cargo fmt --check
 	cd tests/guests && cargo fmt --check
 	cargo clippy $(CARGO_ALL) --all-targets -- -D warnings
 	cd examples && cargo clippy --locked --all-targets -- -D warnings
 	cd tests/guests && cargo clippy --locked --target $(WASM) -- -D warnings
+	RUSTDOCFLAGS="-D warnings -A rustdoc::private-intra-doc-links" cargo doc $(CARGO_ALL) --no-deps --document-private-items
 
 clean: ## delete what was built
 	cargo clean

@@ -26,6 +26,11 @@ use crate::record::{Cell, Record};
 /// | [`KernelSymbol`] [`UserSymbol`] | an address, which rows show by the name of what lies there; `u64` holds the number alone |
 /// | [`KernelStack`] [`UserStack`] | the calls that led to the probe |
 /// | `Option<T>` | what `T` holds, or `None` where it is absent |
+///
+/// [`KernelSymbol`]: crate::KernelSymbol
+/// [`UserSymbol`]: crate::UserSymbol
+/// [`KernelStack`]: crate::KernelStack
+/// [`UserStack`]: crate::UserStack
 #[diagnostic::on_unimplemented(
     message = "an event's field cannot be of type `{Self}`",
     label = "not a type for an event's field",

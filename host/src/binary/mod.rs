@@ -28,7 +28,7 @@ use find::Root;
 /// Bytes of a file at most. Programs of the largest browsers have some hundred MiB, with all their symbols.
 const MAX_FILE: u64 = 2 << 30;
 
-/// Why nothing can be said of a file. The help, where there is one, stands in [`BinaryError::help`].
+/// Why nothing can be said of a file.
 #[derive(Clone, Debug, thiserror::Error)]
 pub enum BinaryError {
     #[error("there is no program and no library `{target}`")]

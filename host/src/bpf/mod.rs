@@ -1,8 +1,8 @@
 //! The BPF instruction set: instructions, labels, assembler, disassembly.
 //!
 //! An [`Insn`] is one instruction, made by a constructor that reads as assembly; jumps name a [`Label`], and each
-//! instruction can carry the [`Reason`] why it is there. [`assemble`] turns a list of them into [`Code`]: slots of 8
-//! bytes, what must be relocated, and where the reason changes. [`disassemble`] prints that.
+//! instruction can carry the [`Reason`] why it is there. [`assemble()`] turns a list of them into [`Code`]: slots of 8
+//! bytes, what must be relocated, and where the reason changes. [`disassemble()`] prints that.
 //!
 //! The set is what `-mcpu=v3` names: RFC 9669 without the signed division, sign-extending moves and loads, byte swaps
 //! and 32-bit jump offsets that came with Linux 6.6. Nothing here knows of probes, of Wasm or of ELF.

@@ -7,7 +7,7 @@
 //! space here. Every operation can carry the reason why it is there.
 //!
 //! Nothing here knows of probes, of declarations, of Wasm, or of how BPF encodes an instruction. What a module must
-//! obey is in [`check`]; its text form is made by [`text`].
+//! obey is in [`mod@check`]; its text form is made by [`mod@text`].
 
 mod build;
 mod check;

@@ -1,6 +1,6 @@
 //! What a type is: its number, and what BTF tells of it.
 
-/// A type of one [`Btf`], and of no other. 0 is `void`.
+/// A type of one [`super::Btf`], and of no other. 0 is `void`.
 ///
 /// What modules add is numbered from where the kernel's own types end, by each module anew. So the bits above
 /// [`TypeId::NUMBER_BITS`] tell whose it is: 0 for the kernel itself, else which module's, in the order of their names.

@@ -5,8 +5,8 @@ use std::collections::{HashMap, HashSet};
 use super::{FunctionKind, LSM_PREFIX, passable};
 use crate::kernel::{Answer, Btf, FactError, Feature, Function, KernelFacts, Kind, TypeId};
 
-/// The names of all functions, or hooks, that can be attached to so, sorted: those that [`resolve`] finds, save what no
-/// one would trace. One that the kernel does not tell of until it is tried is among them.
+/// The names of all functions, or hooks, that can be attached to so, sorted: those that [`super::resolve`] finds, save
+/// what no one would trace. One that the kernel does not tell of until it is tried is among them.
 pub fn names(kind: FunctionKind, facts: &KernelFacts) -> Result<Vec<String>, FactError> {
     let mut names = match kind {
         FunctionKind::Lsm => hooks(facts)?,

@@ -2,6 +2,7 @@
 
 use std::fs::OpenOptions;
 use std::io::{BufRead, BufReader, PipeReader, pipe};
+use std::os::fd::AsRawFd;
 use std::os::unix::process::ExitStatusExt;
 use std::process::{Child, Command, Output, Stdio};
 use std::thread::sleep;
@@ -100,10 +101,13 @@ fn output_of(mut command: Command) -> Output {
     child.and_then(Child::wait_with_output).expect("the host can be started")
 }
 
-/// A host that prints rows of these calls to a pipe that nobody reads, some 90 bytes each. `at_once`: it finds all of
-/// them together, and not as they come.
+/// A host that prints rows of these calls to a pipe of one page that nobody reads, some 90 bytes each. `at_once`: it
+/// finds all of them together, and not as they come.
 fn stuck(calls: u64, at_once: bool) -> (Host, PipeReader) {
     let (reader, writer) = pipe().expect("a pipe can be made");
+    // SAFETY: the call touches no memory.
+    let bytes = unsafe { libc::fcntl(writer.as_raw_fd(), libc::F_SETPIPE_SZ, 4096) };
+    assert_eq!(bytes, 4096);
     let comm = unique();
     let host = Run::new(&plugin("hostile")).arg("--comm").arg(&comm).stdout(writer).attach();
     if at_once {
@@ -145,9 +149,9 @@ fn root_a_second_signal_ends_a_host_that_waits_for_a_reader() {
     if !is_root() {
         return;
     }
-    // More than the pipe holds, but less than is kept on the way there, in as few pieces: the plugin ends, and the rows
-    // are still to be written.
-    let (host, _reader) = stuck(2_000, true);
+    // More than the pipe holds, but less than is kept on the way there, in as few pieces, of which each takes some
+    // milliseconds: the plugin ends, and the rows are still to be written.
+    let (host, _reader) = stuck(200, true);
     let objects = Objects::of_process(host.pid());
     host.signal(libc::SIGINT);
     kernel::gone(&objects);

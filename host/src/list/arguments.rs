@@ -51,9 +51,13 @@ impl<'a> Arguments<'a> {
         Ok(checked.chain(self.duration(point)).collect())
     }
 
-    /// How long a function took, where the kernel offers what tells of it.
+    /// How long a function took, where the kernel offers what tells of it. All that is told goes together in one probe,
+    /// so not where its result has no type and is a register.
     fn duration(&self, point: &AttachPoint) -> Option<Argument> {
         const EXPRESSION: &str = "duration";
+        if matches!(point, AttachPoint::Function(function) if function.prototype.is_none()) {
+            return None;
+        }
         plan::type_of(EXPRESSION, point, self.facts).ok()?;
         Some(Argument { expression: EXPRESSION.to_owned(), c_type: "u64".to_owned(), refused: None })
     }

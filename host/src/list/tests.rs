@@ -128,7 +128,7 @@ fn arguments_are_told_with_their_types() {
     );
     assert_eq!(of("kretprobe:vfs_read"), ["retval : ssize_t", "duration : u64"]);
     assert_eq!(of("kretprobe:fput"), ["duration : u64"]);
-    assert_eq!(of("kretprobe:entry_SYSCALL_64"), ["reg(\"ax\") : u64", "duration : u64"]);
+    assert_eq!(of("kretprobe:entry_SYSCALL_64"), ["reg(\"ax\") : u64"]);
     assert_eq!(of("kprobe:entry_SYSCALL_64").len(), 6);
     assert_eq!(of("uretprobe:kiosk:open_kiosk"), ["retval : u64", "duration : u64"]);
     let switch = of("tracepoint:sched:sched_switch");

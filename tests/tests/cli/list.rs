@@ -3,6 +3,7 @@
 use std::io::{BufRead, BufReader, pipe};
 use std::process::{Child, Output, Stdio};
 
+use porthole::kernel::{Answer, Feature, KernelFacts};
 use serde_json::Value;
 
 use super::{output, text};
@@ -82,7 +83,11 @@ fn json_is_an_object_on_each_line() {
 fn programs_and_libraries_are_listed_by_name() {
     let output = list(&["uprobe:libc:getpid"]);
     assert_eq!(lines(&output), ["uprobe:libc:getpid"]);
-    assert_eq!(lines(&list(&["-v", "ur:libc:getpid"])), ["uretprobe:libc:getpid", "    retval : u64"]);
+    let mut told = vec!["uretprobe:libc:getpid", "    retval : u64"];
+    if KernelFacts::running().offers(Feature::UprobeSession) == Answer::Yes {
+        told.push("    duration : u64");
+    }
+    assert_eq!(lines(&list(&["-v", "ur:libc:getpid"])), told);
 }
 
 /// What BTF tells is everybody's to read; the rest is said to be missing.

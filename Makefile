@@ -26,7 +26,7 @@ vmtest: guests ## pass those tests inside stock Debian kernels, in QEMU, as root
 	script/vm/test $(KERNELS)
 
 soak: ## load COUNT random programs (20000) into this kernel, from SEED (1) on, as root
-	CARGO_PROFILE_DEV_OPT_LEVEL=1 PORTHOLE_COUNT=$(COUNT) PORTHOLE_SEED=$(SEED) cargo test $(CARGO_ALL) --test random_programs root_random -- --nocapture
+	PORTHOLE_COUNT=$(COUNT) PORTHOLE_SEED=$(SEED) cargo test $(CARGO_ALL) --test random_programs root_random -- --nocapture
 
 build: ## build the host
 	@script/setup $(WASM)

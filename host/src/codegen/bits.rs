@@ -1,7 +1,10 @@
 //! Sets of small numbers, as bits.
 //!
-//! A function has some hundred registers, most of them alive together with few others: a set of them is a few words, and
-//! what is asked of all of it is asked of 64 at once.
+//! A function has some hundred registers, most of them alive together with few others: a set of them is a few words,
+//! and what is asked of all of it is asked of 64 at once. A set for each register is needed for each function anew, so
+//! all of them are one allocation, which crates for single sets of bits do not offer.
+//!
+//! Invariant: all sets that are combined have the same bound.
 
 /// Sets of numbers below a common bound, all in one piece.
 pub struct Rows {

@@ -22,7 +22,8 @@ const LOOP: u32 = 8;
 /// Webs by the register that stands for each.
 pub struct Graph {
     parents: Vec<Register>,
-    /// By web, the webs that it cannot share a place with. Those of registers that stand for none are not kept up.
+    /// By the register that stands for a web, the webs that it cannot share a place with. What stands there for other
+    /// registers is not kept up.
     interfering: Rows,
     pub webs: Vec<Web>,
     /// What operations are needed for.

@@ -57,8 +57,8 @@ impl Needs {
 }
 
 /// Analyses a function that [`crate::ir::check`] has accepted, going through its blocks from the last in their order to
-/// the first, and through each from its end to its start. `visit` gets each operation, what it is needed for, and the set
-/// of registers alive behind it, what it assigns among them; `entered`, those alive at a block's start.
+/// the first, and through each from its end to its start. `visit` gets each operation, what it is needed for, and the
+/// set of registers alive behind it, what it assigns among them; `entered`, those alive at a block's start.
 pub fn analyse<'f>(
     function: &'f Function,
     mut visit: impl FnMut(BlockId, usize, &'f Operation, Need, &[u64]),

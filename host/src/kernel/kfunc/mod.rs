@@ -2,8 +2,8 @@
 //!
 //! What is known of one has three sources. Its prototype comes from the running kernel's BTF, which marks kfuncs by a
 //! declaration tag (`bpf_kfunc`). Its flags, which say how its arguments and result are owned, come from a table
-//! ([`mod@known`]): no kernel shows them. From which kinds of programs it may be called is asked of the running kernel by
-//! [`trial`], and kept until the next boot ([`answers`]).
+//! ([`mod@known`]): no kernel shows them. From which kinds of programs it may be called is asked of the running kernel
+//! by [`trial`], and kept until the next boot ([`answers`]).
 
 mod answers;
 mod known;
